@@ -1,0 +1,230 @@
+"""Configuration of a dataset: plain typed dataclasses, and the fingerprint they amount to.
+
+Every field is what yaml says, in the same words. Validation happens on construction, so that bad
+input is refused before anything is computed or written.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from spinlock.axes import ParameterSpaceConfig
+from spinlock.errors import ConfigurationError
+
+# Part of every fingerprint: raised whenever a change of the code changes the bytes of a sample.
+SIMULATION_VERSION = 1
+# Indices are one 32-bit word of the random generator's counter.
+MAX_INDEX = 2**32
+# A realization and a timestep share one 32-bit word of the counter.
+MAX_REALIZATIONS = MAX_TIMESTEPS = 2**16 - 1
+
+BASELINE_WEIGHTS: dict[str, float] = {
+    "gaussian_noise_0.25": 0.05,
+    "gaussian_noise_0.5": 0.05,
+    "gaussian_noise_1": 0.05,
+    "gaussian_noise_2": 0.05,
+    "gaussian_noise_4": 0.05,
+    "band_limited_low": 0.25 / 3,
+    "band_limited_mid": 0.25 / 3,
+    "band_limited_high": 0.25 / 3,
+    "sinusoids": 0.25,
+    "gaussian_blobs": 0.25,
+}
+
+
+@dataclass(frozen=True)
+class InitialConditionConfig:
+    """The mixture of initial conditions.
+
+    Args:
+        weights: Variant name -> weight, in the order in which the design's coordinate is cut;
+            weights are divided by their sum. A variant that is not named does not occur.
+        custom: Further variants of the user's own, to be used in ``weights``: name ->
+            ``{class_path: ..., init_args: {...}}``, where ``class_path`` names a subclass of
+            `spinlock.initial_conditions.InitialCondition`.
+    """
+
+    weights: dict[str, float] = field(default_factory=lambda: dict(BASELINE_WEIGHTS))
+    custom: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = [*BASELINE_WEIGHTS, *self.custom]
+        for name, weight in self.weights.items():
+            if name not in known:
+                raise ConfigurationError(
+                    f"initial_conditions.weights: unknown variant {name!r}; known are "
+                    f"{', '.join(known)}. Define others under initial_conditions.custom."
+                )
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ConfigurationError(
+                    f"initial_conditions.weights: {name} must have a finite weight >= 0, "
+                    f"got {weight}"
+                )
+        # As for ranges: 1 and 1.0 must not make two fingerprints.
+        weights = {name: float(weight) for name, weight in self.weights.items()}
+        object.__setattr__(self, "weights", weights)
+        if sum(self.weights.values()) <= 0:
+            raise ConfigurationError(
+                "initial_conditions.weights: weights must sum to a positive number, got "
+                f"{sum(self.weights.values())} over {len(self.weights)} variants"
+            )
+        clash = sorted(set(self.custom) & set(BASELINE_WEIGHTS))
+        if clash:
+            raise ConfigurationError(
+                f"initial_conditions.custom: {', '.join(clash)} is the name of a built-in variant; "
+                "choose another"
+            )
+
+
+@dataclass(frozen=True)
+class Every:
+    """Keep every k-th timestep: ``every: 5`` keeps steps 5, 10, 15, ..."""
+
+    every: int
+
+
+@dataclass(frozen=True)
+class StorageConfig:
+    """What is kept, and how.
+
+    Args:
+        fields: Timesteps whose fields are stored: ``all``, ``last``, ``{every: k}``, or ``none``
+            (features only; initial conditions are then not stored either).
+        compression: ``deflate`` (byte shuffle and deflate, standard HDF5 filters) or ``none``.
+        shard_size: Samples in a shard, the unit of work that an interruption may cost. A multiple
+            of ``block_size``.
+    """
+
+    fields: Literal["all", "last", "none"] | Every = "all"
+    compression: Literal["deflate", "none"] = "deflate"
+    shard_size: int = 128
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """Everything that a dataset is made from.
+
+    Args:
+        num_samples: Samples in the dataset. No part of its identity: the first 100 samples of
+            10,000 are the dataset of 100.
+        num_realizations: Noise realizations M of each trajectory.
+        num_timesteps: Steps T of each trajectory.
+        probes_per_operator: Initial conditions P that each operator meets; sample i is operator
+            ``i // P`` under probe ``i % P``.
+        channels: Channels C of a field.
+        seed: Seed of the design and of every random draw, in [0, 2^64).
+        parameter_space: The 15 axes.
+        initial_conditions: The mixture.
+        features: The feature set; ``sdf`` is Summary Descriptor Features 1.0.
+        precision: Arithmetic of the convolutions. ``tf32`` matters on CUDA devices only.
+        block_size: Samples computed together. Shapes decide rounding, so it is part of the
+            identity of the bytes.
+        storage: What is kept, and how.
+    """
+
+    num_samples: int
+    num_realizations: int = 5
+    num_timesteps: int = 1
+    probes_per_operator: int = 1
+    channels: int = 3
+    seed: int = 42
+    parameter_space: ParameterSpaceConfig = field(default_factory=ParameterSpaceConfig)
+    initial_conditions: InitialConditionConfig = field(default_factory=InitialConditionConfig)
+    features: Literal["sdf"] = "sdf"
+    precision: Literal["float32", "tf32"] = "float32"
+    block_size: int = 16
+    storage: StorageConfig = field(default_factory=StorageConfig)
+
+    def __post_init__(self) -> None:
+        _check_count("num_samples", self.num_samples, MAX_INDEX)
+        _check_count("num_realizations", self.num_realizations, MAX_REALIZATIONS)
+        _check_count("num_timesteps", self.num_timesteps, MAX_TIMESTEPS)
+        _check_count("probes_per_operator", self.probes_per_operator)
+        _check_count("channels", self.channels)
+        _check_count("block_size", self.block_size)
+        _check_count("storage.shard_size", self.storage.shard_size)
+        if not 0 <= self.seed < 2**64:
+            raise ConfigurationError(f"seed: must lie in [0, 2^64), got {self.seed}")
+        if self.storage.shard_size % self.block_size:
+            raise ConfigurationError(
+                f"storage.shard_size: must be a multiple of block_size={self.block_size}, got "
+                f"{self.storage.shard_size}"
+            )
+        if isinstance(self.storage.fields, Every):
+            _check_count("storage.fields.every", self.storage.fields.every, self.num_timesteps)
+
+    @property
+    def grid_size(self) -> int:
+        """Side of the grid in pixels."""
+        return self.parameter_space.grid_size[0]
+
+    @property
+    def stored_steps(self) -> tuple[int, ...]:
+        """The timesteps (1..T) whose fields are stored."""
+        match self.storage.fields:
+            case "all":
+                return tuple(range(1, self.num_timesteps + 1))
+            case "last":
+                return (self.num_timesteps,)
+            case "none":
+                return ()
+            case Every(every=k):
+                return tuple(range(k, self.num_timesteps + 1, k))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hexadecimal) of what determines a sample's bytes.
+
+        Neither ``num_samples`` nor how samples are packed (``compression``, ``shard_size``).
+        """
+        content = dataclasses.asdict(self)
+        del content["num_samples"], content["storage"]["compression"]
+        del content["storage"]["shard_size"]
+        content["simulation_version"] = SIMULATION_VERSION
+        # Keys are not sorted: the order of the weights cuts the variant coordinate.
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The configuration as JSON, readable by `from_json`."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ConfigurationError: If the text is no valid configuration.
+        """
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Build from nested dictionaries, checking every key and type.
+
+        Raises:
+            ConfigurationError: If a key is unknown or a value has the wrong type, naming it.
+        """
+        # Imported here: jsonargparse takes longer to import than the rest of this module.
+        from jsonargparse import ArgumentError, ArgumentParser
+
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(cls)
+        try:
+            instance = parser.instantiate(parser.parse_object(values))
+        except ArgumentError as error:
+            raise ConfigurationError(f"not a valid generation configuration: {error}") from error
+        return cls(**vars(instance))
+
+
+def _check_count(name: str, value: int, largest: int | None = None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(
+            f"{name}: must be an integer, got {value!r} ({type(value).__name__})"
+        )
+    if value < 1:
+        raise ConfigurationError(f"{name}: must be at least 1, got {value}")
+    if largest is not None and value > largest:
+        raise ConfigurationError(f"{name}: must be at most {largest}, got {value}")

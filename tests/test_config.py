@@ -1,0 +1,171 @@
+"""Configuration: what is refused, and what identifies a dataset."""
+
+import dataclasses
+
+import pytest
+
+from spinlock.axes import IntegerRange, LogUniformRange, ParameterSpaceConfig, UniformRange
+from spinlock.config import Every, GenerationConfig, InitialConditionConfig, StorageConfig
+from spinlock.errors import ConfigurationError
+from spinlock.initial_conditions import Mixture
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_samples": -3}, "num_samples: must be at least 1, got -3"),
+        ({"num_samples": 0}, "num_samples: must be at least 1"),
+        ({"num_samples": 2**33}, "num_samples: must be at most"),
+        ({"num_samples": 1.5}, "num_samples"),
+        ({"num_samples": 3, "num_realizations": 0}, "num_realizations: must be at least 1"),
+        ({"num_samples": 3, "num_timesteps": 0}, "num_timesteps: must be at least 1"),
+        ({"num_samples": 3, "probes_per_operator": -1}, "probes_per_operator: must be at least"),
+        ({"num_samples": 3, "channels": 0}, "channels: must be at least 1"),
+        ({"num_samples": 3, "block_size": 0}, "block_size: must be at least 1"),
+        ({"num_samples": 3, "seed": -1}, r"seed: must lie in \[0, 2\^64\), got -1"),
+        ({"num_samples": 3, "precision": "float16"}, "precision"),
+        ({"num_samples": 3, "nonsense": 1}, "nonsense"),
+        ({"num_samples": 3, "parameter_space": {"nonsense": 1}}, "nonsense"),
+        ({"num_samples": 3, "parameter_space": {"grid_size": [4]}}, "grid_size: must be at least"),
+        ({"num_samples": 3, "parameter_space": {"grid_size": [32, 64]}}, "grid_size: one choice"),
+        ({"num_samples": 3, "parameter_space": {"grid_size": []}}, "grid_size: at least one value"),
+        (
+            {"num_samples": 3, "parameter_space": {"grid_size": [8], "kernel_size": [9]}},
+            "kernel_size: a kernel of 9 pixels does not fit a grid of 8",
+        ),
+        ({"num_samples": 3, "parameter_space": {"kernel_size": [4]}}, "kernel_size: must be odd"),
+        (
+            {"num_samples": 3, "parameter_space": {"num_layers": {"low": 5, "high": 2}}},
+            "num_layers: low must not exceed high, got low=5, high=2",
+        ),
+        (
+            {"num_samples": 3, "parameter_space": {"dropout_rate": {"low": 0, "high": 1}}},
+            r"dropout_rate: values must lie in \[0, 1\)",
+        ),
+        (
+            {"num_samples": 3, "parameter_space": {"noise_scale": {"low": 0, "high": 1}}},
+            "noise_scale: a logarithmic axis needs low > 0",
+        ),
+        (
+            {"num_samples": 3, "parameter_space": {"alpha": {"low": 0.5, "high": float("nan")}}},
+            "alpha: low and high must be finite",
+        ),
+        ({"num_samples": 3, "parameter_space": {"activation": ["tanh"]}}, "activation"),
+        (
+            {"num_samples": 3, "parameter_space": {"activation": ["relu", "relu"]}},
+            "activation: values must differ",
+        ),
+        (
+            {"num_samples": 3, "initial_conditions": {"weights": {"sinusoids": 0.0}}},
+            "weights must sum to a positive number, got 0",
+        ),
+        (
+            {"num_samples": 3, "initial_conditions": {"weights": {}}},
+            "weights must sum to a positive number",
+        ),
+        (
+            {"num_samples": 3, "initial_conditions": {"weights": {"sinusoids": -1.0}}},
+            "sinusoids must have a finite weight >= 0, got -1",
+        ),
+        (
+            {"num_samples": 3, "initial_conditions": {"weights": {"squares": 1.0}}},
+            "unknown variant 'squares'; known are gaussian_noise_0.25",
+        ),
+        (
+            {"num_samples": 3, "initial_conditions": {"custom": {"sinusoids": {}}}},
+            "sinusoids is the name of a built-in variant",
+        ),
+        ({"num_samples": 3, "storage": {"shard_size": 100}}, "shard_size: must be a multiple of"),
+        ({"num_samples": 3, "storage": {"fields": "some"}}, "fields"),
+        ({"num_samples": 3, "storage": {"fields": {"every": 2}}}, "every: must be at most 1"),
+        ({"num_samples": 3, "storage": {"compression": "lz4"}}, "compression"),
+    ],
+)
+def test_bad_values_are_refused_by_name(values, message):
+    with pytest.raises(ConfigurationError, match=message):
+        GenerationConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({}, "expected {class_path"),
+        ({"class_path": "no.such.Module"}, "cannot import no.such.Module"),
+        ({"class_path": "spinlock.config.StorageConfig"}, "must be a subclass of"),
+    ],
+)
+def test_custom_variants_that_cannot_be_made(spec, message):
+    config = InitialConditionConfig(weights={"mine": 1.0}, custom={"mine": spec})
+    with pytest.raises(ConfigurationError, match=message):
+        Mixture(config)
+
+
+def test_json_round_trip():
+    config = GenerationConfig(
+        12,
+        num_timesteps=10,
+        probes_per_operator=2,
+        parameter_space=ParameterSpaceConfig(
+            num_layers=IntegerRange(2, 3),
+            activation=("gelu",),
+            alpha=UniformRange(0.2, 0.3),
+            dt=LogUniformRange(0.01, 0.01),
+            grid_size=(64,),
+        ),
+        initial_conditions=InitialConditionConfig(weights={"sinusoids": 2.0, "gaussian_blobs": 1}),
+        storage=StorageConfig(fields=Every(5), compression="none", shard_size=32),
+    )
+    again = GenerationConfig.from_json(config.to_json())
+    assert again == config
+    assert again.fingerprint == config.fingerprint
+
+
+def test_fingerprint_covers_what_determines_bytes_and_nothing_else():
+    base = GenerationConfig(100)
+    same = [
+        GenerationConfig(250),
+        GenerationConfig(100, storage=StorageConfig(compression="none")),
+        GenerationConfig(100, storage=StorageConfig(shard_size=16)),
+    ]
+    assert {config.fingerprint for config in same} == {base.fingerprint}
+    changes = {
+        "num_realizations": 4,
+        "num_timesteps": 2,
+        "probes_per_operator": 2,
+        "channels": 1,
+        "seed": 43,
+        "parameter_space": ParameterSpaceConfig(alpha=UniformRange(0.1, 0.8)),
+        "initial_conditions": InitialConditionConfig(weights={"sinusoids": 1.0}),
+        "precision": "tf32",
+        "block_size": 8,
+        "storage": StorageConfig(fields="last"),
+    }
+    others = {name: dataclasses.replace(base, **{name: v}) for name, v in changes.items()}
+    prints = {name: config.fingerprint for name, config in others.items()}
+    assert base.fingerprint not in prints.values()
+    assert len(set(prints.values())) == len(prints)
+    fields = {field.name for field in dataclasses.fields(GenerationConfig)}
+    # "features" has one value so far; num_samples is no part of the identity.
+    assert fields - set(changes) == {"num_samples", "features"}
+
+
+def test_order_of_weights_is_part_of_the_identity():
+    one = InitialConditionConfig(weights={"sinusoids": 1.0, "gaussian_blobs": 1.0})
+    two = InitialConditionConfig(weights={"gaussian_blobs": 1.0, "sinusoids": 1.0})
+    prints = {GenerationConfig(1, initial_conditions=c).fingerprint for c in (one, two)}
+    assert len(prints) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "steps"),
+    [("all", (1, 2, 3, 4, 5, 6, 7)), ("last", (7,)), ("none", ()), (Every(3), (3, 6))],
+)
+def test_stored_steps(fields, steps):
+    config = GenerationConfig(1, num_timesteps=7, storage=StorageConfig(fields=fields))
+    assert config.stored_steps == steps
+
+
+def test_defaults_are_the_baseline():
+    config = GenerationConfig.from_dict({"num_samples": 10_000})
+    assert (config.num_realizations, config.num_timesteps, config.seed) == (5, 1, 42)
+    assert (config.grid_size, config.channels, config.precision) == (128, 3, "float32")
