@@ -1,0 +1,37 @@
+"""Small datasets and values that several tests share."""
+
+import dataclasses
+
+from spinlock.axes import IntegerRange, ParameterSpaceConfig
+from spinlock.config import GenerationConfig, StorageConfig
+from spinlock.parameters import ParameterValues
+
+VALUES = ParameterValues(
+    num_layers=2,
+    base_channels=8,
+    kernel_size=3,
+    activation="gelu",
+    dropout_rate=0.1,
+    noise_type="gaussian",
+    noise_scale=0.1,
+    noise_schedule="constant",
+    schedule_period=100,
+    spatial_correlation=0.05,
+    normalization="none",
+    grid_size=32,
+    update_policy="autoregressive",
+    alpha=0.5,
+    dt=0.05,
+)
+
+
+def values(**changes):
+    """Parameter values of a small operator, with some of them changed."""
+    return dataclasses.replace(VALUES, **changes)
+
+
+def small_config(num_samples=12, *, grid_size=32, base_channels=(4, 8), block_size=4, **options):
+    """A dataset of small operators that a CPU computes in milliseconds."""
+    space = ParameterSpaceConfig(base_channels=IntegerRange(*base_channels), grid_size=(grid_size,))
+    options.setdefault("storage", StorageConfig(shard_size=2 * block_size))
+    return GenerationConfig(num_samples, parameter_space=space, block_size=block_size, **options)

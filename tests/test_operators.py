@@ -1,0 +1,159 @@
+"""Operators: agreement with a float64 oracle, calibration, symmetry and bounds."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from spinlock.operators import (
+    OUTPUT_BOUND,
+    ConvOperator,
+    calibration_fields,
+    hidden_widths,
+    variance_preserving_gain,
+)
+from tests.helpers import values
+from tests.reference_operator import ReferenceOperator
+
+SEED, INDEX = 42, 7
+
+
+def make(v, device="cpu", index=INDEX):
+    return ConvOperator(v, seed=SEED, index=index, channels=3, device=device)
+
+
+def batch(v, device="cpu"):
+    return calibration_fields(SEED, 3, v.grid_size, v.kernel_size, torch.device(device))
+
+
+def fields(num=2, size=32, seed=0, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(num, 3, size, size, generator=generator)
+
+
+def root_mean_square(x):
+    return float(x.double().square().mean().sqrt())
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "normalization", "activation", "kernel_size"),
+    [
+        *itertools.product((2, 3, 4, 5), ("none", "instance", "batch"), ("gelu",), (3,)),
+        (2, "none", "relu", 5),
+        (5, "batch", "silu", 7),
+        (3, "instance", "relu", 1),
+    ],
+)
+def test_agrees_with_the_oracle(num_layers, normalization, activation, kernel_size, device):
+    v = values(
+        num_layers=num_layers,
+        normalization=normalization,
+        activation=activation,
+        kernel_size=kernel_size,
+        dropout_rate=0.25,
+        grid_size=16,
+    )
+    u = fields(size=16, scale=2.0)
+    reference = ReferenceOperator(v, SEED, INDEX, 3, batch(v).numpy())
+    expected = torch.from_numpy(reference(u.numpy())).float()
+    torch.testing.assert_close(make(v, device)(u.to(device)).cpu(), expected, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("normalization", ["none", "instance", "batch"])
+@pytest.mark.parametrize("num_layers", [2, 5])
+def test_preactivations_and_output_have_unit_rms_on_the_calibration_batch(
+    num_layers, normalization
+):
+    v = values(num_layers=num_layers, normalization=normalization, dropout_rate=0.3)
+    reference = ReferenceOperator(v, SEED, INDEX, 3, batch(v).numpy())
+    reference(batch(v).numpy())
+    assert len(reference.preactivations) == num_layers * (2 if num_layers > 3 else 1)
+    for preactivation in reference.preactivations:
+        # Normalization divides by sqrt(variance + 1e-5), and on 8 x 8 pixels misses a little.
+        assert np.sqrt(np.mean(preactivation**2)) == pytest.approx(1, abs=2e-3)
+    assert root_mean_square(make(v)(batch(v))) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "widths"), [(2, [8, 16]), (3, [8, 16, 32]), (5, [8, 16, 32, 32, 32])]
+)
+def test_widths(num_layers, widths):
+    assert hidden_widths(values(num_layers=num_layers)) == widths
+
+
+@pytest.mark.parametrize("grid_size", [32, 64, 128])
+@pytest.mark.parametrize("kernel_size", [3, 7])
+def test_calibration_costs_an_eighth_of_an_application(grid_size, kernel_size):
+    v = values(grid_size=grid_size, kernel_size=kernel_size)
+    calibration = batch(v)
+    assert calibration[:, 0].numel() <= grid_size**2 / 8
+    variance = calibration.square().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(variance, torch.ones_like(variance))
+
+
+def test_gain_preserves_variance():
+    """relu halves the second moment; the others are compared with a Monte Carlo estimate."""
+    assert variance_preserving_gain("relu") == pytest.approx(2**0.5, rel=1e-6)
+    z = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for name, function in {"gelu": torch.nn.GELU(), "silu": torch.nn.SiLU()}.items():
+        second_moment = float(function(z).square().mean())
+        assert variance_preserving_gain(name) == pytest.approx(second_moment**-0.5, rel=5e-3)
+
+
+@pytest.mark.parametrize("normalization", ["none", "instance", "batch"])
+def test_commutes_with_translation(normalization, device):
+    """Periodic convolutions and pointwise maps know no origin."""
+    operator = make(values(num_layers=4, kernel_size=5, normalization=normalization), device)
+    u = fields().to(device)
+    shifted = operator(u.roll((5, -9), dims=(-2, -1)))
+    torch.testing.assert_close(
+        shifted, operator(u).roll((5, -9), dims=(-2, -1)), rtol=1e-3, atol=2e-5
+    )
+
+
+@pytest.mark.parametrize("normalization", ["none", "instance", "batch"])
+def test_a_field_does_not_feel_the_others(normalization):
+    """Batch statistics are frozen: F is a map from field to field."""
+    operator = make(values(normalization=normalization))
+    u = fields(num=3)
+    torch.testing.assert_close(operator(u)[1:2], operator(u[1:2]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 1.0, 1e4])
+@pytest.mark.parametrize("normalization", ["none", "instance", "batch"])
+def test_output_is_bounded_and_finite(scale, normalization):
+    output = make(values(num_layers=5, normalization=normalization))(fields(scale=scale))
+    assert output.isfinite().all()
+    assert output.abs().max() <= OUTPUT_BOUND
+
+
+def test_the_argument_is_left_alone():
+    u = fields()
+    before = u.clone()
+    make(values(num_layers=5))(u)
+    assert torch.equal(u, before)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.05, 0.1, 0.3])
+def test_dropout_silences_the_stated_share(rate):
+    silenced = []
+    for index in range(40):
+        v = values(base_channels=20, dropout_rate=rate)
+        reference = ReferenceOperator(v, SEED, index, 3, batch(v)[:1].numpy())
+        for block in reference.blocks:
+            mask = block["convolutions"][0]["mask"].ravel()
+            count = int((mask == 0).sum())
+            assert abs(count - rate * len(mask)) < 1
+            assert np.unique(mask[mask > 0]) == pytest.approx(1 / (1 - rate))
+            silenced.append(count / len(mask))
+    assert np.mean(silenced) == pytest.approx(rate, abs=0.01)
+
+
+def test_index_and_seed_address_the_operator():
+    u, v = fields(), values()
+    first = make(v)(u)
+    assert torch.equal(first, make(v)(u))
+    assert not torch.allclose(first, make(v, index=8)(u), atol=0.1)
+    other_seed = ConvOperator(v, seed=43, index=INDEX, channels=3)
+    assert not torch.allclose(first, other_seed(u), atol=0.1)
