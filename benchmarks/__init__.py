@@ -1,0 +1,1 @@
+"""Scripts that print figures; run each with `python -m benchmarks.<name>`."""
