@@ -1,0 +1,130 @@
+"""Creating and validating files of the layout that `spinlock.storage.schema` describes."""
+
+import json
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from spinlock.config import GenerationConfig
+from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
+from spinlock.storage.compression import FILTERS
+from spinlock.storage.schema import SCHEMA_VERSION, dataset_specs
+
+# What a file must say of itself to be read at all.
+_IDENTITY = ("schema_version", "configuration", "fingerprint")
+
+
+def create_layout(
+    file: h5py.File, config: GenerationConfig, num_samples: int, provenance: dict[str, str]
+) -> None:
+    """Create every dataset and attribute of a file of ``num_samples`` samples.
+
+    Args:
+        file: An empty file, open for writing.
+        config: The dataset.
+        num_samples: Size of the first dimension.
+        provenance: The root attributes that tell what computed the samples.
+    """
+    attributes = {
+        "schema_version": SCHEMA_VERSION,
+        "configuration": config.to_json(),
+        "fingerprint": config.fingerprint,
+        **provenance,
+    }
+    for name, value in attributes.items():
+        file.attrs[name] = value
+    filters = FILTERS[config.storage.compression]
+    for spec in dataset_specs(config):
+        shape = (num_samples, *spec.shape)
+        options = {"chunks": (1, *spec.shape), **filters} if spec.is_field else {}
+        dataset = file.create_dataset(spec.name, shape, spec.dtype, **options)
+        dataset.attrs["description"] = spec.description
+        dataset.attrs["dimensions"] = list(spec.dims)
+        if spec.names:
+            dataset.attrs["names"] = list(spec.names)
+
+
+def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
+    """Open a file for reading.
+
+    Raises:
+        DatasetNotFoundError: If there is none.
+        DatasetError: If it is a directory or not HDF5.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise DatasetError(f"{path} is a directory; give the path of an HDF5 file in it")
+    if not path.exists():
+        raise DatasetNotFoundError(
+            f"{path} does not exist; make it with `spinlock generate` or a data module's "
+            "prepare_data()"
+        )
+    try:
+        return h5py.File(path, "r", locking="best-effort")
+    except OSError as error:
+        raise DatasetError(f"{path} is not a readable HDF5 file ({error})") from error
+
+
+def read_configuration(file: h5py.File) -> GenerationConfig:
+    """The configuration that a file was made from.
+
+    Raises:
+        DatasetError: If a root attribute is missing or not valid.
+    """
+    missing = [name for name in _IDENTITY if name not in file.attrs]
+    if missing:
+        raise DatasetError(
+            f"{file.filename} is no Spinlock dataset: it lacks the root attribute(s) "
+            f"{', '.join(missing)}"
+        )
+    version = file.attrs["schema_version"]
+    if version != SCHEMA_VERSION:
+        raise DatasetError(
+            f"{file.filename} has schema version {version}, this package reads {SCHEMA_VERSION}"
+        )
+    try:
+        return GenerationConfig.from_json(file.attrs["configuration"])
+    except (ConfigurationError, json.JSONDecodeError) as error:
+        raise DatasetError(f"{file.filename}: its configuration is not valid: {error}") from error
+
+
+def validate_layout(file: h5py.File, config: GenerationConfig, num_samples: int) -> None:
+    """Check that a file holds every dataset of a configuration, with its shape and type.
+
+    Raises:
+        DatasetError: Naming the first dataset that is missing or different.
+    """
+    for spec in dataset_specs(config):
+        dataset = file.get(spec.name)
+        if not isinstance(dataset, h5py.Dataset):
+            raise DatasetError(
+                f"{file.filename} lacks the dataset {spec.name}, which its configuration promises"
+            )
+        expected = (num_samples, *spec.shape)
+        if dataset.shape != expected or dataset.dtype != spec.dtype:
+            raise DatasetError(
+                f"{file.filename}: {spec.name} is {dataset.dtype} {dataset.shape}, expected "
+                f"{np.dtype(spec.dtype)} {expected}"
+            )
+
+
+def explain_difference(theirs: GenerationConfig, ours: GenerationConfig) -> str:
+    """The configuration entries in which two datasets differ, as text."""
+
+    def flatten(prefix: str, value: object) -> dict[str, object]:
+        if isinstance(value, dict):
+            return {
+                k: v
+                for key, item in value.items()
+                for k, v in flatten(f"{prefix}.{key}" if prefix else key, item).items()
+            }
+        return {prefix: value}
+
+    one, two = (flatten("", json.loads(c.to_json())) for c in (theirs, ours))
+    ignored = ("num_samples", "storage.compression", "storage.shard_size")
+    keys = [k for k in dict.fromkeys((*one, *two)) if one.get(k) != two.get(k) and k not in ignored]
+    if not keys:
+        return "the versions of the simulation differ"
+    return "; ".join(f"{k}: {one.get(k)} there, {two.get(k)} asked for" for k in keys)

@@ -1,0 +1,28 @@
+"""Planning an assembly: every sample exactly once, whatever lies around."""
+
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spinlock.storage.assemble import plan_assembly
+from spinlock.storage.shards import Shard
+
+RANGES = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), max_size=8)
+
+
+@settings(max_examples=300, derandomize=True)
+@given(RANGES, st.integers(1, 60))
+def test_plan_covers_each_sample_once(ranges, num_samples):
+    sources = [Shard(Path(f"{i}"), start, start + size) for i, (start, size) in enumerate(ranges)]
+    plan = plan_assembly(num_samples, sources)
+    covered = []
+    for segment in plan.segments:
+        assert segment.source.start <= segment.start < segment.stop <= segment.source.stop
+        covered += range(segment.start, segment.stop)
+    missing = [sample for gap in plan.gaps for sample in gap]
+    assert sorted(covered + missing) == list(range(num_samples))
+    # What any source holds is not computed again.
+    held = {sample for s in sources for sample in range(s.start, s.stop)}
+    assert not held & set(missing)
+    assert covered == sorted(covered)
