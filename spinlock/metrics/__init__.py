@@ -1,0 +1,43 @@
+"""What a codebook's tokens say about a label, measured on a table of counts.
+
+Every figure is a function of one integer table ``contingency [codes, classes]``: how many samples
+with that token carry that label. Each is there as a pure function of the table and as a
+torchmetrics class that accumulates the table, so memory does not grow with the number of samples
+and the sum over processes is exact. Classes in one ``MetricCollection`` share one table.
+"""
+
+from spinlock.metrics.information import (
+    adjusted_mutual_information,
+    codebook_perplexity,
+    codebook_usage,
+    conditional_entropy,
+    expected_mutual_information,
+    mutual_information,
+    normalized_mutual_information,
+)
+from spinlock.metrics.token_contingency import (
+    AdjustedMutualInformation,
+    CodebookPerplexity,
+    CodebookUsage,
+    ConditionalEntropy,
+    MutualInformation,
+    NormalizedMutualInformation,
+    TokenContingency,
+)
+
+__all__ = [
+    "AdjustedMutualInformation",
+    "CodebookPerplexity",
+    "CodebookUsage",
+    "ConditionalEntropy",
+    "MutualInformation",
+    "NormalizedMutualInformation",
+    "TokenContingency",
+    "adjusted_mutual_information",
+    "codebook_perplexity",
+    "codebook_usage",
+    "conditional_entropy",
+    "expected_mutual_information",
+    "mutual_information",
+    "normalized_mutual_information",
+]

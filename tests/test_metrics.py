@@ -1,0 +1,256 @@
+"""Metrics against scikit-learn, exact enumeration and hand computation."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as oracle
+from sklearn.metrics.cluster import contingency_matrix
+from sklearn.metrics.cluster import expected_mutual_information as oracle_expected
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from spinlock import metrics
+
+FUNCTIONS = {
+    metrics.MutualInformation: metrics.mutual_information,
+    metrics.NormalizedMutualInformation: metrics.normalized_mutual_information,
+    metrics.AdjustedMutualInformation: metrics.adjusted_mutual_information,
+    metrics.ConditionalEntropy: metrics.conditional_entropy,
+    metrics.CodebookPerplexity: metrics.codebook_perplexity,
+    metrics.CodebookUsage: metrics.codebook_usage,
+}
+
+
+def draw(samples: int, codes: int, classes: int, dependence: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Labels that agree modulo the number of codes with probability `dependence`."""
+    generator = torch.Generator().manual_seed(samples + codes)
+    labels = torch.randint(classes, (samples,), generator=generator)
+    tokens = torch.randint(codes, (samples,), generator=generator)
+    agree = torch.rand(samples, generator=generator) < dependence
+    return torch.where(agree, labels % codes, tokens), labels
+
+
+def table(tokens: Tensor, labels: Tensor) -> Tensor:
+    counts = torch.zeros(int(tokens.max()) + 1, int(labels.max()) + 1, dtype=torch.int64)
+    return counts.index_put((tokens, labels), torch.tensor(1), accumulate=True)
+
+
+ZEROS, RANGE = torch.zeros(50, dtype=torch.int64), torch.arange(50)
+LABELLINGS = {
+    "independent": draw(500, 17, 5),
+    "dependent": draw(500, 17, 5, 0.5),
+    "more codes than samples": draw(40, 256, 10, 0.3),
+    "large": draw(200_000, 256, 10, 0.01),
+    "identical": (RANGE % 7, RANGE % 7),
+    "renamed": (RANGE % 7, 6 - RANGE % 7),
+    "one class": (RANGE % 7, ZEROS),
+    "one code": (ZEROS, RANGE % 7),
+    "one class, one code": (ZEROS, ZEROS),
+    "distinct codes": (RANGE, RANGE % 7),
+    "all distinct": (RANGE, RANGE),
+    "all but two distinct": (RANGE, RANGE.clamp(min=1)),
+    "one sample": (ZEROS[:1], ZEROS[:1]),
+}
+
+
+@pytest.mark.parametrize("name", LABELLINGS)
+def test_agrees_with_scikit_learn(name):
+    tokens, labels = LABELLINGS[name]
+    counts = table(tokens, labels)
+    cells = contingency_matrix(labels, tokens, sparse=True)
+    expected = {
+        metrics.mutual_information: oracle.mutual_info_score(labels, tokens),
+        metrics.normalized_mutual_information: oracle.normalized_mutual_info_score(labels, tokens),
+        metrics.adjusted_mutual_information: oracle.adjusted_mutual_info_score(labels, tokens),
+        metrics.expected_mutual_information: oracle_expected(cells, len(tokens)),
+        metrics.conditional_entropy: (1 - oracle.homogeneity_score(labels, tokens))
+        * _entropy(labels),
+        metrics.codebook_perplexity: np.exp(_entropy(tokens)),
+    }
+    for function, value in expected.items():
+        ours = function(counts)
+        assert ours.dtype == torch.float64
+        # Log-factorials of 200,000 are of the order of 2e6: that much of the 16 digits is gone.
+        assert ours.item() == pytest.approx(value, rel=1e-9, abs=1e-10), function
+
+
+def _entropy(labels: Tensor) -> float:
+    p = np.unique(labels, return_counts=True)[1] / len(labels)
+    return float(-(p * np.log(p)).sum())
+
+
+def test_chance_level_is_the_mean_over_all_permutations():
+    tokens, labels = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([0, 0, 1, 1, 2, 2])
+    every = [
+        metrics.mutual_information(table(tokens[list(order)], labels))
+        for order in itertools.permutations(range(6))
+    ]
+    expected = torch.stack(every).mean()
+    torch.testing.assert_close(metrics.expected_mutual_information(table(tokens, labels)), expected)
+
+
+def test_miller_madow_by_hand():
+    counts = torch.tensor([[4, 1, 0], [0, 3, 2]])
+    # 2 codes, 3 classes, 4 occupied cells, 10 samples: (1 + 2 − 3) / 20 = 0.
+    assert metrics.mutual_information(counts, corrected=True) == metrics.mutual_information(counts)
+    counts = torch.tensor([[4, 1, 1], [1, 3, 2]])
+    difference = metrics.mutual_information(counts, corrected=True) - metrics.mutual_information(
+        counts
+    )
+    assert difference.item() == pytest.approx((1 + 2 - 5) / 24)
+
+
+def test_miller_madow_removes_the_bias_of_independent_labels():
+    generator = torch.Generator().manual_seed(0)
+    plug_in, corrected = [], []
+    for _ in range(100):
+        counts = table(*torch.randint(8, (2, 1000), generator=generator))
+        plug_in.append(metrics.mutual_information(counts))
+        corrected.append(metrics.mutual_information(counts, corrected=True))
+    bias = 7 * 7 / 2000
+    assert torch.stack(plug_in).mean().item() == pytest.approx(bias, rel=0.1)
+    assert abs(torch.stack(corrected).mean().item()) < 0.1 * bias
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values())
+def test_order_of_codes_and_classes_does_not_matter(function):
+    counts = table(*LABELLINGS["dependent"])
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randperm(counts.shape[0], generator=generator)
+    columns = torch.randperm(counts.shape[1], generator=generator)
+    torch.testing.assert_close(function(counts[rows][:, columns]), function(counts))
+
+
+@pytest.mark.parametrize("function", set(FUNCTIONS.values()) - {metrics.codebook_usage})
+def test_codes_and_classes_that_do_not_occur_change_nothing(function):
+    counts = table(*LABELLINGS["dependent"])
+    assert function(torch.nn.functional.pad(counts, (0, 4, 0, 9))) == function(counts)
+
+
+def test_usage_and_perplexity():
+    counts = torch.tensor([[3, 0], [0, 3], [1, 2], [0, 0]])
+    assert metrics.codebook_usage(counts) == 0.75
+    assert metrics.codebook_perplexity(counts).item() == pytest.approx(3)
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (4, 3)])
+def test_without_samples_values_are_the_documented_ones(shape):
+    empty = torch.zeros(shape, dtype=torch.int64)
+    values = {function: function(empty).item() for function in FUNCTIONS.values()}
+    assert values == {
+        metrics.mutual_information: 0,
+        metrics.normalized_mutual_information: 1,
+        metrics.adjusted_mutual_information: 1,
+        metrics.conditional_entropy: 0,
+        metrics.codebook_perplexity: 1,
+        metrics.codebook_usage: 0,
+    }
+    assert metrics.mutual_information(empty, corrected=True) == 0
+    assert metrics.expected_mutual_information(empty) == 0
+
+
+def test_a_table_of_another_rank_is_refused():
+    with pytest.raises(ValueError, match=r"\[codes, classes\], got \[5\]"):
+        metrics.mutual_information(torch.zeros(5))
+
+
+@pytest.mark.parametrize("sizes", [{"num_codes": 17, "num_classes": 5}, {}])
+@pytest.mark.parametrize("metric_class", FUNCTIONS)
+def test_accumulating_batches_equals_the_function_of_all(metric_class, sizes, device):
+    tokens, labels = (x.to(device) for x in LABELLINGS["dependent"])
+    metric = metric_class(**sizes).to(device)
+    # Sorted, so that a table without declared sizes grows from batch to batch.
+    for batch in tokens.argsort().split(64):
+        metric.update(tokens[batch], labels[batch])
+    metric.update(tokens[:0], labels[:0])
+    expected = FUNCTIONS[metric_class](table(tokens.cpu(), labels.cpu()))
+    assert metric.compute().item() == pytest.approx(expected.item(), rel=1e-12)
+    metric.reset()
+    assert not metric.contingency.any()
+
+
+def test_corrected_class():
+    tokens, labels = LABELLINGS["dependent"]
+    metric = metrics.MutualInformation(corrected=True)
+    metric.update(tokens, labels)
+    expected = metrics.mutual_information(table(tokens, labels), corrected=True)
+    assert metric.compute() == expected
+
+
+def test_forward_gives_the_batch_and_accumulates_while_growing():
+    metric = metrics.TokenContingency()
+    first = metric(torch.tensor([0, 0]), torch.tensor([1, 1]))
+    second = metric(torch.tensor([2, 0]), torch.tensor([0, 1]))
+    assert first.tolist() == [[0, 2]]
+    assert second.tolist() == [[0, 1], [0, 0], [1, 0]]
+    assert metric.compute().tolist() == [[0, 3], [0, 0], [1, 0]]
+
+
+def test_counts_are_integers():
+    metric = metrics.TokenContingency(4, num_classes=3)
+    assert metric.contingency.dtype == torch.int64
+    metric.update(torch.tensor([1], dtype=torch.uint8), torch.tensor([2], dtype=torch.int32))
+    assert metric.compute().dtype == torch.int64
+
+
+def test_a_collection_shares_one_table():
+    collection = MetricCollection([metric_class(17, num_classes=5) for metric_class in FUNCTIONS])
+    for tokens, labels in zip(*(x.split(100) for x in LABELLINGS["dependent"]), strict=True):
+        collection.update(tokens, labels)
+    assert len(collection.compute_groups) == 1
+    expected = metrics.adjusted_mutual_information(table(*LABELLINGS["dependent"]))
+    assert collection.compute()["AdjustedMutualInformation"] == expected
+
+
+@pytest.mark.parametrize(
+    ("tokens", "labels", "message"),
+    [
+        ([0, 4], [0, 0], r"tokens must be in \[0, 4\), got values from 0 to 4"),
+        ([0, -1], [0, 0], r"tokens must be in \[0, 4\), got values from -1 to 0"),
+        ([0, 0], [3, 0], r"classes must be in \[0, 3\), got values from 0 to 3"),
+        ([0.0, 1.0], [0, 0], "tokens must be integers, got torch.float32"),
+        ([0, 0], [True, False], "classes must be integers, got torch.bool"),
+        ([[0, 1]], [0, 0], r"one shape, got \[1, 2\] and \[2\]"),
+    ],
+)
+def test_bad_labels_are_refused_and_not_counted(tokens, labels, message):
+    metric = metrics.TokenContingency(4, num_classes=3)
+    with pytest.raises(ValueError, match=message):
+        metric.update(torch.tensor(tokens), torch.tensor(labels))
+    assert not metric.contingency.any()
+
+
+def test_growing_tables_refuse_negative_labels():
+    with pytest.raises(ValueError, match="tokens must be at least 0, got values from -1 to 2"):
+        metrics.TokenContingency().update(torch.tensor([2, -1]), torch.tensor([0, 0]))
+
+
+@pytest.mark.parametrize("sizes", [{"num_codes": 0}, {"num_classes": -1}])
+def test_sizes_must_be_positive(sizes):
+    with pytest.raises(ValueError, match=f"{next(iter(sizes))} must be a positive number"):
+        metrics.TokenContingency(**sizes)
+
+
+def test_two_processes_equal_one(tmp_path):
+    torch.multiprocessing.spawn(_accumulate_half, args=(tmp_path,), nprocs=2)
+    tokens, labels = LABELLINGS["dependent"]
+    for rank, sizes in itertools.product(range(2), ["declared", "grown"]):
+        merged = torch.load(tmp_path / f"{rank}-{sizes}.pt", weights_only=True)
+        assert torch.equal(merged, table(tokens, labels))
+
+
+def _accumulate_half(rank: int, folder: Path) -> None:
+    """Rank 0 has half the samples of low tokens, rank 1 the rest: grown tables differ in size."""
+    store = f"file://{folder / 'store'}"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    tokens, labels = LABELLINGS["dependent"]
+    first = (tokens < 9) & (torch.arange(len(tokens)) % 2 == 0)
+    mine = first if rank == 0 else ~first
+    for name, sizes in {"declared": {"num_codes": 17, "num_classes": 5}, "grown": {}}.items():
+        metric = metrics.TokenContingency(**sizes)
+        metric.update(tokens[mine], labels[mine])
+        torch.save(metric.compute(), folder / f"{rank}-{name}.pt")
+    torch.distributed.destroy_process_group()
