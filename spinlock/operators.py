@@ -21,8 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spinlock.convolution import periodic_convolution, select_outputs
+from spinlock.drawing import OperatorDrawing
 from spinlock.parameters import ParameterValues
-from spinlock.randomness import Stream, normal, symmetric_uniform, uniform
+from spinlock.randomness import Stream, normal
+from spinlock.timing import StageClock
 
 #: Bound b of the operator's output: |F(u)| <= b.
 OUTPUT_BOUND = 10.0
@@ -58,6 +61,21 @@ def hidden_widths(values: ParameterValues) -> list[int]:
     return [values.base_channels * factor for factor in factors]
 
 
+def direct_flops(values: ParameterValues, channels: int = 3) -> int:
+    """Floating-point operations of one application to one field, all convolutions done directly.
+
+    A multiplication and an addition for each weight and pixel; channels that dropout silences
+    count, and nothing but convolutions does.
+    """
+    widths, taps = hidden_widths(values), values.kernel_size**2
+    weights = channels * widths[0] * taps + widths[-1] * channels
+    for width_in, width in zip([widths[0], *widths[:-1]], widths, strict=True):
+        weights += width_in * width * taps
+        if values.num_layers > _MAX_PLAIN_LAYERS:
+            weights += width * width * taps + (width_in * width if width_in != width else 0)
+    return 2 * weights * values.grid_size**2
+
+
 @lru_cache(maxsize=8)
 def calibration_fields(
     seed: int, channels: int, grid_size: int, kernel_size: int, device: torch.device
@@ -87,54 +105,71 @@ def calibration_fields(
     return normalized.float().to(device)
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Periodic convolution of x (n, C, H, W) that keeps its size."""
-    margin = weight.shape[-1] // 2
-    if margin:
-        x = F.pad(x, (margin, margin, margin, margin), mode="circular")
-    return F.conv2d(x, weight, bias)
-
-
 def _root_mean_square(x: Tensor) -> Tensor:
     return x.square().mean().sqrt()
 
 
 def _calibrated(x: Tensor, weight: Tensor) -> Tensor:
     """Scale weights in place so that the convolution of x has unit RMS; return that result."""
-    y = _convolve(x, weight)
+    y = periodic_convolution(x, weight)
     scale = 1 / _root_mean_square(y)
     weight *= scale
     return y.mul_(scale)
 
 
-class _HiddenConvolution:
-    """Convolution, normalization, activation, frozen channel dropout."""
+def _instance_norm(x: Tensor) -> Tensor:
+    """Give each channel of each field zero mean and unit variance."""
+    if x.device.type != "cpu":
+        return F.instance_norm(x, eps=_VARIANCE_FLOOR)
+    # The library's way with the channels_last layout is four times slower.
+    y = x - x.mean(dim=(2, 3), keepdim=True)
+    variance = y.square().mean(dim=(2, 3), keepdim=True)
+    return y.mul_((variance + _VARIANCE_FLOOR).rsqrt_())
 
-    def __init__(self, weight: Tensor, mask: Tensor, normalization: str, activation: str) -> None:
+
+class _HiddenConvolution:
+    """Convolution, normalization, activation, frozen channel dropout.
+
+    With ``prune``, silenced channels are left out of the result, and the next convolution must not
+    expect them. The others are then not rescaled: its calibration undoes any common factor.
+    """
+
+    def __init__(
+        self, weight: Tensor, mask: Tensor, normalization: str, activation: str, *, prune: bool
+    ) -> None:
         self._weight = weight
         self._bias: Tensor | None = None
-        self._mask = mask
+        self._mask = mask[:, None, None]
         self._normalization = normalization
         self._activation = _ACTIVATIONS[activation]
+        #: Channels of the result, or None for all O.
+        self.kept = mask.nonzero()[:, 0] if prune else None
 
     def calibrate(self, x: Tensor) -> Tensor:
         y = _calibrated(x, self._weight)
         if self._normalization == "batch":
             # As a trained BatchNorm at inference: an affine map, folded into the convolution.
-            variance, mean = torch.var_mean(y, dim=(0, 2, 3), correction=0)
-            scale = (variance + _VARIANCE_FLOOR).rsqrt()
+            mean = y.mean(dim=(0, 2, 3), keepdim=True)
+            y -= mean
+            scale = (y.square().mean(dim=(0, 2, 3)) + _VARIANCE_FLOOR).rsqrt()
+            y *= scale[:, None, None]
             self._weight *= scale[:, None, None, None]
-            self._bias = -mean * scale
-            y = (y - mean[:, None, None]) * scale[:, None, None]
+            self._bias = -mean.flatten() * scale
+        if self.kept is not None:
+            # Silenced channels count in the calibration; from here on they are zeros.
+            self._weight = select_outputs(self._weight, self.kept)
+            self._bias = None if self._bias is None else self._bias[self.kept]
+            y = y[:, self.kept]
         return self._finish(y)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._finish(_convolve(x, self._weight, self._bias))
+        return self._finish(periodic_convolution(x, self._weight, self._bias))
 
     def _finish(self, y: Tensor) -> Tensor:
         if self._normalization == "instance":
-            y = F.instance_norm(y, eps=_VARIANCE_FLOOR)
-        return self._activation(y).mul_(self._mask)
+            y = _instance_norm(y)
+        y = self._activation(y)
+        return y if self.kept is not None else y.mul_(self._mask)
 
 
 class _Block:
@@ -161,58 +196,24 @@ class _Block:
             y = convolution(y)
         if not self._residual:
             return y
-        return y.add_(x if self._projection is None else _convolve(x, self._projection))
+        return y.add_(x if self._projection is None else periodic_convolution(x, self._projection))
 
 
-class _Drawing:
-    """Draws the tensors of one operator; each has an address of its own."""
-
-    def __init__(
-        self, seed: int, index: int, values: ParameterValues, device: torch.device
-    ) -> None:
-        self._seed, self._index, self._values, self._device = seed, index, values, device
-        self._layer = 0
-
-    def weight(self, fan_out: int, fan_in: int, kernel: int, gain: float) -> Tensor:
-        """Uniform weights of variance gain^2 / (fan_in * kernel^2)."""
-        size = (fan_out, fan_in, kernel, kernel)
-        self._layer += 1
-        drawn = symmetric_uniform(
-            self._seed,
-            Stream.WEIGHTS,
-            self._index,
-            math.prod(size),
-            substream=self._layer,
-            device=self._device,
-        )
-        return drawn.mul_(gain * math.sqrt(3 / (fan_in * kernel**2))).view(size)
-
-    def mask(self, width: int) -> Tensor:
-        """Channel dropout (1, width, 1, 1): zeros, and 1 / (1 - rate) elsewhere.
-
-        Systematic sampling: the channels are ranked at random, and those whose rank, shifted by a
-        random offset, lies below rate * width are silenced. Each channel is silenced with
-        probability ``rate``, and their number is within one of rate * width, so no operator loses
-        a layer.
-        """
-        rate = self._values.dropout_rate
-        drawn = uniform(
-            self._seed,
-            Stream.DROPOUT,
-            self._index,
-            width + 1,
-            substream=self._layer,
-            device=self._device,
-        )
-        rank = drawn[:width].argsort(stable=True).argsort(stable=True)
-        kept = rank + drawn[width] >= rate * width
-        return (kept / (1 - rate)).view(1, width, 1, 1)
-
-    def hidden(self, width_in: int, width: int) -> _HiddenConvolution:
-        v = self._values
-        gain = variance_preserving_gain(v.activation)
-        weight = self.weight(width, width_in, v.kernel_size, gain)
-        return _HiddenConvolution(weight, self.mask(width), v.normalization, v.activation)
+def _draw_hidden(
+    draw: OperatorDrawing,
+    values: ParameterValues,
+    width_in: int,
+    width: int,
+    inputs: Tensor | None,
+    *,
+    prune: bool,
+) -> _HiddenConvolution:
+    gain = variance_preserving_gain(values.activation)
+    weight = draw.weight(width, width_in, values.kernel_size, gain, inputs)
+    # Silenced channels are up to a third of the work, but a GPU likes multiples of 4 channels.
+    prune = prune and values.dropout_rate > 0 and weight.device.type == "cpu"
+    mask = draw.mask(width)
+    return _HiddenConvolution(weight, mask, values.normalization, values.activation, prune=prune)
 
 
 class ConvOperator:
@@ -224,6 +225,7 @@ class ConvOperator:
         index: The operator's index, which with the seed addresses its randomness.
         channels: Channels C of a field.
         device: Where its weights live and its fields must be.
+        clock: Counts the time of drawing the ``weights`` and of ``calibration``.
     """
 
     def __init__(
@@ -234,25 +236,33 @@ class ConvOperator:
         index: int,
         channels: int = 3,
         device: torch.device | str = "cpu",
+        clock: StageClock | None = None,
     ) -> None:
-        device = torch.device(device)
-        draw = _Drawing(seed, index, values, device)
+        device, clock = torch.device(device), clock or StageClock()
+        with clock.stage("weights"):
+            self._draw(values, OperatorDrawing(seed, index, values, device), channels)
+        with clock.stage("calibration"):
+            size = values.grid_size, values.kernel_size
+            self._calibrate(calibration_fields(seed, channels, *size, device))
+
+    def _draw(self, values: ParameterValues, draw: OperatorDrawing, channels: int) -> None:
         widths = hidden_widths(values)
         residual = values.num_layers > _MAX_PLAIN_LAYERS
         self._input = draw.weight(widths[0], channels, values.kernel_size, gain=1.0)
         self._blocks: list[_Block] = []
+        kept: Tensor | None = None
         for width_in, width in zip([widths[0], *widths[:-1]], widths, strict=True):
-            convolutions = [draw.hidden(width_in, width)]
+            # A residual block ends in a sum with its shortcut, which has all channels.
+            convolutions = [_draw_hidden(draw, values, width_in, width, kept, prune=True)]
             projection = None
             if residual:
-                convolutions.append(draw.hidden(width, width))
+                inner = convolutions[0].kept
+                convolutions.append(_draw_hidden(draw, values, width, width, inner, prune=False))
                 if width_in != width:
                     projection = draw.weight(width, width_in, 1, gain=1.0)
+            kept = convolutions[-1].kept
             self._blocks.append(_Block(convolutions, residual, projection))
-        self._output = draw.weight(channels, widths[-1], 1, gain=1.0)
-        self._calibrate(
-            calibration_fields(seed, channels, values.grid_size, values.kernel_size, device)
-        )
+        self._output = draw.weight(channels, widths[-1], 1, gain=1.0, inputs=kept)
 
     def _calibrate(self, fields: Tensor) -> None:
         x = _calibrated(fields, self._input)
@@ -273,10 +283,10 @@ class ConvOperator:
         Returns:
             (n, C, H, W) float32, every value of modulus at most `OUTPUT_BOUND`.
         """
-        x = _convolve(fields, self._input)
+        x = periodic_convolution(fields, self._input)
         for block in self._blocks:
             x = block(x)
-        return _bounded(_convolve(x, self._output))
+        return _bounded(periodic_convolution(x, self._output).contiguous())
 
 
 def _bounded(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from spinlock.parameters import ParameterValues
+from spinlock.timing import StageClock
 
 Step = Callable[[Tensor, Tensor], Tensor]
 
@@ -31,6 +32,7 @@ def rollout(
     forcing: Callable[[int], Tensor],
     step: Step,
     out: Tensor,
+    clock: StageClock | None = None,
 ) -> None:
     """Simulate T steps of M noise realizations from one initial condition.
 
@@ -40,9 +42,14 @@ def rollout(
         forcing: Timestep t in 1..T -> s(t) * eta of every realization, (M, C, H, W).
         step: The update policy.
         out: (M, T, C, H, W), receives the fields u_1 .. u_T.
+        clock: Counts the time of ``convolutions`` (the operator) and ``forcing``.
     """
+    clock = clock or StageClock()
     u = initial[None]
     # The realizations share u_0: F(u_0) is evaluated once and broadcast over them.
     for t in range(1, out.shape[1] + 1):
-        u = step(u, operator(u) + forcing(t))
-        out[:, t - 1] = u
+        with clock.stage("convolutions"):
+            output = operator(u)
+        with clock.stage("forcing"):
+            u = step(u, output + forcing(t))
+            out[:, t - 1] = u

@@ -10,6 +10,7 @@ from spinlock.operators import (
     OUTPUT_BOUND,
     ConvOperator,
     calibration_fields,
+    direct_flops,
     hidden_widths,
     variance_preserving_gain,
 )
@@ -80,6 +81,17 @@ def test_preactivations_and_output_have_unit_rms_on_the_calibration_batch(
 )
 def test_widths(num_layers, widths):
     assert hidden_widths(values(num_layers=num_layers)) == widths
+
+
+@pytest.mark.parametrize("num_layers", [2, 3, 5])
+def test_flops_are_those_of_the_weights(num_layers):
+    v = values(num_layers=num_layers)
+    reference = ReferenceOperator(v, SEED, INDEX, 3, batch(v)[:1].numpy())
+    weights = reference.input.size + reference.output.size
+    for block in reference.blocks:
+        weights += sum(convolution["weight"].size for convolution in block["convolutions"])
+        weights += 0 if block["projection"] is None else block["projection"].size
+    assert direct_flops(v) == 2 * weights * 32**2
 
 
 @pytest.mark.parametrize("grid_size", [32, 64, 128])

@@ -7,7 +7,16 @@ import pytest
 import torch
 from scipy import stats
 
-from spinlock.randomness import Stream, normal, philox4x32, symmetric_uniform, uniform
+from spinlock.randomness import (
+    Stream,
+    _to_normal,
+    _to_symmetric,
+    _to_uniform,
+    normal,
+    philox4x32,
+    symmetric_uniform,
+    uniform,
+)
 
 DRAWS = [uniform, symmetric_uniform, normal]
 WORDS_PER_NUMBER = {uniform: 1, symmetric_uniform: 0.5, normal: 1}
@@ -102,11 +111,12 @@ def test_distributions():
     assert abs(np.corrcoef(z, other)[0, 1]) < bound
 
 
-def test_uniform_levels_are_exact():
-    """No rounding reaches 0 or 1: the extreme words give the centres of the extreme cells."""
-    extreme = torch.tensor([0.5 * 2.0**-23, 1 - 0.5 * 2.0**-23])
-    assert extreme[0] > 0
-    assert extreme[1] < 1
+def test_extreme_words_reach_no_end_of_the_interval():
+    zeros, ones = torch.zeros(1, dtype=torch.int64), torch.full((1,), 2**32 - 1)
+    for convert, low, high in ((_to_uniform, 0, 1), (_to_symmetric, -1, 1)):
+        ends = torch.cat([convert((zeros,) * 4).flatten(), convert((ones,) * 4).flatten()])
+        assert low < ends.min() < ends.max() < high
+    assert _to_normal((zeros, zeros, ones, ones)).isfinite().all()
 
 
 def test_global_generators_are_neither_read_nor_moved():
