@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from spinlock.errors import ConfigurationError
+from spinlock.validation import check_types
 
 Activation = Literal["relu", "gelu", "silu"]
 NoiseType = Literal["gaussian", "laplace"]
@@ -83,12 +84,17 @@ class ParameterSpaceConfig:
 
     def __post_init__(self) -> None:
         for axis in dataclasses.fields(self):
+            # A list is as good as a tuple, and must not make another configuration.
+            if isinstance(getattr(self, axis.name), list):
+                object.__setattr__(self, axis.name, tuple(getattr(self, axis.name)))
+        check_types(self, "parameter_space.")
+        for axis in dataclasses.fields(self):
             values = getattr(self, axis.name)
             name = f"parameter_space.{axis.name}"
-            if isinstance(values, tuple | list):
-                object.__setattr__(self, axis.name, tuple(values))
-                _check_choice(name, tuple(values))
+            if isinstance(values, tuple):
+                _check_choice(name, values)
             else:
+                check_types(values, f"{name}.")
                 _check_range(name, values, *_LIMITS[axis.name])
         self._check_grid()
 

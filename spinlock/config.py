@@ -13,11 +13,13 @@ from typing import Any, Literal, Self
 
 from spinlock.axes import ParameterSpaceConfig
 from spinlock.errors import ConfigurationError
+from spinlock.validation import check_types
 
 # Part of every fingerprint: raised whenever a change of the code changes the bytes of a sample.
 SIMULATION_VERSION = 1
-# Indices are one 32-bit word of the random generator's counter.
-MAX_INDEX = 2**32
+# The Sobol sequence has 2^30 points; an index must also fit one 32-bit word of the random
+# generator's counter.
+MAX_INDEX = 2**30
 # A realization and a timestep share one 32-bit word of the counter.
 MAX_REALIZATIONS = MAX_TIMESTEPS = 2**16 - 1
 
@@ -51,6 +53,7 @@ class InitialConditionConfig:
     custom: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_types(self, "initial_conditions.")
         known = [*BASELINE_WEIGHTS, *self.custom]
         for name, weight in self.weights.items():
             if name not in known:
@@ -71,6 +74,11 @@ class InitialConditionConfig:
                 "initial_conditions.weights: weights must sum to a positive number, got "
                 f"{sum(self.weights.values())} over {len(self.weights)} variants"
             )
+        for name in self.custom:
+            if not name.isascii():
+                raise ConfigurationError(
+                    f"initial_conditions.custom: names must be ASCII, got {name!r}"
+                )
         clash = sorted(set(self.custom) & set(BASELINE_WEIGHTS))
         if clash:
             raise ConfigurationError(
@@ -104,6 +112,31 @@ class StorageConfig:
 
 
 @dataclass(frozen=True)
+class CustomFeatureConfig:
+    """Features of the user's own, beside Summary Descriptor Features 1.0.
+
+    Args:
+        per_field: Import paths of features of single fields, ``package.module.function``, made by
+            `spinlock.features.custom_feature`, in the order of the columns, which are named after
+            the functions.
+        per_trajectory: Likewise of features of trajectories.
+    """
+
+    per_field: tuple[str, ...] = ()
+    per_trajectory: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # A list is as good as a tuple, and must not make another configuration.
+        object.__setattr__(self, "per_field", tuple(self.per_field))
+        object.__setattr__(self, "per_trajectory", tuple(self.per_trajectory))
+
+    def names(self, kind: Literal["per_field", "per_trajectory"]) -> tuple[str, ...]:
+        """Column names: the last parts of the import paths."""
+        paths = self.per_field if kind == "per_field" else self.per_trajectory
+        return tuple(path.rpartition(".")[2] for path in paths)
+
+
+@dataclass(frozen=True)
 class GenerationConfig:
     """Everything that a dataset is made from.
 
@@ -118,7 +151,8 @@ class GenerationConfig:
         seed: Seed of the design and of every random draw, in [0, 2^64).
         parameter_space: The 15 axes.
         initial_conditions: The mixture.
-        features: The feature set; ``sdf`` is Summary Descriptor Features 1.0.
+        features: The feature set: ``sdf``, which is Summary Descriptor Features 1.0, or
+            ``{per_field: [...], per_trajectory: [...]}``, which adds the user's own to it.
         precision: Arithmetic of the convolutions. ``tf32`` matters on CUDA devices only.
         block_size: Samples computed together. Shapes decide rounding, so it is part of the
             identity of the bytes.
@@ -133,12 +167,14 @@ class GenerationConfig:
     seed: int = 42
     parameter_space: ParameterSpaceConfig = field(default_factory=ParameterSpaceConfig)
     initial_conditions: InitialConditionConfig = field(default_factory=InitialConditionConfig)
-    features: Literal["sdf"] = "sdf"
+    features: Literal["sdf"] | CustomFeatureConfig = "sdf"
     precision: Literal["float32", "tf32"] = "float32"
     block_size: int = 16
     storage: StorageConfig = field(default_factory=StorageConfig)
 
     def __post_init__(self) -> None:
+        check_types(self)
+        check_types(self.storage, "storage.")
         _check_count("num_samples", self.num_samples, MAX_INDEX)
         _check_count("num_realizations", self.num_realizations, MAX_REALIZATIONS)
         _check_count("num_timesteps", self.num_timesteps, MAX_TIMESTEPS)
@@ -155,6 +191,8 @@ class GenerationConfig:
             )
         if isinstance(self.storage.fields, Every):
             _check_count("storage.fields.every", self.storage.fields.every, self.num_timesteps)
+        if isinstance(self.features, CustomFeatureConfig):
+            _check_custom_features(self.features)
 
     @property
     def grid_size(self) -> int:
@@ -207,6 +245,8 @@ class GenerationConfig:
         Raises:
             ConfigurationError: If a key is unknown or a value has the wrong type, naming it.
         """
+        if not isinstance(values, dict):
+            raise ConfigurationError(f"not a valid generation configuration: {values!r}")
         # Imported here: jsonargparse takes longer to import than the rest of this module.
         from jsonargparse import ArgumentError, ArgumentParser
 
@@ -220,11 +260,29 @@ class GenerationConfig:
 
 
 def _check_count(name: str, value: int, largest: int | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationError(
-            f"{name}: must be an integer, got {value!r} ({type(value).__name__})"
-        )
     if value < 1:
         raise ConfigurationError(f"{name}: must be at least 1, got {value}")
     if largest is not None and value > largest:
         raise ConfigurationError(f"{name}: must be at most {largest}, got {value}")
+
+
+def _check_custom_features(features: CustomFeatureConfig) -> None:
+    # Not in its __post_init__: jsonargparse would take the error for another type that fails.
+    paths = (*features.per_field, *features.per_trajectory)
+    if not paths:
+        raise ConfigurationError(
+            "features: per_field and per_trajectory are empty; list features of your own, or write "
+            "`features: sdf`"
+        )
+    for path in paths:
+        module, _, name = path.rpartition(".")
+        if not (module and name.isidentifier()):
+            raise ConfigurationError(
+                f"features: expected import paths such as my_package.my_feature, got {path!r}"
+            )
+    columns = (*features.names("per_field"), *features.names("per_trajectory"))
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise ConfigurationError(
+            f"features: {', '.join(twice)} occurs twice; columns are named after the functions"
+        )

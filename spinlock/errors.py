@@ -9,6 +9,10 @@ class ConfigurationError(SpinlockError, ValueError):
     """A setting is not valid. The message names it, what was given and what is allowed."""
 
 
+class SimulationError(SpinlockError):
+    """A sample cannot be computed as it should be. The message names it."""
+
+
 class DatasetError(SpinlockError):
     """A file is not the dataset that was expected. The file was not changed."""
 

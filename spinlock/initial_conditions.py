@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spinlock.config import InitialConditionConfig
-from spinlock.errors import ConfigurationError
+from spinlock.errors import ConfigurationError, SimulationError
 from spinlock.randomness import Stream, normal, uniform
 
 
@@ -60,8 +60,19 @@ class InitialCondition(ABC):
         """Zero-mean fields (B, C, H, W) of exactly the nominal variance; arguments as for `raw`."""
         # In float64, so that mean and variance are exact to the rounding of the stored float32.
         drawn = self.raw(seed, index, channels, grid_size).double()
+        expected = (len(index), channels, grid_size, grid_size)
+        if drawn.shape != expected:
+            raise SimulationError(
+                f"{type(self).__name__}.raw returned shape {tuple(drawn.shape)}, not {expected}"
+            )
         field = drawn - drawn.mean(dim=(-2, -1), keepdim=True)
         power = field.square().mean(dim=(-3, -2, -1), keepdim=True)
+        if (power <= 0).any():
+            constant = index[(power <= 0).flatten()].tolist()
+            raise SimulationError(
+                f"{type(self).__name__}.raw returned constant fields for samples {constant}: they "
+                "cannot be given a variance"
+            )
         scaled: Tensor = field * (self.variance / power).sqrt()
         return scaled.float()
 
@@ -204,7 +215,7 @@ class GaussianBlobs(InitialCondition):
         position = torch.arange(grid_size, device=index.device, dtype=torch.float64) / grid_size
 
         def profile(centre: Tensor) -> Tensor:
-            # The nearest three images suffice: the next is 12 standard deviations away.
+            # The nearest three images suffice: the next is at least 8.5 standard deviations away.
             distance = position - centre[..., None]
             images = torch.stack((distance - 1, distance, distance + 1))
             return (-0.5 * (images / width[..., None]).square()).exp().sum(dim=0)
@@ -242,7 +253,12 @@ def _custom_variant(name: str, spec: dict[str, object]) -> InitialCondition:
         raise ConfigurationError(
             f"{where}: {path} must be a subclass of {InitialCondition.__qualname__}"
         )
-    return cls(**arguments)
+    try:
+        return cls(**arguments)
+    except TypeError as error:
+        raise ConfigurationError(
+            f"{where}: {path} does not take these init_args: {error}"
+        ) from error
 
 
 class Mixture:

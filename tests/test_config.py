@@ -5,7 +5,13 @@ import dataclasses
 import pytest
 
 from spinlock.axes import IntegerRange, LogUniformRange, ParameterSpaceConfig, UniformRange
-from spinlock.config import Every, GenerationConfig, InitialConditionConfig, StorageConfig
+from spinlock.config import (
+    CustomFeatureConfig,
+    Every,
+    GenerationConfig,
+    InitialConditionConfig,
+    StorageConfig,
+)
 from spinlock.errors import ConfigurationError
 from spinlock.initial_conditions import Mixture
 
@@ -75,6 +81,14 @@ from spinlock.initial_conditions import Mixture
             {"num_samples": 3, "initial_conditions": {"custom": {"sinusoids": {}}}},
             "sinusoids is the name of a built-in variant",
         ),
+        ({"num_samples": 3, "features": "fourier"}, "features"),
+        ({"num_samples": 3, "features": {"nonsense": ["a.b"]}}, "nonsense"),
+        ({"num_samples": 3, "features": {"per_field": []}}, "per_trajectory are empty"),
+        ({"num_samples": 3, "features": {"per_field": ["b"]}}, "import paths .* got 'b'"),
+        (
+            {"num_samples": 3, "features": {"per_field": ["a.c"], "per_trajectory": ["b.c"]}},
+            "features: c occurs twice",
+        ),
         ({"num_samples": 3, "storage": {"shard_size": 100}}, "shard_size: must be a multiple of"),
         ({"num_samples": 3, "storage": {"fields": "some"}}, "fields"),
         ({"num_samples": 3, "storage": {"fields": {"every": 2}}}, "every: must be at most 1"),
@@ -90,6 +104,10 @@ def test_bad_values_are_refused_by_name(values, message):
     ("spec", "message"),
     [
         ({}, "expected {class_path"),
+        (
+            {"class_path": "spinlock.initial_conditions.Sinusoids", "init_args": {"waves": 3}},
+            "does not take these init_args: .*waves",
+        ),
         ({"class_path": "no.such.Module"}, "cannot import no.such.Module"),
         ({"class_path": "spinlock.config.StorageConfig"}, "must be a subclass of"),
     ],
@@ -98,6 +116,43 @@ def test_custom_variants_that_cannot_be_made(spec, message):
     config = InitialConditionConfig(weights={"mine": 1.0}, custom={"mine": spec})
     with pytest.raises(ConfigurationError, match=message):
         Mixture(config)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: GenerationConfig(3, precision="float16"), "precision: must be one of 'float32'"),
+        (lambda: GenerationConfig(3, seed=1.5), "seed: must be of type int, got 1.5"),
+        (lambda: GenerationConfig(True), "num_samples: must be of type int, got True"),
+        (lambda: GenerationConfig("3"), "num_samples: must be of type int, got '3'"),
+        (lambda: GenerationConfig(3, storage=StorageConfig(fields="lsat")), "storage.fields: must"),
+        (
+            lambda: GenerationConfig(3, storage=StorageConfig(compression="gzip")),
+            "storage.compression: must be one of 'deflate', 'none', got 'gzip'",
+        ),
+        (
+            lambda: ParameterSpaceConfig(activation=("tanh",)),
+            "parameter_space.activation: must be a list of values, each one of 'relu'",
+        ),
+        (lambda: ParameterSpaceConfig(activation="relu"), "parameter_space.activation: must be a"),
+        (lambda: ParameterSpaceConfig(grid_size=64), "parameter_space.grid_size: must be a list"),
+        (
+            lambda: ParameterSpaceConfig(num_layers=UniformRange(2, 3)),
+            "parameter_space.num_layers: must be of type IntegerRange",
+        ),
+        (
+            lambda: ParameterSpaceConfig(dt=UniformRange(0.1, 0.2)),
+            "parameter_space.dt: must be of type LogUniformRange",
+        ),
+        (
+            lambda: ParameterSpaceConfig(num_layers=IntegerRange(2.0, 3)),
+            "parameter_space.num_layers.low: must be of type int, got 2.0",
+        ),
+    ],
+)
+def test_python_users_get_the_same_checks_as_yaml(build, message):
+    with pytest.raises(ConfigurationError, match=message):
+        build()
 
 
 def test_json_round_trip():
@@ -113,6 +168,7 @@ def test_json_round_trip():
             grid_size=(64,),
         ),
         initial_conditions=InitialConditionConfig(weights={"sinusoids": 2.0, "gaussian_blobs": 1}),
+        features=CustomFeatureConfig(per_field=("package.b", "package.a")),
         storage=StorageConfig(fields=Every(5), compression="none", shard_size=32),
     )
     again = GenerationConfig.from_json(config.to_json())
@@ -136,6 +192,7 @@ def test_fingerprint_covers_what_determines_bytes_and_nothing_else():
         "seed": 43,
         "parameter_space": ParameterSpaceConfig(alpha=UniformRange(0.1, 0.8)),
         "initial_conditions": InitialConditionConfig(weights={"sinusoids": 1.0}),
+        "features": CustomFeatureConfig(per_field=("package.a",)),
         "precision": "tf32",
         "block_size": 8,
         "storage": StorageConfig(fields="last"),
@@ -145,8 +202,7 @@ def test_fingerprint_covers_what_determines_bytes_and_nothing_else():
     assert base.fingerprint not in prints.values()
     assert len(set(prints.values())) == len(prints)
     fields = {field.name for field in dataclasses.fields(GenerationConfig)}
-    # "features" has one value so far; num_samples is no part of the identity.
-    assert fields - set(changes) == {"num_samples", "features"}
+    assert fields - set(changes) == {"num_samples"}
 
 
 def test_order_of_weights_is_part_of_the_identity():
