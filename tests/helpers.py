@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import h5py
+
 from spinlock.axes import IntegerRange, ParameterSpaceConfig
 from spinlock.config import GenerationConfig, StorageConfig
 from spinlock.parameters import ParameterValues
@@ -35,3 +37,17 @@ def small_config(num_samples=12, *, grid_size=32, base_channels=(4, 8), block_si
     space = ParameterSpaceConfig(base_channels=IntegerRange(*base_channels), grid_size=(grid_size,))
     options.setdefault("storage", StorageConfig(shard_size=2 * block_size))
     return GenerationConfig(num_samples, parameter_space=space, block_size=block_size, **options)
+
+
+def dataset_contents(path):
+    """Dataset name -> bytes."""
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: (
+                found.__setitem__(name, item[...].tobytes())
+                if isinstance(item, h5py.Dataset)
+                else None
+            )
+        )
+    return found

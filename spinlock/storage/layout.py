@@ -38,7 +38,7 @@ def create_layout(
     filters = FILTERS[config.storage.compression]
     for spec in dataset_specs(config):
         shape = (num_samples, *spec.shape)
-        options = {"chunks": (1, *spec.shape), **filters} if spec.is_field else {}
+        options = {} if spec.chunk is None else {"chunks": (1, *spec.chunk), **filters}
         dataset = file.create_dataset(spec.name, shape, spec.dtype, **options)
         dataset.attrs["description"] = spec.description
         dataset.attrs["dimensions"] = list(spec.dims)
@@ -86,7 +86,7 @@ def read_configuration(file: h5py.File) -> GenerationConfig:
         )
     try:
         return GenerationConfig.from_json(file.attrs["configuration"])
-    except (ConfigurationError, json.JSONDecodeError) as error:
+    except (ConfigurationError, TypeError, json.JSONDecodeError) as error:
         raise DatasetError(f"{file.filename}: its configuration is not valid: {error}") from error
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +19,7 @@ from spinlock.storage.layout import (
     read_configuration,
     validate_layout,
 )
-from spinlock.storage.schema import ROOT_ATTRIBUTES
+from spinlock.storage.schema import PROVENANCE, ROOT_ATTRIBUTES
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,19 @@ class DatasetInfo:
         path: The file.
         config: The configuration it was made from; its ``num_samples`` is what the file holds.
         fingerprint: What identifies the bytes of its samples.
-        provenance: The other root attributes, decoded.
+        digest: Digest of the digests of its samples.
+        provenance: ``package_versions`` and ``device``: a list each of what computed the samples.
+        design_quality: Measured evenness of the design (`spinlock.design.design_quality`).
+        run_summary: What the run that completed the file did and took.
     """
 
     path: Path
     config: GenerationConfig
     fingerprint: str
-    provenance: dict[str, Any]
+    digest: str
+    provenance: dict[str, list[dict[str, str]]]
+    design_quality: dict[str, float]
+    run_summary: dict[str, Any]
 
 
 def read_info(path: str | os.PathLike[str]) -> DatasetInfo:
@@ -52,14 +59,23 @@ def read_info(path: str | os.PathLike[str]) -> DatasetInfo:
         if missing:
             raise DatasetError(f"{path} lacks the root attribute(s) {', '.join(missing)}")
         validate_layout(file, config, config.num_samples)
-        identity = ("schema_version", "configuration", "fingerprint")
-        others = [name for name in ROOT_ATTRIBUTES if name not in identity]
         return DatasetInfo(
             path=Path(path),
             config=config,
             fingerprint=file.attrs["fingerprint"],
-            provenance={name: json.loads(file.attrs[name]) for name in others},
+            digest=file.attrs["digest"],
+            provenance={name: _json_attribute(file, name) for name in PROVENANCE},
+            design_quality=_json_attribute(file, "design_quality"),
+            run_summary=_json_attribute(file, "run_summary"),
         )
+
+
+def _json_attribute(file: h5py.File, name: str) -> Any:  # noqa: ANN401 (whatever JSON holds)
+    try:
+        return json.loads(file.attrs[name])
+    except (TypeError, json.JSONDecodeError) as error:
+        message = f"{file.filename}: the root attribute {name} is not valid JSON: {error}"
+        raise DatasetError(message) from error
 
 
 def require_dataset(path: str | os.PathLike[str], config: GenerationConfig) -> DatasetInfo:

@@ -7,7 +7,12 @@ import h5py
 import numpy as np
 
 from spinlock.config import GenerationConfig
-from spinlock.features import AGGREGATED_NAMES, PER_TIMESTEP_NAMES, PER_TRAJECTORY_NAMES
+from spinlock.features import (
+    AGGREGATED_NAMES,
+    PER_TIMESTEP_NAMES,
+    PER_TRAJECTORY_NAMES,
+    custom_columns,
+)
 from spinlock.initial_conditions import Mixture
 from spinlock.parameters import PARAMETER_NAMES, ParameterSpace
 
@@ -17,6 +22,7 @@ SCHEMA_VERSION = "1.0"
 PROVENANCE: dict[str, str] = {
     "package_versions": "versions of the packages that computed the samples",
     "device": "device that computed the samples",
+    "features": "registry of the feature columns: formula, unit, range, reference",
 }
 
 #: Every root attribute of a dataset file.
@@ -26,6 +32,8 @@ ROOT_ATTRIBUTES: dict[str, str] = {
     "fingerprint": "SHA-256 of what determines the bytes of a sample",
     **PROVENANCE,
     "design_quality": "measured evenness of the design, as JSON",
+    "digest": "SHA-256 of metadata/digests",
+    "run_summary": "what the run that completed the file did and took, as JSON",
 }
 
 #: Bounds of noise_scale between the noise regimes low, medium and high.
@@ -41,10 +49,18 @@ POLICIES = "metadata/evolution_policies"
 GRID_SIZES = "metadata/grid_sizes"
 NOISE_REGIMES = "metadata/noise_regimes"
 OPERATOR_INDEX = "metadata/operator_index"
+DIGESTS = "metadata/digests"
 PER_TIMESTEP = "features/sdf/per_timestep/features"
 PER_TRAJECTORY = "features/sdf/per_trajectory/features"
 AGGREGATED = "features/sdf/aggregated/features"
 INITIAL_FEATURES = "features/sdf/initial/features"
+
+_FEATURE_ARRAYS = {
+    "per_timestep": "features of each of the fields u_1..u_T, mean over realizations and channels",
+    "per_trajectory": "features of u_1..u_T together, mean over channels; NaN where T is too small",
+    "aggregated": "mean, std and cv of per_trajectory over realizations; NaN where T is too small",
+    "initial": "features of u_0, the columns of per_timestep, mean over channels",
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +74,8 @@ class DatasetSpec:
         dims: Names of the dimensions.
         description: What it holds, with units.
         names: Column names of the last dimension, or the values that text may take.
-        is_field: Whether it is chunked by sample and compressed.
+        chunk: Shape of the part of a sample's entry that is one (compressed) chunk; None: not
+            chunked.
     """
 
     name: str
@@ -67,7 +84,7 @@ class DatasetSpec:
     dims: tuple[str, ...]
     description: str
     names: tuple[str, ...] = ()
-    is_field: bool = False
+    chunk: tuple[int, ...] | None = None
 
 
 def _text(values: tuple[str, ...]) -> np.dtype[Any]:
@@ -105,61 +122,52 @@ def _field_specs(config: GenerationConfig) -> list[DatasetSpec]:
             float32,
             ("sample", "channel", "y", "x"),
             "initial conditions u_0, dimensionless",
-            is_field=True,
+            chunk=field,
         ),
         DatasetSpec(
             OUTPUTS,
             (config.num_realizations, *steps, *field),
             float32,
             ("sample", "realization", *step_dims, "channel", "y", "x"),
-            "fields u_t at the stored timesteps, dimensionless, |u| bounded by the operator",
-            is_field=True,
+            "fields u_t at the stored timesteps, dimensionless",
+            # Realizations and timesteps of one channel together: see spinlock.storage.chunks.
+            chunk=(config.num_realizations, *steps, 1, *field[1:]),
         ),
     ]
 
 
+def custom_features(array: str) -> str:
+    """The dataset of an array of `spinlock.features.custom_columns`."""
+    return f"features/custom/{array}/features"
+
+
 def _feature_specs(config: GenerationConfig) -> list[DatasetSpec]:
-    def spec(
-        name: str, dims: tuple[str, ...], shape: tuple[int, ...], names: tuple[str, ...], what: str
-    ) -> DatasetSpec:
-        return DatasetSpec(
+    sdf = {
+        PER_TIMESTEP: ("per_timestep", PER_TIMESTEP_NAMES),
+        PER_TRAJECTORY: ("per_trajectory", PER_TRAJECTORY_NAMES),
+        AGGREGATED: ("aggregated", AGGREGATED_NAMES),
+        INITIAL_FEATURES: ("initial", PER_TIMESTEP_NAMES),
+    }
+    custom = {
+        custom_features(array): (array, names)
+        for array, names in custom_columns(config.features).items()
+    }
+    dims: dict[str, dict[str, int]] = {
+        "per_timestep": {"timestep": config.num_timesteps},
+        "per_trajectory": {"realization": config.num_realizations},
+        "aggregated": {},
+        "initial": {},
+    }
+    return [
+        DatasetSpec(
             name,
-            (*shape, len(names)),
+            (*dims[array].values(), len(names)),
             np.dtype(np.float32),
-            ("sample", *dims, "feature"),
-            what,
+            ("sample", *dims[array], "feature"),
+            _FEATURE_ARRAYS[array],
             names,
         )
-
-    return [
-        spec(
-            PER_TIMESTEP,
-            ("timestep",),
-            (config.num_timesteps,),
-            PER_TIMESTEP_NAMES,
-            "spatial and spectral features of u_1..u_T, mean over realizations and channels",
-        ),
-        spec(
-            PER_TRAJECTORY,
-            ("realization",),
-            (config.num_realizations,),
-            PER_TRAJECTORY_NAMES,
-            "temporal features of u_1..u_T, mean over channels; NaN where T is too small",
-        ),
-        spec(
-            AGGREGATED,
-            (),
-            (),
-            AGGREGATED_NAMES,
-            "mean, std and cv of the temporal features over realizations; NaN where T is too small",
-        ),
-        spec(
-            INITIAL_FEATURES,
-            (),
-            (),
-            PER_TIMESTEP_NAMES,
-            "spatial and spectral features of u_0, mean over channels",
-        ),
+        for name, (array, names) in (sdf | custom).items()
     ]
 
 
@@ -196,4 +204,11 @@ def dataset_specs(config: GenerationConfig) -> tuple[DatasetSpec, ...]:
         text(NOISE_REGIMES, "low < 0.01 <= medium < 0.1 <= high (noise_scale)", regimes),
         number(OPERATOR_INDEX, "operator of the sample", np.int64),
         *_feature_specs(config),
+        DatasetSpec(
+            DIGESTS,
+            (),
+            np.dtype(h5py.string_dtype("utf-8", length=64)),
+            ("sample",),
+            "SHA-256 (hexadecimal) of everything else that the file holds of the sample",
+        ),
     )

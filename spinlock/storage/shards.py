@@ -1,11 +1,16 @@
 """Shards: a range of samples in a file of its own, whole or absent.
 
 A shard is written under a temporary name, closed, synced to disk and renamed, so a file with a
-shard's name is complete. It has the layout of the dataset.
+shard's name is complete. It has the layout of the dataset, and a digest of its samples, by which
+damage is found before anything is made of it.
 """
 
+import hashlib
+import json
+import math
 import os
 import re
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,15 +24,26 @@ from numpy.typing import NDArray
 
 from spinlock.config import GenerationConfig
 from spinlock.design import Design, make_design
+from spinlock.errors import DatasetError
 from spinlock.initial_conditions import Mixture
 from spinlock.simulation import Samples
 from spinlock.storage import schema
-from spinlock.storage.compression import encode_chunk
-from spinlock.storage.layout import create_layout
+from spinlock.storage.chunks import (
+    chunk_offsets,
+    chunk_slices,
+    combined_digest,
+    content_digest,
+    sample_digests,
+)
+from spinlock.storage.compression import decode_chunk, encode_chunk
+from spinlock.storage.layout import create_layout, open_hdf5, read_configuration, validate_layout
+from spinlock.threads import abandon, shared_pool
+from spinlock.timing import StageClock
 
 _NAME = re.compile(r"shard-(\d{10})-(\d{10})\.h5")
-# Chunks being compressed at a time, per thread: enough to keep threads busy, bounded in memory.
-_CHUNKS_IN_FLIGHT = 4
+# Values in the hands of the compression threads: enough to keep them busy, and a bound on memory:
+# when compression lags behind, the simulation waits.
+_BYTES_IN_FLIGHT = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -57,8 +73,7 @@ def metadata_columns(config: GenerationConfig, design: Design) -> dict[str, NDAr
     """The columns of the file that follow from the design: dataset name -> (N, ...)."""
     mixture = Mixture(config.initial_conditions)
     values = design.values
-    low, high = schema.NOISE_REGIME_BOUNDS
-    regime = np.digitize(values["noise_scale"], (low, high))
+    regime = np.digitize(values["noise_scale"], schema.NOISE_REGIME_BOUNDS)
     return {
         schema.PARAMS: design.params,
         schema.VALUES: values,
@@ -76,47 +91,104 @@ def _encoded(names: tuple[str, ...]) -> NDArray[np.bytes_]:
 
 
 def _feature_columns(samples: Samples) -> dict[str, NDArray[Any]]:
-    features = samples.features
     return {
-        schema.PER_TIMESTEP: features.per_timestep.cpu().numpy(),
-        schema.PER_TRAJECTORY: features.per_trajectory.cpu().numpy(),
-        schema.AGGREGATED: features.aggregated.cpu().numpy(),
-        schema.INITIAL_FEATURES: samples.initial_features.cpu().numpy(),
+        schema.PER_TIMESTEP: samples.features.per_timestep.numpy(),
+        schema.PER_TRAJECTORY: samples.features.per_trajectory.numpy(),
+        schema.AGGREGATED: samples.features.aggregated.numpy(),
+        schema.INITIAL_FEATURES: samples.initial_features.numpy(),
+        **{schema.custom_features(array): v.numpy() for array, v in samples.custom.items()},
     }
 
 
-class _ShardFile:
-    """An open shard: fields go through the compression threads, everything else straight in."""
+class _ShardWriter:
+    """Collects a shard's columns, and streams its fields through the compression threads."""
 
     def __init__(
-        self, file: h5py.File, config: GenerationConfig, start: int, pool: ThreadPoolExecutor
+        self,
+        file: h5py.File,
+        config: GenerationConfig,
+        design: Design,
+        pool: ThreadPoolExecutor,
+        clock: StageClock,
     ) -> None:
-        self._file, self._start, self._pool = file, start, pool
+        self._file, self._pool, self._clock = file, pool, clock
+        self._start = design.start
         self._compression = config.storage.compression
-        self._fields = {s.name: s.shape for s in schema.dataset_specs(config) if s.is_field}
-        self._pending: deque[tuple[str, int, Future[bytes]]] = deque()
+        specs = schema.dataset_specs(config)
+        self._specs = [spec for spec in specs if spec.name != schema.DIGESTS]
+        self._fields = [spec for spec in self._specs if spec.chunk is not None]
+        num = design.stop - design.start
+        self._columns = {
+            spec.name: np.zeros((num, *spec.shape), spec.dtype)
+            for spec in self._specs
+            if spec.chunk is None
+        }
+        for name, column in metadata_columns(config, design).items():
+            self._columns[name][...] = column
+        # Dataset -> sample -> digest of each of its chunks, filled in as chunks are written.
+        self._digests: dict[str, list[list[bytes]]] = {
+            spec.name: [[] for _ in range(num)] for spec in self._fields
+        }
+        self._pending: deque[tuple[str, int, tuple[int, ...], Future[tuple[bytes, bytes]]]]
+        self._pending = deque()
+        self._pending_bytes = 0
+        self._sizes = {
+            spec.name: math.prod(spec.chunk) * spec.dtype.itemsize
+            for spec in self._fields
+            if spec.chunk is not None
+        }
 
-    def add(self, samples: Samples, limit: int) -> None:
-        """Write samples, leaving at most ``limit`` chunks to the threads."""
+    def add(self, samples: Samples) -> None:
+        """Take samples in, leaving at most `_BYTES_IN_FLIGHT` to the threads."""
         first = int(samples.index[0]) - self._start
         for name, column in _feature_columns(samples).items():
-            self._file[name][first : first + len(samples)] = column
-        if self._fields:
-            arrays = {schema.INPUTS: samples.initial, schema.OUTPUTS: samples.fields}
-            for name, tensor in arrays.items():
-                chunks = tensor.cpu().numpy().reshape(len(samples), *self._fields[name])
-                for row, chunk in enumerate(chunks, start=first):
-                    task = self._pool.submit(encode_chunk, chunk, self._compression)
-                    self._pending.append((name, row, task))
-        self.drain(limit)
+            self._columns[name][first : first + len(samples)] = column
+        arrays = {schema.INPUTS: samples.initial.numpy(), schema.OUTPUTS: samples.fields.numpy()}
+        for spec in self._fields:
+            entries = arrays[spec.name].reshape(len(samples), *spec.shape)
+            if entries.dtype != spec.dtype:
+                raise TypeError(f"{spec.name}: values are {entries.dtype}, not {spec.dtype}")
+            for row, entry in enumerate(entries, start=first):
+                for offset in chunk_offsets(spec):
+                    task = self._pool.submit(self._encode, entry[chunk_slices(spec, offset)])
+                    self._pending.append((spec.name, row, offset, task))
+                    self._pending_bytes += self._sizes[spec.name]
+                    self.drain(_BYTES_IN_FLIGHT)
+
+    def _encode(self, values: NDArray[Any]) -> tuple[bytes, bytes]:
+        """A chunk's bytes in the file, and the digest of its content."""
+        with self._clock.stage("compression"):
+            contiguous = np.ascontiguousarray(values)
+            digest = hashlib.sha256(contiguous.data).digest()
+            return encode_chunk(contiguous, self._compression), digest
 
     def drain(self, limit: int = 0) -> None:
-        """Write compressed chunks, oldest first, until at most ``limit`` are pending."""
-        while len(self._pending) > limit:
-            name, row, task = self._pending.popleft()
-            dataset = self._file[name]
-            offset = (row, *(0,) * (dataset.ndim - 1))
-            dataset.id.write_direct_chunk(offset, task.result())
+        """Write compressed chunks, oldest first, until at most ``limit`` bytes are pending."""
+        while self._pending_bytes > limit:
+            name, row, offset, task = self._pending.popleft()
+            self._pending_bytes -= self._sizes[name]
+            chunk, digest = task.result()
+            with self._clock.stage("writing"):
+                self._file[name].id.write_direct_chunk((row, *offset), chunk)
+            self._digests[name][row].append(digest)
+
+    def abandon(self) -> None:
+        """Leave nothing to the threads; after `finish` there is nothing."""
+        abandon([task for *_, task in self._pending])
+
+    def finish(self) -> None:
+        """Write what is left: the last chunks, the columns and the digests."""
+        self.drain()
+        with self._clock.stage("writing"):
+            fields = {
+                name: [content_digest(chunks) for chunks in rows]
+                for name, rows in self._digests.items()
+            }
+            digests = sample_digests(self._specs, self._columns, fields)
+            for name, column in self._columns.items():
+                self._file[name][...] = column
+            self._file[schema.DIGESTS][...] = digests.astype(self._file[schema.DIGESTS].dtype)
+            self._file.attrs["digest"] = combined_digest(digests)
 
 
 def write_shard(
@@ -126,6 +198,8 @@ def write_shard(
     stop: int,
     samples: Iterable[Samples],
     provenance: dict[str, str],
+    *,
+    clock: StageClock | None = None,
     on_samples: Callable[[int], None] = lambda count: None,
 ) -> None:
     """Write one shard.
@@ -135,36 +209,111 @@ def write_shard(
         config: The dataset.
         start: First sample.
         stop: One past the last sample.
-        samples: The samples ``start .. stop`` in order.
+        samples: The samples ``start .. stop`` in order, on the host.
         provenance: Root attributes that tell what computes the samples.
+        clock: Counts the time of compression and writing.
         on_samples: Called with the number of samples just taken in.
     """
-    threads = os.cpu_count() or 1
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    clock = clock or StageClock()
+    # One thread compresses faster than several simulate on a CPU; an accelerator needs more.
+    threads = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+    # Unique among all machines that may share the folder.
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with (
-            ThreadPoolExecutor(threads, thread_name_prefix="compress") as pool,
-            h5py.File(temporary, "w") as file,
-        ):
+        with h5py.File(temporary, "w") as file:
             create_layout(file, config, stop - start, provenance)
-            design = make_design(config, start, stop)
-            for name, column in metadata_columns(config, design).items():
-                # HDF5 converts no ASCII into UTF-8: the cast also marks text as what it is.
-                file[name][...] = column.astype(file[name].dtype)
-            shard = _ShardFile(file, config, start, pool)
-            for some in samples:
-                shard.add(some, limit=_CHUNKS_IN_FLIGHT * threads)
-                on_samples(len(some))
-            shard.drain()
-        publish(temporary, path)
+            pool = shared_pool("compress", threads)
+            writer = _ShardWriter(file, config, make_design(config, start, stop), pool, clock)
+            try:
+                for some in samples:
+                    writer.add(some)
+                    on_samples(len(some))
+                writer.finish()
+            finally:
+                writer.abandon()
+        with clock.stage("writing"):
+            publish(temporary, path, replace=True)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def publish(temporary: Path, path: Path) -> None:
-    """Give a finished file its name, after its bytes, and then the name, have reached the disk."""
+def verify_shard(shard: Shard, config: GenerationConfig) -> None:
+    """Read a whole shard and compare it with its digest.
+
+    Raises:
+        DatasetError: If it is damaged, incomplete or of another dataset.
+    """
+    try:
+        with open_hdf5(shard.path) as file:
+            stored = read_configuration(file)
+            if stored.fingerprint != config.fingerprint:
+                raise DatasetError(f"{shard.path} belongs to another dataset")
+            validate_layout(file, config, shard.stop - shard.start)
+            digests = file_digests(file, stored)
+            same = combined_digest(digests) == file.attrs["digest"]
+            same &= np.array_equal(digests, file[schema.DIGESTS][...])
+            for name in schema.PROVENANCE:
+                json.loads(file.attrs[name])
+    except DatasetError:
+        raise
+    except Exception as error:
+        # A damaged byte can make HDF5, the decompressor or a parser fail in any way.
+        raise DatasetError(f"{shard.path} is damaged: {error}") from error
+    if not same:
+        raise DatasetError(f"{shard.path} is damaged: its digest does not match")
+
+
+def file_digests(file: h5py.File, config: GenerationConfig) -> NDArray[np.bytes_]:
+    """The digest of every sample of a file, computed from its content.
+
+    Args:
+        file: A dataset or shard.
+        config: The configuration stored in it.
+    """
+    specs = [spec for spec in schema.dataset_specs(config) if spec.name != schema.DIGESTS]
+    columns = {spec.name: file[spec.name][...] for spec in specs if spec.chunk is None}
+    fields: dict[str, list[bytes]] = {}
+    for spec in specs:
+        if spec.chunk is not None:
+            data = file[spec.name]
+            fields[spec.name] = [_entry_digest(data, spec, row, config) for row in range(len(data))]
+    return sample_digests(specs, columns, fields)
+
+
+def _entry_digest(
+    data: h5py.Dataset, spec: schema.DatasetSpec, row: int, config: GenerationConfig
+) -> bytes:
+    digests = []
+    for offset in chunk_offsets(spec):
+        skipped_filters, chunk = data.id.read_direct_chunk((row, *offset))
+        if skipped_filters:
+            raise OSError(f"{spec.name}: a chunk of row {row} has filters switched off")
+        values = decode_chunk(chunk, config.storage.compression, spec.dtype.itemsize)
+        digests.append(hashlib.sha256(values).digest())
+    return content_digest(digests)
+
+
+def publish(temporary: Path, path: Path, *, replace: bool = True) -> None:
+    """Give a finished file its name, after its bytes, and then the name, have reached the disk.
+
+    Raises:
+        FileExistsError: If there is a file of that name, unless it is to be replaced.
+    """
     sync(temporary)
-    os.replace(temporary, path)
+    if replace:
+        os.replace(temporary, path)
+    else:
+        try:
+            # Unlike a renaming, a link never takes the place of another file.
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            # A file system without links.
+            if path.exists():
+                raise FileExistsError(path) from error
+            os.replace(temporary, path)
+        temporary.unlink(missing_ok=True)
     sync(path.parent)
 
 
