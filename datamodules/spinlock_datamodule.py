@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +18,7 @@ from spinlock.datamodules.feature_dataset import Batch, FeatureDataset
 from spinlock.datamodules.scaling import FeatureScaler, Scaling
 from spinlock.datamodules.splits import SPLITS, split_operators
 from spinlock.errors import ConfigurationError, DatasetError
-from spinlock.features import PER_TIMESTEP_NAMES
+from spinlock.features import PER_TIMESTEP_NAMES, custom_columns
 from spinlock.generation import generate
 from spinlock.initial_conditions import Mixture
 from spinlock.storage import read_columns, require_dataset, schema
@@ -38,8 +39,8 @@ class SpinlockDataModule(LightningDataModule):
     A batch is a dictionary:
 
     ====================  ===============  ======================================================
-    ``features``          [B, 46] float32  scaled features of the last timestep, mean over noise
-    ``initial_features``  [B, 46] float32  the same features of the initial condition, scaled
+    ``features``          [B, F] float32   scaled features of the last timestep, mean over noise
+    ``initial_features``  [B, F] float32   the same features of the initial condition, scaled
     ``ic_type``           [B] int64        variant, position in `ic_names`
     ``ic_family``         [B] int64        family, position in `family_names`
     ``params``            [B, 15] float32  the operator as a point of the unit cube
@@ -62,6 +63,8 @@ class SpinlockDataModule(LightningDataModule):
         pin_memory: Whether batches are copied to page-locked memory.
         device: Where to generate. None: the trainer's device when attached, else the first CUDA
             device, else the CPU.
+        executor: Computes the dataset's shards, for example on a cluster; see
+            `spinlock.executors`. None: this process does.
         progress: Whether generation shows its progress.
         prepare_data_per_node: Whether each node builds a file of its own (on local disks).
 
@@ -82,6 +85,7 @@ class SpinlockDataModule(LightningDataModule):
         num_workers: int = 0,
         pin_memory: bool = False,
         device: str | None = None,
+        executor: Executor | None = None,
         progress: bool = True,
         prepare_data_per_node: bool = False,
     ) -> None:
@@ -93,10 +97,15 @@ class SpinlockDataModule(LightningDataModule):
                 "val_fraction and test_fraction: must be >= 0 and leave something to train on, got "
                 f"{val_fraction} and {test_fraction}"
             )
+        if split_seed < 0:
+            raise ConfigurationError(f"split_seed: must be at least 0, got {split_seed}")
         if scaling not in get_args(Scaling):
             raise ConfigurationError(
                 f"scaling: must be one of {get_args(Scaling)}, got {scaling!r}"
             )
+        if isinstance(generation, dict):
+            # What a checkpoint holds of it.
+            generation = GenerationConfig.from_dict(generation)
         self.path = Path(path)
         self.generation = generation
         self.batch_size = batch_size
@@ -106,6 +115,7 @@ class SpinlockDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.pin_memory = pin_memory
         self.device = device
+        self.executor = executor
         self.progress = progress
         self.prepare_data_per_node = prepare_data_per_node
         self._columns: Batch | None = None
@@ -129,7 +139,18 @@ class SpinlockDataModule(LightningDataModule):
         Raises:
             DatasetError: If the file is there and is another dataset, or no dataset.
         """
-        generate(self.generation, self.path, device=self._build_device(), progress=self.progress)
+        try:
+            generate(
+                self.generation,
+                self.path,
+                device=self._build_device(),
+                executor=self.executor,
+                progress=self.progress,
+            )
+        finally:
+            # The dataset is there: workers would only hold memory.
+            if self.executor is not None:
+                self.executor.shutdown()
 
     def setup(self, stage: str | None = None) -> None:
         """Read the columns, split the operators and scale the features.
@@ -146,7 +167,8 @@ class SpinlockDataModule(LightningDataModule):
             return
         self._require_file()
         config = self.generation
-        columns = read_columns(self.path, _COLUMNS, config.num_samples)
+        custom = self._custom_arrays
+        columns = read_columns(self.path, (*_COLUMNS, *custom.values()), config.num_samples)
         operator = torch.from_numpy(columns[schema.OPERATOR_INDEX])
         ic_type = _positions(columns[schema.IC_TYPES], self.ic_names)
         first_probe = ic_type[:: config.probes_per_operator]
@@ -159,8 +181,12 @@ class SpinlockDataModule(LightningDataModule):
                 f"the training split of {self.path} is empty: {config.num_samples} samples split "
                 f"as {self.fractions}; generate more, or lower val_fraction and test_fraction"
             )
-        features = torch.from_numpy(columns[schema.PER_TIMESTEP][:, -1])
-        initial = torch.from_numpy(columns[schema.INITIAL_FEATURES])
+        last, first = [columns[schema.PER_TIMESTEP][:, -1]], [columns[schema.INITIAL_FEATURES]]
+        if custom:
+            last.append(columns[custom["per_timestep"]][:, -1])
+            first.append(columns[custom["initial"]])
+        features = torch.from_numpy(np.concatenate(last, axis=-1))
+        initial = torch.from_numpy(np.concatenate(first, axis=-1))
         self.feature_scaler = FeatureScaler.fit(features[training], self.scaling)
         self.initial_feature_scaler = FeatureScaler.fit(initial[training], self.scaling)
         self._columns = {
@@ -203,8 +229,15 @@ class SpinlockDataModule(LightningDataModule):
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the columns of ``features`` and ``initial_features``."""
-        return PER_TIMESTEP_NAMES
+        """Names of the F columns of ``features`` and ``initial_features``, the user's own last."""
+        return PER_TIMESTEP_NAMES + custom_columns(self.generation.features).get("initial", ())
+
+    @property
+    def _custom_arrays(self) -> dict[str, str]:
+        """Array of the user's own features of fields -> its dataset."""
+        present = custom_columns(self.generation.features)
+        wanted = ("per_timestep", "initial")
+        return {array: schema.custom_features(array) for array in wanted if array in present}
 
     def _require_file(self) -> None:
         """Check that the file is there, whole and long enough."""
@@ -216,7 +249,7 @@ class SpinlockDataModule(LightningDataModule):
             )
 
     def _build_device(self) -> torch.device | str | None:
-        if self.device is not None or self.trainer is None:
+        if self.device is not None or self.executor is not None or self.trainer is None:
             return self.device
         device = self.trainer.strategy.root_device
         # Generation needs 64-bit integers and floats, which other accelerators lack.

@@ -5,28 +5,31 @@ interrupts a run, finished shards are kept and the next run goes on from them; a
 is extended when more samples are asked for, and never otherwise touched.
 """
 
-import json
 import logging
 import os
-import platform
-from importlib.metadata import version
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from spinlock.config import GenerationConfig
-from spinlock.errors import DatasetError
-from spinlock.progress import Progress
+from spinlock.errors import ConfigurationError, DatasetError
+from spinlock.progress import Progress, announce
 from spinlock.simulation import Simulator
 from spinlock.storage.assemble import Plan, assemble, plan_assembly
-from spinlock.storage.layout import open_hdf5, read_configuration, validate_layout
+from spinlock.storage.locking import dataset_lock
 from spinlock.storage.reader import require_dataset
-from spinlock.storage.shards import Shard, list_shards, shard_path, write_shard
+from spinlock.storage.shards import Shard, list_shards, verify_shard
+from spinlock.summary import describe_run, summarize_run
+from spinlock.work import ShardReport, ShardTask, compute_shard
 
 _LOG = logging.getLogger(__name__)
-# The packages whose versions may change a sample's bytes.
-_PACKAGES = ("spinlock", "torch", "numpy", "scipy", "h5py", "isal")
+# How often the shards of lost workers are given to the executor again.
+_ATTEMPTS = 3
 
 
 def generate(
@@ -34,6 +37,7 @@ def generate(
     path: str | os.PathLike[str],
     *,
     device: str | torch.device | None = None,
+    executor: Executor | None = None,
     progress: bool = True,
 ) -> None:
     """Make sure that a complete dataset file exists.
@@ -44,29 +48,110 @@ def generate(
     Args:
         config: The dataset.
         path: Its file.
-        device: Where to compute; by default the first CUDA device, or the CPU.
-        progress: Whether to show progress.
+        device: Where to compute; by default the first CUDA device, or the CPU (of each worker).
+        executor: Computes the shards; by default this process does. See `spinlock.executors`. It is
+            not shut down.
+        progress: Whether to show progress and, in the end, a summary.
 
     Raises:
-        DatasetError: If the path is a directory, or a file that is not this dataset. It is left as
-            it is.
+        DatasetError: If the path is a directory, or a file that is not this dataset, which is left
+            as it is; or if the disk cannot take the data.
         ConfigurationError: If the configuration cannot be simulated.
     """
-    path = Path(path)
+    path = _real(path)
     if _held(config, path) >= config.num_samples:
         return
-    simulator = Simulator(config, device)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(path):
+    _check(config)
+    with _writing(path), dataset_lock(path):
         # Another process may have built it while this one waited.
         held = _held(config, path)
         if held < config.num_samples:
-            _build(simulator, path, held, progress)
+            _build(config, path, held, device, executor, progress)
+
+
+def generate_part(
+    config: GenerationConfig,
+    path: str | os.PathLike[str],
+    part: int,
+    num_parts: int,
+    *,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> None:
+    """Compute every ``num_parts``-th shard, as one of several runs that may go on anywhere.
+
+    Parts may be computed at the same time, on any machines that share the folder, in any order and
+    again. `assemble_parts` joins them.
+
+    Args:
+        config: The dataset.
+        path: Its file-to-be.
+        part: Which part, 1..num_parts.
+        num_parts: Number of parts.
+        device: Where to compute, as for `generate`.
+        progress: Whether to show progress.
+
+    Raises:
+        ConfigurationError: If there is no such part or the configuration cannot be simulated.
+        DatasetError: As for `generate`.
+    """
+    if not 1 <= part <= num_parts:
+        raise ConfigurationError(f"part: must lie in 1..{num_parts}, got {part}")
+    path = _real(path)
+    held = _held(config, path)
+    _check(config)
+    size = config.storage.shard_size
+    with _writing(path):
+        plan = _plan(config, path, held)
+        tasks = [
+            task
+            for task in _tasks(config, path, plan, device)
+            if task.start // size % num_parts == part - 1
+        ]
+        with Progress(
+            sum(task.stop - task.start for task in tasks),
+            0,
+            f"{path.name} part {part}/{num_parts}",
+            enabled=progress,
+        ) as bar:
+            for task in tasks:
+                compute_shard(task, bar.update)
+
+
+def assemble_parts(config: GenerationConfig, path: str | os.PathLike[str]) -> None:
+    """Join the parts that `generate_part` computed into the dataset file.
+
+    Raises:
+        DatasetError: If samples are missing, naming them; damaged shards count as missing.
+    """
+    path = _real(path)
+    with _writing(path), dataset_lock(path):
+        held = _held(config, path)
+        if held >= config.num_samples:
+            return
+        plan = _plan(config, path, held)
+        if plan.gaps:
+            ranges = ", ".join(f"{gap.start}..{gap.stop - 1}" for gap in plan.gaps)
+            raise DatasetError(
+                f"{path}: samples {ranges} are missing; compute them with generate --part, or with "
+                "generate, which computes what is missing and assembles"
+            )
+        _assemble(config, path, plan, summarize_run([], 0.0, 1))
+
+
+def _real(path: str | os.PathLike[str]) -> Path:
+    """The file itself, not a link to it, which extending the dataset would replace."""
+    return Path(path).resolve()
 
 
 def shard_folder(config: GenerationConfig, path: Path) -> Path:
     """Where the shards of an unfinished dataset lie: beside it, by fingerprint."""
     return path.with_name(f"{path.name}.parts") / config.fingerprint[:16]
+
+
+def _check(config: GenerationConfig) -> None:
+    """Refuse what cannot be simulated, before anything is written."""
+    Simulator(config, "cpu")
 
 
 def _held(config: GenerationConfig, path: Path) -> int:
@@ -76,82 +161,140 @@ def _held(config: GenerationConfig, path: Path) -> int:
     return require_dataset(path, config).config.num_samples
 
 
-def _lock(path: Path) -> FileLock:
-    """The lock of a dataset file, acquired; says so when it has to wait."""
-    lock = FileLock(path.with_name(f"{path.name}.lock"))
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one error that says what became of the work."""
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        _LOG.warning("%s is being built by another process; waiting for it", path)
-        lock.acquire()
-    return lock
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if isinstance(error, DatasetError):
+            raise
+        # HDF5's own message runs over many lines where the system's says it in a few words.
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise DatasetError(
+            f"cannot write {path}: {reason}. Nothing that was there is changed; finished shards "
+            "are kept, and the next run goes on from them"
+        ) from error
 
 
-def _build(simulator: Simulator, path: Path, held: int, progress: bool) -> None:
-    config = simulator.config
+def _plan(config: GenerationConfig, path: Path, held: int) -> Plan:
+    """What there is (in the file and in shards that are whole), and what is missing."""
     folder = shard_folder(config, path)
     folder.mkdir(parents=True, exist_ok=True)
-    existing = [Shard(path, 0, held)] if held else []
-    plan = plan_assembly(config.num_samples, existing + _usable_shards(config, folder))
-    missing = sum(len(gap) for gap in plan.gaps)
-    done = config.num_samples - missing
-    _LOG.info("%s: computing %d samples on %s, %d are there", path, missing, simulator.device, done)
-    with Progress(config.num_samples, done, path.name, enabled=progress) as bar:
-        _compute(simulator, folder, plan, bar)
-    plan = plan_assembly(config.num_samples, existing + _usable_shards(config, folder))
-    assemble(config, plan.segments, path)
-    _remove_shards(folder)
-    if simulator.device.type == "cuda":
-        torch.cuda.empty_cache()
+    sources = [Shard(path, 0, held)] if held else []
+    for shard in list_shards(folder):
+        try:
+            verify_shard(shard, config)
+        except DatasetError as error:
+            _LOG.warning("computing samples %d..%d again: %s", shard.start, shard.stop - 1, error)
+            shard.path.unlink(missing_ok=True)
+        else:
+            sources.append(shard)
+    return plan_assembly(config.num_samples, sources)
 
 
-def _compute(simulator: Simulator, folder: Path, plan: Plan, bar: Progress) -> None:
-    """Fill the gaps of a plan with shards, cut at multiples of the shard size."""
-    config = simulator.config
-    size = config.storage.shard_size
-    provenance = _provenance(simulator.device)
+def _tasks(
+    config: GenerationConfig, path: Path, plan: Plan, device: str | torch.device | None
+) -> list[ShardTask]:
+    """The gaps of a plan, cut at multiples of the shard size."""
+    size, folder = config.storage.shard_size, shard_folder(config, path)
+    where = None if device is None else str(device)
+    tasks = []
     for gap in plan.gaps:
         start = gap.start
         while start < gap.stop:
             stop = min((start // size + 1) * size, gap.stop)
-            samples = simulator.samples(start, stop)
-            target = shard_path(folder, start, stop)
-            write_shard(target, config, start, stop, samples, provenance, bar.update)
+            tasks.append(ShardTask(config, folder, start, stop, where))
             start = stop
+    return tasks
 
 
-def _usable_shards(config: GenerationConfig, folder: Path) -> list[Shard]:
-    """The shards of an earlier run that are whole; others are removed, to be computed again."""
-    usable = []
-    for shard in list_shards(folder):
-        try:
-            with open_hdf5(shard.path) as file:
-                if read_configuration(file).fingerprint != config.fingerprint:
-                    raise DatasetError(f"{shard.path} belongs to another dataset")
-                validate_layout(file, config, shard.stop - shard.start)
-        except DatasetError as error:
-            _LOG.warning("computing samples %d..%d again: %s", shard.start, shard.stop, error)
-            shard.path.unlink()
-        else:
-            usable.append(shard)
-    return usable
+def _build(
+    config: GenerationConfig,
+    path: Path,
+    held: int,
+    device: str | torch.device | None,
+    executor: Executor | None,
+    progress: bool,
+) -> None:
+    start = time.monotonic()
+    plan = _plan(config, path, held)
+    tasks = _tasks(config, path, plan, device)
+    missing = sum(task.stop - task.start for task in tasks)
+    done = config.num_samples - missing
+    _LOG.info("%s: computing %d samples, %d are there", path, missing, done)
+    with Progress(config.num_samples, done, path.name, enabled=progress) as bar:
+        reports = _compute(tasks, executor, bar)
+    sources = [segment.source for segment in plan.segments] + [task.shard for task in tasks]
+    summary = summarize_run(reports, time.monotonic() - start, config.num_samples)
+    _assemble(config, path, plan_assembly(config.num_samples, sources), summary)
+    if progress:
+        announce(describe_run(summary))
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
 
 
-def _remove_shards(folder: Path) -> None:
+def _compute(
+    tasks: Sequence[ShardTask], executor: Executor | None, bar: Progress
+) -> list[ShardReport]:
+    """Compute shards in an executor, and here what is left when its workers are lost for good."""
+    reports: list[ShardReport] = []
+    if executor is not None:
+        for _ in range(_ATTEMPTS):
+            tasks = _submit(tasks, executor, bar, reports)
+    return reports + [compute_shard(task, bar.update) for task in tasks]
+
+
+def _submit(
+    tasks: Sequence[ShardTask], executor: Executor, bar: Progress, reports: list[ShardReport]
+) -> list[ShardTask]:
+    """Compute shards in an executor, adding to ``reports``; returns the tasks of lost workers."""
+    futures: dict[Future[ShardReport], ShardTask] = {}
+    lost = list(tasks)
+    try:
+        for task in tasks:
+            futures[executor.submit(compute_shard, task)] = task
+        for future in as_completed(futures):
+            try:
+                reports.append(future.result())
+            except BrokenExecutor as error:
+                _LOG.warning("the worker of shard %s was lost: %s", futures[future].start, error)
+            else:
+                bar.update(reports[-1].samples)
+                lost.remove(futures[future])
+    except BrokenExecutor as error:
+        _LOG.warning("no task can be submitted any more: %s", error)
+    finally:
+        for future in futures:
+            future.cancel()
+    return lost
+
+
+def _assemble(config: GenerationConfig, path: Path, plan: Plan, summary: dict[str, Any]) -> None:
+    folder = shard_folder(config, path)
+    extended = any(segment.source.path == path for segment in plan.segments)
+    try:
+        assemble(config, plan.segments, path, folder, summary, replace=extended)
+    except FileExistsError as error:
+        raise DatasetError(
+            f"{path} came into being while the dataset was built, and was left as it is; the "
+            f"shards are kept in {folder}"
+        ) from error
+    _clean(config, folder)
+
+
+def _clean(config: GenerationConfig, folder: Path) -> None:
+    """Remove what the dataset file now holds, and what interrupted runs left half-written.
+
+    Shards of samples beyond the dataset stay: they were computed for a longer one.
+    """
     for leftover in folder.iterdir():
-        leftover.unlink()
-    folder.rmdir()
-    if not any(folder.parent.iterdir()):
-        folder.parent.rmdir()
-
-
-def _provenance(device: torch.device) -> dict[str, str]:
-    """The root attributes that tell what computes the samples."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    return {
-        "package_versions": json.dumps([{package: version(package) for package in _PACKAGES}]),
-        "device": json.dumps([{"type": device.type, "name": name}]),
-    }
+        shard = next((s for s in list_shards(folder) if s.path == leftover), None)
+        if shard is None or shard.stop <= config.num_samples:
+            leftover.unlink()
+    for empty in (folder, folder.parent):
+        if not any(empty.iterdir()):
+            empty.rmdir()
+    if folder.parent.exists():
+        _LOG.warning("%s holds shards of another or a longer dataset; they are kept", folder.parent)

@@ -1,14 +1,12 @@
-"""Progress of a long run: a bar in a terminal, log lines elsewhere."""
+"""Progress of a long run, on the standard error stream: a bar in a terminal, lines elsewhere."""
 
-import logging
 import sys
 import time
 from types import TracebackType
 from typing import Self
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
-_LOG = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -27,7 +25,7 @@ class Progress:
         self._computed, self._started = 0, time.monotonic()
         self._last_line = self._started
         terminal = sys.stderr.isatty()
-        self._log_lines = enabled and not terminal
+        self._lines = enabled and not terminal
         self._bar = tqdm(
             total=total,
             initial=done,
@@ -47,26 +45,27 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         self._bar.close()
-        if self._log_lines and error is None:
-            self._log()
+        if self._lines and error is None and self._computed:
+            self._print_line()
 
     def update(self, count: int) -> None:
         """Count further samples."""
         self._done += count
         self._computed += count
         self._bar.update(count)
-        if self._log_lines and time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
-            self._log()
+        if self._lines and time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._print_line()
 
-    def _log(self) -> None:
+    def _print_line(self) -> None:
         self._last_line = time.monotonic()
         rate = self._computed / max(self._last_line - self._started, 1e-9)
         left = (self._total - self._done) / rate if rate else float("inf")
-        _LOG.info(
-            "%s: %d/%d samples, %.2f samples/s, %.0f s left",
-            self._description,
-            self._done,
-            self._total,
-            rate,
-            left,
+        announce(
+            f"{self._description}: {self._done}/{self._total} samples, {rate:.2f} samples/s, "
+            f"{left:.0f} s left"
         )
+
+
+def announce(text: str) -> None:
+    """Print lines without breaking a progress bar."""
+    tqdm.write(text, file=sys.stderr)

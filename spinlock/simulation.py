@@ -8,10 +8,11 @@ unit is a block, its initial conditions and features batched.
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,17 +21,20 @@ from torch import Tensor
 
 from spinlock.config import GenerationConfig
 from spinlock.design import Design, make_design
-from spinlock.features import SDFFeatures, extract, extract_per_timestep
+from spinlock.errors import ConfigurationError, SimulationError
+from spinlock.features import CustomFeatures, SDFFeatures, extract, extract_per_timestep
 from spinlock.initial_conditions import Mixture
 from spinlock.noise import Forcing
 from spinlock.operators import ConvOperator
 from spinlock.parameters import typed_row
 from spinlock.rollout import rollout, update_step
+from spinlock.threads import abandon, shared_pool
+from spinlock.timing import StageClock
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Some consecutive samples, on the device that computed them.
+    """Some consecutive samples, on the host.
 
     Args:
         index: (n,) int64 sample indices.
@@ -38,6 +42,7 @@ class Samples:
         fields: (n, M, T', C, H, W) float32 fields at the stored timesteps.
         features: Features of the whole trajectories.
         initial_features: (n, 46) per-timestep features of the initial conditions.
+        custom: The user's own features, by array as in `spinlock.features.custom_columns`.
     """
 
     index: NDArray[np.int64]
@@ -45,28 +50,58 @@ class Samples:
     fields: Tensor
     features: SDFFeatures
     initial_features: Tensor
+    custom: dict[str, Tensor]
 
     def __len__(self) -> int:
         return len(self.index)
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """The given device, or else the first CUDA device, or else the CPU."""
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    """The given device, or else the first CUDA device, or else the CPU.
+
+    Raises:
+        ConfigurationError: If the device is not there, or of a kind without 64-bit integers.
+    """
+    available = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(available if device is None else device)
+    except RuntimeError as error:
+        raise ConfigurationError(f"device: {device!r} is no device of torch") from error
+    if chosen.type not in ("cpu", available):
+        raise ConfigurationError(
+            f"device: got {device}; this machine computes on cpu"
+            + (", cuda" if available == "cuda" else "")
+        )
+    return chosen
 
 
 @contextmanager
 def _arithmetic(precision: str) -> Iterator[None]:
-    """Allow or forbid TF32 in CUDA convolutions and products, and restore what was set before."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    allow = precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allow
+    """Fix what decides the rounding of CUDA convolutions and products, and restore it."""
+    tf32 = precision == "tf32"
+    cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    switches: list[tuple[Any, str, object]] = [
+        # Timing candidates, or ones that add in any order, would not give the same bytes twice.
+        (cudnn, "benchmark", False),
+        (cudnn, "deterministic", True),
+    ]
+    if hasattr(matmul, "fp32_precision"):
+        # torch >= 2.9; reading the older switches would fail where the newer have been used.
+        switches += [
+            (cudnn.conv, "fp32_precision", "tf32" if tf32 else "ieee"),
+            (matmul, "fp32_precision", "tf32" if tf32 else "ieee"),
+        ]
+    else:
+        switches += [(cudnn, "allow_tf32", tf32), (matmul, "allow_tf32", tf32)]
+    before = [getattr(module, name) for module, name, _ in switches]
+    for module, name, value in switches:
+        setattr(module, name, value)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+        for (module, name, _), value in zip(switches, before, strict=True):
+            setattr(module, name, value)
 
 
 class Simulator:
@@ -75,16 +110,25 @@ class Simulator:
     Args:
         config: The dataset.
         device: Where to compute; see `choose_device`.
+        clock: Counts the time of the stages.
 
     Raises:
-        ConfigurationError: If an initial condition does not fit the grid.
+        ConfigurationError: If an initial condition does not fit the grid, or a feature of the
+            user's own cannot be imported.
     """
 
-    def __init__(self, config: GenerationConfig, device: str | torch.device | None = None) -> None:
+    def __init__(
+        self,
+        config: GenerationConfig,
+        device: str | torch.device | None = None,
+        clock: StageClock | None = None,
+    ) -> None:
         self.config = config
         self.device = choose_device(device)
+        self.clock = clock or StageClock()
         self.mixture = Mixture(config.initial_conditions)
         self.mixture.check_grid(config.grid_size)
+        self.custom = CustomFeatures(config.features)
         self._stored = torch.tensor([step - 1 for step in config.stored_steps], dtype=torch.int64)
 
     def samples(self, start: int, stop: int) -> Iterator[Samples]:
@@ -108,11 +152,8 @@ class Simulator:
             for unit in self._units(range(block, block + size))
             if (wanted := range(max(unit.start, start), min(unit.stop, stop)))
         )
-        if self.device.type == "cpu":
-            yield from self._samples_threaded(units)
-        else:
-            for unit, wanted in units:
-                yield self._simulate(unit, wanted)
+        run = self._on_threads if self.device.type == "cpu" else self._on_device
+        yield from run(units)
 
     def _units(self, block: range) -> list[range]:
         """Samples of a block that are computed together."""
@@ -121,29 +162,52 @@ class Simulator:
         probes = self.config.probes_per_operator
         return list(_runs(block, lambda sample: sample // probes))
 
-    def _samples_threaded(self, units: Iterator[tuple[Design, range]]) -> Iterator[Samples]:
+    def _on_threads(self, units: Iterator[tuple[Design, range]]) -> Iterator[Samples]:
+        """Compute units side by side, one thread each."""
         threads = torch.get_num_threads()
-        # One operation never uses two threads, so that bytes do not depend on the number of cores.
-        with ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1)) as pool:
-            pending: deque[Future[Samples]] = deque()
-            try:
-                for unit, wanted in units:
-                    pending.append(pool.submit(self._simulate, unit, wanted))
-                    # Operators differ tenfold in cost: looking ahead keeps every thread busy.
-                    if len(pending) > 2 * threads:
-                        yield pending.popleft().result()
-                while pending:
+        pool = shared_pool("simulate", threads, _use_one_thread)
+        pending: deque[Future[Samples]] = deque()
+        try:
+            for unit, wanted in units:
+                pending.append(pool.submit(self._simulate, unit, wanted))
+                # Operators differ tenfold in cost: looking ahead keeps every thread busy.
+                if len(pending) > 2 * threads:
                     yield pending.popleft().result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            abandon(pending)
+            # The last call anywhere is the default of threads to come.
+            torch.set_num_threads(threads)
+
+    def _on_device(self, units: Iterator[tuple[Design, range]]) -> Iterator[Samples]:
+        """Compute units on an accelerator, which works on one while the last is copied and used."""
+        pending: deque[tuple[Samples, torch.cuda.Event]] = deque()
+        for unit, wanted in units:
+            samples = self._simulate(unit, wanted)
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record(torch.cuda.current_stream(self.device))
+            pending.append((samples, copied))
+            if len(pending) > 1:
+                yield _arrived(*pending.popleft())
+        while pending:
+            yield _arrived(*pending.popleft())
 
     def _simulate(self, unit: Design, wanted: range) -> Samples:
         """The wanted samples of a unit; everything batched has the shape of the whole unit."""
-        config = self.config
         # The switches are global to the process; on a CPU they mean nothing and threads would race.
         cuda = self.device.type == "cuda"
-        arithmetic = _arithmetic(config.precision) if cuda else nullcontext()
-        with torch.inference_mode(), arithmetic:
+        arithmetic = _arithmetic(self.config.precision) if cuda else nullcontext()
+        try:
+            with torch.inference_mode(), arithmetic:
+                return self._simulate_unit(unit, wanted)
+        except Exception as error:
+            error.add_note(f"while computing samples {wanted.start}..{wanted.stop - 1}")
+            raise
+
+    def _simulate_unit(self, unit: Design, wanted: range) -> Samples:
+        config, clock = self.config, self.clock
+        with clock.stage("initial conditions"):
             initial = self.mixture.fields(
                 config.seed,
                 torch.arange(unit.start, unit.stop, device=self.device),
@@ -151,25 +215,33 @@ class Simulator:
                 config.channels,
                 config.grid_size,
             )
-            shape = (config.num_realizations, config.num_timesteps, *initial.shape[1:])
-            trajectory = torch.zeros(len(initial), *shape, device=self.device)
-            rows = range(wanted.start - unit.start, wanted.stop - unit.start)
-            for same in _runs(rows, lambda row: int(unit.operator_index[row])):
-                self._roll_out(unit, same, initial, trajectory)
+        shape = (config.num_realizations, config.num_timesteps, *initial.shape[1:])
+        # The type is spelled out: the caller may have set another default.
+        size = (len(initial), *shape)
+        trajectory = torch.zeros(size, dtype=torch.float32, device=self.device)
+        rows = range(wanted.start - unit.start, wanted.stop - unit.start)
+        for same in _runs(rows, lambda row: int(unit.operator_index[row])):
+            self._roll_out(unit, same, initial, trajectory)
+        if not trajectory.isfinite().all():
+            bad = (~trajectory.flatten(1).isfinite().all(dim=1)).nonzero()[:, 0] + unit.start
+            raise SimulationError(f"NaN or infinite values in the fields of samples {bad.tolist()}")
+        with clock.stage("features"):
             features = extract(trajectory)
             initial_features = extract_per_timestep(initial[:, None, None])[:, 0]
-            part = slice(rows.start, rows.stop)
-            return Samples(
-                index=np.arange(wanted.start, wanted.stop, dtype=np.int64),
-                initial=initial[part],
-                fields=trajectory[part].index_select(2, self._stored.to(self.device)),
-                features=SDFFeatures(
-                    per_timestep=features.per_timestep[part],
-                    per_trajectory=features.per_trajectory[part],
-                    aggregated=features.aggregated[part],
-                ),
-                initial_features=initial_features[part],
-            )
+            custom = self.custom.extract(initial, trajectory)
+        part = slice(rows.start, rows.stop)
+        return Samples(
+            index=np.arange(wanted.start, wanted.stop, dtype=np.int64),
+            initial=_to_host(initial[part]),
+            fields=_to_host(trajectory[part].index_select(2, self._stored.to(self.device))),
+            features=SDFFeatures(
+                per_timestep=_to_host(features.per_timestep[part]),
+                per_trajectory=_to_host(features.per_trajectory[part]),
+                aggregated=_to_host(features.aggregated[part]),
+            ),
+            initial_features=_to_host(initial_features[part]),
+            custom={array: _to_host(values[part]) for array, values in custom.items()},
+        )
 
     def _roll_out(self, unit: Design, rows: range, initial: Tensor, trajectory: Tensor) -> None:
         """Fill in the trajectories of rows of a unit that share one operator."""
@@ -181,6 +253,7 @@ class Simulator:
             index=int(unit.operator_index[rows.start]),
             channels=config.channels,
             device=self.device,
+            clock=self.clock,
         )
         for row in rows:
             forcing = Forcing(
@@ -192,7 +265,8 @@ class Simulator:
                 num_timesteps=config.num_timesteps,
                 device=self.device,
             )
-            rollout(operator, initial[row], forcing, update_step(values), trajectory[row])
+            step = update_step(values)
+            rollout(operator, initial[row], forcing, step, trajectory[row], self.clock)
 
 
 def _runs(rows: range, key: Callable[[int], int]) -> Iterator[range]:
@@ -200,3 +274,22 @@ def _runs(rows: range, key: Callable[[int], int]) -> Iterator[range]:
     for _, group in groupby(rows, key=key):
         members = list(group)
         yield range(members[0], members[-1] + 1)
+
+
+def _use_one_thread() -> None:
+    """Operations of this thread never use two, so that bytes do not depend on the cores."""
+    torch.set_num_threads(1)
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    """A copy in the host's memory; from a CUDA device in the background, into pinned memory."""
+    if tensor.device.type == "cpu":
+        return tensor
+    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return pinned.copy_(tensor, non_blocking=True)
+
+
+def _arrived(samples: Samples, copied: torch.cuda.Event) -> Samples:
+    """Samples whose copies from the device are complete."""
+    copied.synchronize()
+    return samples

@@ -2,21 +2,27 @@
 
 import dataclasses
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from spinlock import generation
 from spinlock.config import Every, StorageConfig
+from spinlock.design import make_design
 from spinlock.errors import DatasetError
 from spinlock.generation import generate, shard_folder
 from spinlock.storage import read_info, schema
 from spinlock.storage.schema import dataset_specs
-from tests.helpers import small_config
+from spinlock.storage.shards import metadata_columns
+from tests.helpers import dataset_contents, small_config
 
 CONFIG = small_config(20)
 
@@ -31,20 +37,6 @@ def dataset(tmp_path_factory):
 @pytest.fixture
 def copy(dataset, tmp_path):
     return shutil.copy(dataset, tmp_path / "copy.h5")
-
-
-def contents(path):
-    """Dataset name -> bytes."""
-    found = {}
-    with h5py.File(path) as file:
-        file.visititems(
-            lambda name, item: (
-                found.__setitem__(name, item[...].tobytes())
-                if isinstance(item, h5py.Dataset)
-                else None
-            )
-        )
-    return found
 
 
 def test_plain_h5py_reads_it(dataset):
@@ -102,8 +94,9 @@ def test_layout(options, shapes, tmp_path):
             assert len(file[spec.name].attrs["dimensions"]) == file[spec.name].ndim or (
                 spec.name == schema.VALUES
             )
-            if spec.is_field:
-                assert file[spec.name].chunks == (1, *spec.shape)
+            if spec.chunk is not None:
+                assert file[spec.name].chunks == (1, *spec.chunk)
+                assert spec.chunk[-2:] == (32, 32)
 
 
 def test_metadata_agrees_with_the_parameters(dataset):
@@ -131,7 +124,7 @@ def test_root_attributes_tell_where_it_came_from(dataset):
     assert info.fingerprint == CONFIG.fingerprint
     assert info.provenance["device"][0]["type"] == "cpu"
     assert {"torch", "numpy", "spinlock"} <= set(info.provenance["package_versions"][0])
-    assert info.provenance["design_quality"]["max_abs_correlation"] > 0
+    assert info.design_quality["max_abs_correlation"] > 0
 
 
 def test_nothing_is_left_beside_the_file(dataset):
@@ -148,20 +141,20 @@ def test_a_complete_file_is_used_as_it_is(copy, monkeypatch):
 
 def test_extending_computes_only_what_is_missing(dataset, copy, monkeypatch, tmp_path):
     computed = []
-    original = generation.write_shard
+    original = generation.compute_shard
 
-    def spy(path, config, start, stop, *rest):
-        computed.extend(range(start, stop))
-        return original(path, config, start, stop, *rest)
+    def spy(task, *rest):
+        computed.extend(range(task.start, task.stop))
+        return original(task, *rest)
 
-    monkeypatch.setattr(generation, "write_shard", spy)
+    monkeypatch.setattr(generation, "compute_shard", spy)
     more = dataclasses.replace(CONFIG, num_samples=45)
     generate(more, copy, progress=False)
     assert computed == list(range(20, 45))
     generate(more, tmp_path / "fresh.h5", progress=False)
-    assert contents(copy) == contents(tmp_path / "fresh.h5")
-    first = contents(dataset)
-    assert all(contents(copy)[name].startswith(first[name]) for name in first)
+    assert dataset_contents(copy) == dataset_contents(tmp_path / "fresh.h5")
+    first = dataset_contents(dataset)
+    assert all(dataset_contents(copy)[name].startswith(first[name]) for name in first)
 
 
 def test_extending_may_change_the_compression(copy, tmp_path):
@@ -169,21 +162,21 @@ def test_extending_may_change_the_compression(copy, tmp_path):
     config = dataclasses.replace(CONFIG, num_samples=24, storage=plain)
     generate(config, copy, progress=False)
     generate(dataclasses.replace(CONFIG, num_samples=24), tmp_path / "deflated.h5", progress=False)
-    assert contents(copy) == contents(tmp_path / "deflated.h5")
+    assert dataset_contents(copy) == dataset_contents(tmp_path / "deflated.h5")
     with h5py.File(copy) as file:
         assert file["outputs/fields"].compression is None
 
 
 def test_an_interrupted_run_goes_on_from_its_shards(dataset, tmp_path, monkeypatch):
     path = tmp_path / "a.h5"
-    original = generation.write_shard
+    original = generation.compute_shard
 
-    def fail_at_third(target, config, start, stop, *rest):
-        if start >= 16:
+    def fail_at_third(task, *rest):
+        if task.start >= 16:
             raise KeyboardInterrupt
-        original(target, config, start, stop, *rest)
+        return original(task, *rest)
 
-    monkeypatch.setattr(generation, "write_shard", fail_at_third)
+    monkeypatch.setattr(generation, "compute_shard", fail_at_third)
     with pytest.raises(KeyboardInterrupt):
         generate(CONFIG, path, progress=False)
     assert not path.exists()
@@ -193,14 +186,14 @@ def test_an_interrupted_run_goes_on_from_its_shards(dataset, tmp_path, monkeypat
     next(iter(sorted(folder.iterdir()))).write_bytes(b"not a shard")
     computed = []
 
-    def spy(target, config, start, stop, *rest):
-        computed.append((start, stop))
-        original(target, config, start, stop, *rest)
+    def spy(task, *rest):
+        computed.append((task.start, task.stop))
+        return original(task, *rest)
 
-    monkeypatch.setattr(generation, "write_shard", spy)
+    monkeypatch.setattr(generation, "compute_shard", spy)
     generate(CONFIG, path, progress=False)
     assert computed == [(0, 8), (16, 20)]
-    assert contents(path) == contents(dataset)
+    assert dataset_contents(path) == dataset_contents(dataset)
     assert not folder.exists()
 
 
@@ -209,10 +202,110 @@ def test_a_failure_leaves_no_half_written_file(tmp_path, monkeypatch):
         raise RuntimeError("out of luck")
 
     monkeypatch.setattr("spinlock.simulation.rollout", fail)
-    with pytest.raises(RuntimeError, match="out of luck"):
+    with pytest.raises(RuntimeError, match="out of luck") as caught:
         generate(CONFIG, tmp_path / "a.h5", progress=False)
+    assert re.search(r"while computing samples \d+\.\.\d+", str(caught.value.__notes__))
     assert not (tmp_path / "a.h5").exists()
     assert not list(shard_folder(CONFIG, tmp_path / "a.h5").iterdir())
+
+
+def test_asking_for_fewer_samples_keeps_the_shards_of_a_longer_run(tmp_path, monkeypatch):
+    path = tmp_path / "a.h5"
+    original = generation.compute_shard
+
+    def fail_at_third(task, *rest):
+        if task.start >= 16:
+            raise KeyboardInterrupt
+        return original(task, *rest)
+
+    monkeypatch.setattr(generation, "compute_shard", fail_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        generate(CONFIG, path, progress=False)
+    generate(dataclasses.replace(CONFIG, num_samples=4), path, progress=False)
+    assert sorted(p.name for p in shard_folder(CONFIG, path).iterdir()) == [
+        "shard-0000000000-0000000008.h5",
+        "shard-0000000008-0000000016.h5",
+    ]
+
+
+def test_a_file_that_appears_during_the_build_is_left_alone(tmp_path, monkeypatch):
+    path = tmp_path / "a.h5"
+    original = generation.compute_shard
+
+    def intrude(task, *rest):
+        path.write_text("precious")
+        return original(task, *rest)
+
+    monkeypatch.setattr(generation, "compute_shard", intrude)
+    with pytest.raises(DatasetError, match="came into being while the dataset was built"):
+        generate(CONFIG, path, progress=False)
+    assert path.read_text() == "precious"
+
+
+def test_a_failing_assembly_leaves_no_file_and_goes_on_later(tmp_path, monkeypatch, dataset):
+    path = tmp_path / "a.h5"
+    with monkeypatch.context() as patch:
+        patch.setattr("spinlock.storage.assemble.combined_digest", lambda digests: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            generate(CONFIG, path, progress=False)
+    assert not path.exists()
+    assert not list(tmp_path.rglob("*.tmp"))
+    monkeypatch.setattr(generation, "compute_shard", None)
+    generate(CONFIG, path, progress=False)
+    assert dataset_contents(path) == dataset_contents(dataset)
+
+
+def test_bytes_reach_the_disk_before_the_name(tmp_path, monkeypatch):
+    order = []
+    monkeypatch.setattr("spinlock.storage.shards.sync", lambda path: order.append(path.name))
+    for name in ("replace", "link"):
+        function = getattr(os, name)
+
+        def record(source, target, function=function):
+            order.append(f"-> {Path(target).name}")
+            function(source, target)
+
+        monkeypatch.setattr(os, name, record)
+    generate(small_config(2), tmp_path / "a.h5", progress=False)
+    renamed = order.index("-> a.h5")
+    assert order[renamed - 1].startswith("a.h5")
+    assert order[renamed - 1].endswith(".tmp")
+    assert order[renamed + 1] == tmp_path.name
+
+
+def test_a_link_stays_a_link(dataset, tmp_path):
+    (tmp_path / "store").mkdir()
+    target = shutil.copy(dataset, tmp_path / "store" / "x.h5")
+    link = tmp_path / "link.h5"
+    link.symlink_to(target)
+    generate(dataclasses.replace(CONFIG, num_samples=24), link, progress=False)
+    assert link.is_symlink()
+    assert read_info(target).config.num_samples == 24
+
+
+def test_the_default_dtype_of_the_caller_does_not_get_into_the_file(dataset, tmp_path):
+    torch.set_default_dtype(torch.float64)
+    try:
+        generate(CONFIG, tmp_path / "a.h5", progress=False)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert dataset_contents(tmp_path / "a.h5") == dataset_contents(dataset)
+
+
+def test_noise_regimes_of_a_large_design():
+    design = make_design(small_config(2000))
+    regimes = metadata_columns(small_config(1), design)[schema.NOISE_REGIMES]
+    scale = design.values["noise_scale"]
+    expected = np.select([scale < 0.01, scale < 0.1], [b"low", b"medium"], b"high")
+    np.testing.assert_array_equal(regimes, expected)
+    assert min(np.unique(regimes, return_counts=True)[1]) > 300
+
+
+def test_progress_counts_what_is_computed(tmp_path, capsys):
+    generate(CONFIG, tmp_path / "a.h5")
+    assert "a.h5: 20/20 samples" in capsys.readouterr().err
+    generate(CONFIG, tmp_path / "a.h5")
+    assert capsys.readouterr().err == ""
 
 
 def drop(name):
@@ -239,6 +332,9 @@ def shorten(file):
         (lambda f: f.attrs.__delitem__("device"), "lacks the root attribute.* device"),
         (lambda f: f.attrs.__setitem__("schema_version", "9"), "has schema version 9"),
         (lambda f: f.attrs.__setitem__("configuration", "{}"), "configuration is not valid"),
+        (lambda f: f.attrs.__setitem__("configuration", "[1]"), "configuration is not valid"),
+        (lambda f: f.attrs.__setitem__("configuration", 5), "configuration is not valid"),
+        (lambda f: f.attrs.__setitem__("device", "nonsense"), "device is not valid JSON"),
     ],
 )
 def test_a_damaged_file_is_named_and_left_alone(change, message, copy):
@@ -290,7 +386,7 @@ def test_two_processes_build_one_file(tmp_path, dataset):
     logs = [process.communicate(timeout=200)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], logs
     assert sum("computing 20 samples" in log for log in logs) == 1, logs
-    assert contents(path) == contents(dataset)
+    assert dataset_contents(path) == dataset_contents(dataset)
 
 
 def test_design_quality_counts_each_operator_once(tmp_path):

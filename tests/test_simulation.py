@@ -1,20 +1,21 @@
 """Samples: a pure function of configuration and index, live in every axis, bounded at any T."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
 from spinlock.axes import IntegerRange, LogUniformRange, ParameterSpaceConfig, UniformRange
-from spinlock.config import Every, GenerationConfig, StorageConfig
+from spinlock.config import Every, GenerationConfig, InitialConditionConfig, StorageConfig
 from spinlock.design import make_design
-from spinlock.errors import ConfigurationError
+from spinlock.errors import ConfigurationError, SimulationError
 from spinlock.features import extract
-from spinlock.initial_conditions import BandLimited, Mixture
+from spinlock.initial_conditions import BandLimited, InitialCondition, Mixture
 from spinlock.operators import OUTPUT_BOUND
 from spinlock.parameters import ParameterSpace
-from spinlock.simulation import Simulator
+from spinlock.simulation import Simulator, _arithmetic
 from tests.helpers import small_config
 
 
@@ -38,10 +39,12 @@ def assert_same_bytes(one, two):
         assert one[name].tobytes() == two[name].tobytes(), name
 
 
-@pytest.mark.parametrize("probes", [1, 3])
+@pytest.mark.parametrize(("probes", "timesteps"), [(1, 1), (3, 1), (1, 4)])
 @pytest.mark.parametrize("block_size", [1, 3, 16])
-def test_a_slice_is_the_same_bytes(block_size, probes, device):
-    config = small_config(40, block_size=block_size, probes_per_operator=probes)
+def test_a_slice_is_the_same_bytes(block_size, probes, timesteps, device):
+    config = small_config(
+        40, block_size=block_size, probes_per_operator=probes, num_timesteps=timesteps
+    )
     whole = simulate(config, 0, 40, device)
     part = simulate(config, 10, 20, device)
     assert part["index"].tolist() == list(range(10, 20))
@@ -75,13 +78,129 @@ def test_the_number_of_threads_changes_nothing():
     assert_same_bytes(runs[0], runs[2])
 
 
-def test_threads_of_the_caller_and_global_switches_are_left_alone():
+def process_state():
+    """What generation must not change for others: generators, threads, switches."""
+    with ThreadPoolExecutor(1) as pool:
+        new_thread = pool.submit(torch.get_num_threads).result()
+    return (
+        torch.get_rng_state().tolist(),
+        torch.get_num_threads(),
+        new_thread,
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.deterministic,
+        torch.get_float32_matmul_precision(),
+    )
+
+
+def test_the_process_is_left_as_it_was(device):
     torch.manual_seed(0)
-    before = torch.get_rng_state(), torch.get_num_threads(), torch.backends.cudnn.allow_tf32
-    simulate(small_config(4), 0, 4)
-    after = torch.get_rng_state(), torch.get_num_threads(), torch.backends.cudnn.allow_tf32
-    assert torch.equal(before[0], after[0])
-    assert before[1:] == after[1:]
+    before = process_state()
+    simulate(small_config(4), 0, 4, device)
+    assert process_state() == before
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_arithmetic_is_set_and_restored(precision):
+    before = process_state()
+    matmul = torch.backends.cuda.matmul
+    modern = hasattr(matmul, "fp32_precision")
+    with _arithmetic(precision):
+        assert not torch.backends.cudnn.benchmark
+        allowed = matmul.fp32_precision == "tf32" if modern else matmul.allow_tf32
+        assert allowed == (precision == "tf32")
+    assert process_state() == before
+
+
+def test_the_default_dtype_of_the_caller_does_not_matter(device):
+    expected = simulate(small_config(4, num_timesteps=2), 0, 4, device)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = simulate(small_config(4, num_timesteps=2), 0, 4, device)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert_same_bytes(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize("probes", [1, 3, 5])
+def test_units_do_not_depend_on_the_range_asked_for(probes, kind, monkeypatch):
+    """What is computed together has the shapes of the block, whatever part of it is wanted."""
+    simulator = Simulator(small_config(40, block_size=16, probes_per_operator=probes))
+    simulator.device = torch.device(kind)
+    units = [unit for start in (0, 16, 32) for unit in simulator._units(range(start, start + 16))]
+    assert [i for unit in units for i in unit] == list(range(48))
+    seen = []
+    monkeypatch.setattr(simulator, "_simulate", lambda unit, wanted: seen.append((unit, wanted)))
+    run = "_on_device" if kind == "cuda" else "_on_threads"
+    monkeypatch.setattr(simulator, run, lambda pairs: (simulator._simulate(*p) for p in pairs))
+    list(simulator.samples(10, 37))
+    assert all(range(unit.start, unit.stop) in units for unit, _ in seen)
+    assert [i for _, wanted in seen for i in wanted] == list(range(10, 37))
+
+
+def test_probes_of_an_operator_have_noise_of_their_own():
+    """One constant initial condition for all probes: only the noise can tell them apart."""
+    config = small_config(4, probes_per_operator=4, num_realizations=1)
+    one = InitialConditionConfig(weights={"gaussian_noise_1": 1.0})
+    simulator = Simulator(dataclasses.replace(config, initial_conditions=one))
+    index = torch.zeros(4, dtype=torch.int64)
+    fixed = simulator.mixture.fields(42, index, np.zeros(4, dtype=np.int64), 3, 32)
+    simulator.mixture.fields = lambda *args: fixed
+    fields = np.concatenate([part.fields.numpy() for part in simulator.samples(0, 4)])
+    assert len({field.tobytes() for field in fields}) == 4
+
+
+class Broken(InitialCondition):
+    """Returns what its ``kind`` says, wrongly."""
+
+    family = "broken"
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def raw(self, seed, index, channels, grid_size):
+        if self.kind == "constant":
+            return torch.ones(len(index), channels, grid_size, grid_size)
+        if self.kind == "shape":
+            return torch.rand(len(index), 1, grid_size, grid_size)
+        field = torch.rand(len(index), channels, grid_size, grid_size)
+        field[:, 0, 0, 0] = float("nan")
+        return field
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("constant", r"Broken.raw returned constant fields for samples \[0\]"),
+        ("shape", r"Broken.raw returned shape \(1, 1, 32, 32\), not \(1, 3, 32, 32\)"),
+        ("nan", r"NaN or infinite values in the fields of samples \[0\]"),
+    ],
+)
+def test_what_is_not_a_field_never_gets_into_a_file(kind, message):
+    spec = {"class_path": f"{__name__}.Broken", "init_args": {"kind": kind}}
+    conditions = InitialConditionConfig(weights={"broken": 1.0}, custom={"broken": spec})
+    with pytest.raises(SimulationError, match=message):
+        simulate(small_config(2, initial_conditions=conditions), 0, 2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compares a CUDA device with the CPU")
+@pytest.mark.parametrize("grid_size", [32, 64])
+def test_devices_agree(grid_size):
+    """design.md: rtol 1e-3, atol 1e-4 at T = 1 without TF32."""
+    config = small_config(48, grid_size=grid_size, block_size=16)
+    one, two = simulate(config, 0, 48, "cpu"), simulate(config, 0, 48, "cuda")
+    for name in ("initial", "fields"):
+        torch.testing.assert_close(
+            torch.from_numpy(two[name]), torch.from_numpy(one[name]), rtol=1e-3, atol=1e-4
+        )
+
+
+def test_unknown_devices_are_refused():
+    with pytest.raises(ConfigurationError, match="device: 'gpu' is no device of torch"):
+        Simulator(small_config(1), "gpu")
+    with pytest.raises(ConfigurationError, match="device: got mps; this machine computes on cpu"):
+        Simulator(small_config(1), "mps")
 
 
 def pinned(unit, **forced):
@@ -195,12 +314,15 @@ def test_400_samples_are_finite_bounded_and_different(four_hundred):
     assert len({field.tobytes() for field in samples["fields"].reshape(800, -1)}) == 800
 
 
-def test_fifty_steps_stay_finite_and_bounded(device):
-    config = small_config(24, num_timesteps=50, num_realizations=2)
-    samples = simulate(config, 0, 24, device)
-    assert samples["fields"].shape == (24, 2, 50, 3, 32, 32)
+def test_fifty_steps_of_400_samples_stay_finite_and_bounded(device):
+    config = small_config(
+        400, grid_size=64, base_channels=(2, 3), num_timesteps=50, num_realizations=1
+    )
+    config = dataclasses.replace(config, channels=1)
+    samples = simulate(config, 0, 400, device)
+    assert samples["fields"].shape == (400, 1, 50, 1, 64, 64)
     assert np.isfinite(samples["fields"]).all()
-    values = make_design(config, 0, 24).values
+    values = make_design(config, 0, 400).values
     steps = np.arange(51)
     for sample, row in enumerate(values):
         # |F| <= 10, so every policy obeys |u_t| <= |u_0| + (10 + |forcing|) * (its own gain).

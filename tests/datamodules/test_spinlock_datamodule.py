@@ -103,6 +103,45 @@ def test_scaling_statistics_come_from_the_training_split(path):
     torch.testing.assert_close(datamodule.feature_scaler.mean, raw[training].mean(dim=0))
     assert not torch.allclose(datamodule.feature_scaler.mean, raw.mean(dim=0), rtol=1e-6)
 
+    initial = collect(ready(path, scaling="none").predict_dataloader())["initial_features"]
+    expected = initial[training].double().mean(dim=0)
+    torch.testing.assert_close(datamodule.initial_feature_scaler.mean, expected)
+
+
+def test_every_variant_is_split(path):
+    whole = collect(ready(path).predict_dataloader())["ic_family"]
+    val = collect(ready(path, val_fraction=0.25).val_dataloader())["ic_family"]
+    counts, of_val = (torch.bincount(x, minlength=4).double() for x in (whole, val))
+    # Each variant to about one operator; a family has up to five.
+    assert ((of_val - counts / 4).abs() <= torch.tensor([5, 3, 1, 1])).all()
+
+
+def test_features_are_those_of_the_last_timestep(tmp_path):
+    config = small_config(30, num_timesteps=3, num_realizations=1)
+    rows = collect(ready(tmp_path / "a.h5", config, scaling="none").predict_dataloader())
+    with h5py.File(tmp_path / "a.h5") as file:
+        stored = file["features/sdf/per_timestep/features"]
+        np.testing.assert_array_equal(rows["features"], stored[:, 2])
+        assert (stored[:, 2] != stored[:, 0]).any()
+
+
+def test_the_device_is_the_argument_else_the_trainers(path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "spinlock.datamodules.spinlock_datamodule.generate",
+        lambda *args, device, **options: seen.append(device),
+    )
+    SpinlockDataModule(path, CONFIG).prepare_data()
+    SpinlockDataModule(path, CONFIG, device="cpu").prepare_data()
+    datamodule = SpinlockDataModule(path, CONFIG)
+    datamodule.trainer = lightning.Trainer(accelerator="cpu", logger=False, barebones=True)
+    datamodule.prepare_data()
+    assert seen == [None, "cpu", torch.device("cpu")]
+
+
+def test_one_process_of_a_run_builds_by_default(path):
+    assert not SpinlockDataModule(path, CONFIG).prepare_data_per_node
+
 
 def test_probes_of_an_operator_stay_together(tmp_path):
     config = small_config(90, probes_per_operator=3, num_realizations=1)
@@ -166,6 +205,7 @@ def test_errors_name_the_file_and_what_to_do(path, tmp_path):
         ({"val_fraction": 0.6, "test_fraction": 0.4}, "leave something to train on"),
         ({"val_fraction": -0.1}, "val_fraction and test_fraction: must be >= 0"),
         ({"scaling": "log"}, "scaling: must be one of"),
+        ({"split_seed": -1}, "split_seed: must be at least 0"),
     ],
 )
 def test_bad_arguments_are_refused(options, message, tmp_path):
@@ -255,4 +295,6 @@ def test_checkpoints_load_with_weights_only(path, tmp_path):
     checkpoint = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=True)
     stored = checkpoint["datamodule_hyper_parameters"]
     assert stored["path"] == str(path)
-    assert GenerationConfig(**{"num_samples": stored["generation"]["num_samples"]})
+    assert GenerationConfig.from_dict(stored["generation"]) == CONFIG
+    again = SpinlockDataModule.load_from_checkpoint(trainer.checkpoint_callback.best_model_path)
+    assert again.generation == CONFIG

@@ -1,0 +1,131 @@
+"""The stream: the file's samples without the file, each dealt out once."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from spinlock.datamodules import SpinlockDataModule, SpinlockStream
+from spinlock.errors import ConfigurationError
+from tests.helpers import small_config
+
+CONFIG = small_config(40, num_realizations=2, probes_per_operator=2)
+
+
+def collect(batches):
+    batches = list(batches)
+    return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
+
+
+def test_the_stream_gives_the_batches_of_the_file(tmp_path):
+    datamodule = SpinlockDataModule(
+        tmp_path / "a.h5", CONFIG, batch_size=10, scaling="none", progress=False
+    )
+    datamodule.prepare_data()
+    datamodule.setup("predict")
+    stream = SpinlockStream(CONFIG, batch_size=10, num_batches=4)
+    for from_file, streamed in zip(datamodule.predict_dataloader(), stream, strict=True):
+        assert from_file.keys() == streamed.keys()
+        for key, expected in from_file.items():
+            assert expected.dtype == streamed[key].dtype
+            assert torch.equal(expected, streamed[key]), key
+
+
+def test_scalers_of_a_data_module_apply(tmp_path):
+    datamodule = SpinlockDataModule(tmp_path / "a.h5", CONFIG, batch_size=40, progress=False)
+    datamodule.prepare_data()
+    datamodule.setup("predict")
+    stream = SpinlockStream(
+        CONFIG,
+        batch_size=40,
+        feature_scaler=datamodule.feature_scaler,
+        initial_feature_scaler=datamodule.initial_feature_scaler,
+    )
+    expected, batch = next(iter(datamodule.predict_dataloader())), next(iter(stream))
+    for key in ("features", "initial_features"):
+        assert torch.equal(batch[key], expected[key])
+
+
+@pytest.mark.parametrize("order", ["consecutive", "random"])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_workers_share_the_batches(order, num_workers):
+    stream = SpinlockStream(CONFIG, batch_size=6, order=order, num_batches=5)
+    loader = DataLoader(stream, batch_size=None, num_workers=num_workers)
+    indices = collect(loader)["index"].tolist()
+    alone = collect(stream)["index"].tolist()
+    assert sorted(indices) == sorted(alone)
+    assert len(set(indices)) == 30
+    if order == "consecutive":
+        assert sorted(indices) == list(range(30))
+
+
+def test_random_blocks_are_samples_of_the_dataset():
+    stream = SpinlockStream(CONFIG, batch_size=6, order="random", num_batches=2, seed=3)
+    drawn = collect(stream)
+    assert drawn["index"].max() < 1_000_000
+    for row in (0, 5, 7):
+        start = int(drawn["index"][row])
+        one = next(iter(SpinlockStream(CONFIG, batch_size=1, start=start)))
+        for key, value in one.items():
+            torch.testing.assert_close(drawn[key][row : row + 1], value)
+    other = SpinlockStream(CONFIG, batch_size=6, order="random", num_batches=2, seed=4)
+    assert not torch.equal(collect(other)["index"], drawn["index"])
+    assert torch.equal(collect(stream)["index"], drawn["index"])
+
+
+RANK = """
+import sys, torch.distributed as dist
+from spinlock import GenerationConfig
+from spinlock.datamodules import SpinlockStream
+dist.init_process_group("gloo")
+stream = SpinlockStream(GenerationConfig.from_json(sys.argv[1]), batch_size=4, num_batches=6)
+print([int(i) for batch in stream for i in batch["index"]])
+dist.destroy_process_group()
+"""
+
+
+def test_ranks_share_the_batches():
+    processes = []
+    for rank in range(2):
+        environment = os.environ | {
+            "RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": "29517",
+        }
+        command = [sys.executable, "-c", RANK, CONFIG.to_json()]
+        processes.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        )
+    outputs = [process.communicate(timeout=200)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    indices = [eval(output.strip().splitlines()[-1]) for output in outputs]
+    assert indices[0] == [*range(0, 4), *range(8, 12), *range(16, 20)]
+    assert sorted(indices[0] + indices[1]) == list(range(24))
+
+
+def test_a_stream_may_have_no_end():
+    stream = SpinlockStream(CONFIG, batch_size=4, start=100)
+    iterator = iter(stream)
+    assert [next(iterator)["index"].tolist()[0] for _ in range(3)] == [100, 104, 108]
+    with pytest.raises(TypeError, match="no length"):
+        len(stream)
+    assert len(SpinlockStream(CONFIG, num_batches=7)) == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size: must be at least 1"),
+        ({"order": "sorted"}, "order: must be one of"),
+        ({"start": -1}, "start: must lie in"),
+        ({"population": 2}, "population: must lie between block_size=4 and"),
+        ({"num_batches": 0}, "num_batches: must be at least 1"),
+    ],
+)
+def test_bad_arguments_are_refused(options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        SpinlockStream(CONFIG, **options)
