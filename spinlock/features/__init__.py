@@ -1,8 +1,10 @@
 """Summary Descriptor Features: what a trajectory of fields looks like, in 98 numbers.
 
-`extract` describes samples [N, M, T, C, H, W]; `FEATURES` says what each number is.
+`extract` describes samples [N, M, T, C, H, W]; `FEATURES` says what each number is. Features of the
+user's own are functions under `custom_feature`.
 """
 
+from spinlock.features.custom import CustomFeatures, custom_columns, custom_feature
 from spinlock.features.registry import FEATURES, Feature
 from spinlock.features.sdf import (
     AGGREGATED_NAMES,
@@ -23,8 +25,11 @@ __all__ = [
     "PER_TIMESTEP_NAMES",
     "PER_TRAJECTORY_NAMES",
     "SDF_VERSION",
+    "CustomFeatures",
     "Feature",
     "SDFFeatures",
+    "custom_columns",
+    "custom_feature",
     "extract",
     "extract_per_timestep",
     "spatial_features",

@@ -1,0 +1,151 @@
+"""Feature functions over arrays of fields: bounded memory, and averages in a fixed order.
+
+A feature is evaluated on one field, or on one channel's trajectory, first; averaging over
+realizations and channels comes last (the mean of the minima, not the minimum). Work proceeds in
+chunks of a fixed number of pixels (`CPU_CHUNK`, `DEVICE_CHUNK`), so that memory beyond the result
+does not grow with the input.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MIN_GRID = 8
+# Pixels worked on at once. On a CPU the temporaries then stay near its caches; on an accelerator a
+# chunk fills the device while each temporary takes no more than 128 MiB.
+CPU_CHUNK = 2**19
+DEVICE_CHUNK = 2**24
+_CV_LIMIT = 100.0
+
+
+def check_fields(fields: Tensor, layout: tuple[str, ...]) -> None:
+    """Raise where fields are not of this layout, a leading "..." standing for any dimensions.
+
+    Raises:
+        TypeError: If the fields are not floating point.
+        ValueError: If they have another shape, naming both.
+    """
+    expected = f"[{', '.join(layout)}]"
+    open_ended = layout[0] == "..."
+    if not fields.is_floating_point():
+        raise TypeError(
+            f"fields of dtype {fields.dtype}: features need floating point; call .float() first"
+        )
+    required = len(layout) - open_ended
+    if fields.ndim < required or (fields.ndim > required and not open_ended):
+        raise ValueError(
+            f"fields of shape {tuple(fields.shape)}: expected {expected}; "
+            "add missing dimensions with unsqueeze or merge excess ones with flatten"
+        )
+    if min(fields.shape[-2:]) < MIN_GRID:
+        raise ValueError(
+            f"fields of shape {tuple(fields.shape)}: the grid, {tuple(fields.shape[-2:])}, must be "
+            f"at least {MIN_GRID} per side; use a larger one, or check that H and W come last"
+        )
+    if fields.numel() == 0:
+        raise ValueError(
+            f"fields of shape {tuple(fields.shape)}: no dimension of {expected} may be empty; "
+            "skip empty batches"
+        )
+
+
+def chunk_pixels(fields: Tensor) -> int:
+    """Pixels to work on at once."""
+    return CPU_CHUNK if fields.device.type == "cpu" else DEVICE_CHUNK
+
+
+def field_averages(fields: Tensor, of_fields: Callable[[Tensor], Tensor], columns: int) -> Tensor:
+    """Features of single fields, averaged over realizations and channels.
+
+    Args:
+        fields: [N, M, T, C, H, W].
+        of_fields: Maps fields [B, H, W] to features [B, K].
+        columns: K.
+
+    Returns:
+        float32 [N, T, K].
+    """
+    rows = fields.transpose(1, 2)
+    samples, steps, realizations, channels = rows.shape[:4]
+    averaged = realizations * channels
+    result = fields.new_empty((samples * steps, columns), dtype=torch.float32)
+    # Whole rows of the result at a time, so that the features of single fields are not all held.
+    group = max(1, chunk_pixels(fields) // (averaged * math.prod(fields.shape[-2:])))
+    for start in range(0, len(result), group):
+        stop = min(start + group, len(result))
+        features = in_chunks(rows, 2, of_fields, start * averaged, stop * averaged)
+        result[start:stop] = features.reshape(stop - start, averaged, -1).double().mean(1)
+    return result.reshape(samples, steps, -1)
+
+
+def trajectory_averages(fields: Tensor, of_trajectories: Callable[[Tensor], Tensor]) -> Tensor:
+    """Features of single trajectories, averaged over channels.
+
+    Args:
+        fields: [N, M, T, C, H, W].
+        of_trajectories: Maps trajectories [A, T, H, W] to features [A, K].
+
+    Returns:
+        float32 [N, M, K].
+    """
+    trajectories = fields.transpose(2, 3)
+    features = in_chunks(trajectories, 3, of_trajectories)
+    return features.reshape(*trajectories.shape[:3], -1).double().mean(2).float()
+
+
+def aggregate(per_trajectory: Tensor) -> Tensor:
+    """Mean, population std and coefficient of variation over M: [N, M, K] to float32 [N, 3K]."""
+    # float64, so that equal realizations have a spread of exactly 0.
+    values = per_trajectory.double()
+    mean = values.mean(1)
+    std = values.var(1, correction=0).sqrt()
+    cv = torch.where(std == 0, 0.0, (std / mean.abs()).clamp(max=_CV_LIMIT))
+    return torch.cat((mean, std, cv), dim=-1).float()
+
+
+def aggregated_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the columns of `aggregate`: all means, then all stds, then all cvs."""
+    return tuple(f"{name}_{statistic}" for statistic in ("mean", "std", "cv") for name in names)
+
+
+def in_chunks(
+    tensor: Tensor,
+    inner: int,
+    features: Callable[[Tensor], Tensor],
+    start: int = 0,
+    stop: int | None = None,
+) -> Tensor:
+    """Features of the items start…stop of a tensor, the last `inner` dimensions being one item.
+
+    Args:
+        tensor: [..., *item]; items are numbered as if the leading dimensions were flattened.
+        inner: Number of dimensions of an item.
+        features: Maps items [B, *item] to features [B, K].
+        start: First item.
+        stop: One past the last item; all if None.
+
+    Returns:
+        float32 [stop − start, K].
+    """
+    tensor = tensor.detach().unsqueeze(0)
+    lead, item = tensor.shape[:-inner], tensor.shape[-inner:]
+    stop = math.prod(lead) if stop is None else stop
+    # A lone item goes twice: torch splits a sum that yields one number over its threads, so that
+    # its rounding would depend on their number, and on whether the item came in company. Only
+    # trajectories larger than a chunk are spared it: they are always alone and yield T sums.
+    size = max(2 if inner == 2 else 1, chunk_pixels(tensor) // math.prod(item))
+    pieces = []
+    for first in range(start, stop, size):
+        last = min(first + size, stop)
+        where = np.unravel_index(np.arange(first, last), lead)
+        if size == 1:
+            items = tensor[tuple(int(axis[0]) for axis in where)].unsqueeze(0)  # not a copy
+        else:
+            index = tuple(torch.from_numpy(axis).to(tensor.device) for axis in where)
+            items = tensor[index].contiguous()
+            items = items.expand(max(2, len(items)), *item)
+        pieces.append(features(items)[: last - first])
+    return torch.cat(pieces)

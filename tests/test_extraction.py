@@ -1,0 +1,279 @@
+"""Re-extraction: the same bits, nothing lost, nothing half-written, refused where it cannot be."""
+
+import shutil
+import threading
+
+import h5py
+import numpy as np
+import pytest
+from filelock import FileLock
+
+from spinlock import extraction
+from spinlock.config import Every, StorageConfig
+from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
+from spinlock.extraction import Extraction, extract_features
+from spinlock.generation import generate
+from spinlock.storage import read_info, schema, update
+from tests.helpers import small_config
+
+CONFIG = small_config(
+    18, grid_size=24, num_timesteps=5, num_realizations=3, probes_per_operator=2, channels=2
+)
+FEATURES = (
+    schema.PER_TIMESTEP,
+    schema.PER_TRAJECTORY,
+    schema.AGGREGATED,
+    schema.INITIAL_FEATURES,
+)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    path = tmp_path_factory.mktemp("extraction") / "dataset.h5"
+    generate(CONFIG, path, progress=False)
+    return path
+
+
+@pytest.fixture
+def dataset(original, tmp_path):
+    return shutil.copy(original, tmp_path / "dataset.h5")
+
+
+@pytest.fixture
+def damaged(dataset):
+    """A copy whose features of samples 2 and 15 are wrong, with something of the user's in it."""
+    with h5py.File(dataset, "r+") as file:
+        file[schema.PER_TIMESTEP][2, 1, 7] += 1.0
+        file[schema.AGGREGATED][15] = np.nan
+        file[schema.DIGESTS][15] = b"0" * 64
+        file.attrs["digest"] = "0" * 64
+        file["mine/notes"] = [1, 2, 3]
+        file.attrs["author"] = "me"
+    return dataset
+
+
+def contents(path):
+    """Name -> bytes of every dataset, and every root attribute."""
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: (
+                found.__setitem__(name, item[...].tobytes())
+                if isinstance(item, h5py.Dataset)
+                else None
+            )
+        )
+        found |= {f"@{name}": value for name, value in file.attrs.items()}
+    return found
+
+
+def beside(path):
+    return sorted(entry.name for entry in path.parent.iterdir())
+
+
+def spy_on_parts(monkeypatch, fail_at=None):
+    """Record the parts that are computed; fail before one of them."""
+    computed, original = [], extraction._computed
+
+    def spy(file, source, device, samples):
+        if samples.start == fail_at:
+            raise KeyboardInterrupt
+        computed.append(samples)
+        return original(file, source, device, samples)
+
+    monkeypatch.setattr(extraction, "_computed", spy)
+    return computed
+
+
+# ---------------------------------------------------------------------------------- the same bits
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_timesteps": 1},
+        {"num_timesteps": 4, "probes_per_operator": 3},
+        {"num_timesteps": 4, "storage": StorageConfig(fields=Every(1), shard_size=8)},
+        {"num_timesteps": 1, "storage": StorageConfig("last", "none", 4)},
+    ],
+)
+def test_features_of_a_fresh_file_are_the_same_to_the_bit(options, tmp_path, device):
+    path = tmp_path / "a.h5"
+    generate(small_config(11, grid_size=24, **options), path, device=device, progress=False)
+    before, stat = path.read_bytes(), path.stat()
+    assert extract_features(path, device=device, progress=False) == Extraction(11, 0, False)
+    assert path.read_bytes() == before
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
+    assert beside(path) == ["a.h5", "a.h5.lock"]
+
+
+def test_wrong_features_are_replaced_and_nothing_else(original, damaged):
+    assert extract_features(damaged, progress=False) == Extraction(18, 2, True)
+    expected = contents(original)
+    found = contents(damaged)
+    assert found.pop("mine/notes") == np.array([1, 2, 3]).tobytes()
+    assert found.pop("@author") == "me"
+    assert found == expected
+    assert read_info(damaged).config == CONFIG
+    assert beside(damaged) == ["dataset.h5", "dataset.h5.lock"]
+    with h5py.File(damaged) as file, h5py.File(original) as other:
+        for name in (schema.INPUTS, schema.OUTPUTS):
+            assert file[name].id.get_storage_size() == other[name].id.get_storage_size()
+
+
+def test_only_the_first_samples_may_be_asked_for(damaged):
+    before = contents(damaged)
+    assert extract_features(damaged, max_samples=2, progress=False) == Extraction(2, 0, False)
+    assert extract_features(damaged, max_samples=3, progress=False) == Extraction(3, 1, True)
+    after = contents(damaged)
+    assert after[schema.PER_TIMESTEP] != before[schema.PER_TIMESTEP]
+    assert after[schema.AGGREGATED] == before[schema.AGGREGATED]  # sample 15 is as wrong as it was
+    assert extract_features(damaged, max_samples=99, progress=False) == Extraction(18, 1, True)
+
+
+def test_missing_features_are_computed(original, dataset):
+    with h5py.File(dataset, "r+") as file:
+        del file["features"]
+    with pytest.raises(DatasetError, match=r"does not hold features/sdf.* leave out max_samples=4"):
+        extract_features(dataset, max_samples=4, progress=False)
+    assert extract_features(dataset, progress=False) == Extraction(18, 18, True)
+    assert contents(dataset) == contents(original)
+    with h5py.File(dataset) as file, h5py.File(original) as other:
+        for name in FEATURES:
+            for key, value in other[name].attrs.items():
+                np.testing.assert_array_equal(file[name].attrs[key], value)
+
+
+def test_what_else_computed_the_features_is_recorded(damaged, monkeypatch):
+    versions = {"spinlock": "9", "torch": "9"}
+    monkeypatch.setattr("spinlock.provenance.version", lambda name: versions.get(name, "1"))
+    extract_features(damaged, progress=False)
+    records = read_info(damaged).provenance["package_versions"]
+    assert len(records) == 2
+    assert records[1]["spinlock"] == "9"
+
+
+# ------------------------------------------------------------------------------- interruptions
+
+
+def test_an_interrupted_run_goes_on(original, damaged, monkeypatch):
+    before = damaged.read_bytes()
+    first = spy_on_parts(monkeypatch, fail_at=16)
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(damaged, progress=False)
+    assert first == [range(0, 8), range(8, 16)]
+    assert damaged.read_bytes() == before
+    monkeypatch.undo()
+    second = spy_on_parts(monkeypatch)
+    extract_features(damaged, progress=False)
+    assert second == [range(16, 18)]
+    assert contents(damaged)[schema.AGGREGATED] == contents(original)[schema.AGGREGATED]
+    assert beside(damaged) == ["dataset.h5", "dataset.h5.lock"]
+
+
+def test_work_on_another_file_is_not_gone_on_with(damaged, monkeypatch):
+    spy_on_parts(monkeypatch, fail_at=16)
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(damaged, progress=False)
+    monkeypatch.undo()
+    with h5py.File(damaged, "r+") as file:
+        file[schema.INPUTS][0] *= 2
+    computed = spy_on_parts(monkeypatch)
+    extract_features(damaged, progress=False)
+    assert computed == [range(0, 8), range(8, 16), range(16, 18)]
+    assert beside(damaged) == ["dataset.h5", "dataset.h5.lock"]
+
+
+@pytest.mark.parametrize("where", ["file_digests", "publish"])
+def test_a_failure_while_writing_leaves_the_file_as_it_was(where, damaged, monkeypatch):
+    before = damaged.read_bytes()
+
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(update, where, full)
+    with pytest.raises(DatasetError, match=r"cannot update .*dataset\.h5: .*No space left"):
+        extract_features(damaged, progress=False)
+    assert damaged.read_bytes() == before
+    assert beside(damaged) == ["dataset.h5", "dataset.h5.features", "dataset.h5.lock"]
+    monkeypatch.undo()
+    computed = spy_on_parts(monkeypatch)
+    assert extract_features(damaged, progress=False).rewritten
+    assert computed == []
+
+
+def test_readers_keep_the_file_that_they_opened(damaged):
+    with h5py.File(damaged, "r", locking="best-effort") as file:
+        wrong = file[schema.PER_TIMESTEP][2, 1, 7]
+        extract_features(damaged, progress=False)
+        assert file[schema.PER_TIMESTEP][2, 1, 7] == wrong
+
+
+def test_a_link_stays_a_link(damaged, tmp_path):
+    link = tmp_path / "elsewhere" / "link.h5"
+    link.parent.mkdir()
+    link.symlink_to(damaged)
+    assert extract_features(link, progress=False).rewritten
+    assert link.is_symlink()
+    assert extract_features(damaged, progress=False) == Extraction(18, 0, False)
+
+
+def test_it_waits_for_whoever_writes_the_file(dataset):
+    results = []
+    with FileLock(f"{dataset}.lock"):
+        thread = threading.Thread(
+            target=lambda: results.append(extract_features(dataset, progress=False))
+        )
+        thread.start()
+        thread.join(0.5)
+        assert results == []
+    thread.join(60)
+    assert results == [Extraction(18, 0, False)]
+
+
+# ------------------------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+    ("fields", "steps", "message"),
+    [
+        ("last", 3, r"stores the fields of 1 of 3 timesteps \(storage.fields: last\)"),
+        (Every(2), 3, "stores the fields of 1 of 3 timesteps"),
+        ("none", 3, "stores the fields of 0 of 3 timesteps"),
+        ("none", 1, "stores the fields of 0 of 1 timesteps"),
+    ],
+)
+def test_files_that_lack_timesteps_are_refused(fields, steps, message, tmp_path):
+    path = tmp_path / "a.h5"
+    storage = StorageConfig(fields=fields, shard_size=4)
+    generate(
+        small_config(4, grid_size=24, num_timesteps=steps, storage=storage), path, progress=False
+    )
+    before = path.read_bytes()
+    with pytest.raises(DatasetError, match=rf"{message}.* Generate the dataset anew"):
+        extract_features(path, progress=False)
+    assert path.read_bytes() == before
+    assert beside(path) == ["a.h5", "a.h5.lock"]
+
+
+def test_what_is_no_dataset_is_left_alone(tmp_path):
+    text = tmp_path / "text.h5"
+    text.write_text("not HDF5")
+    with pytest.raises(DatasetError, match="not a readable HDF5 file"):
+        extract_features(text)
+    with pytest.raises(DatasetNotFoundError, match="does not exist"):
+        extract_features(tmp_path / "missing.h5")
+    assert beside(text) == ["text.h5"]
+
+
+def test_a_file_without_its_fields_is_refused(dataset):
+    with h5py.File(dataset, "r+") as file:
+        del file[schema.INPUTS]
+    with pytest.raises(DatasetError, match="inputs/fields is missing, expected"):
+        extract_features(dataset)
+
+
+@pytest.mark.parametrize("number", [0, -3])
+def test_a_number_of_samples_is_positive(number, dataset):
+    with pytest.raises(ConfigurationError, match=f"max_samples: .* got {number}"):
+        extract_features(dataset, max_samples=number)
