@@ -2,6 +2,8 @@
 
 import sys
 
+from yaml import YAMLError
+
 from spinlock.cli import main as run
 from spinlock.errors import SpinlockError
 
@@ -10,8 +12,12 @@ def main() -> None:
     """Run the command line; what the user can mend is reported without a traceback."""
     try:
         run()
-    except (SpinlockError, PermissionError) as error:
+    except (SpinlockError, OSError, YAMLError) as error:
         sys.exit(f"spinlock: error: {error}")
+    except KeyboardInterrupt:
+        # 128 + SIGINT, as shells report it.
+        print("spinlock: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ def test_python_blocks_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     training, reading = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(training.strip().splitlines()) <= 15
-    shrunk = training.replace('"num_samples": 512', '"num_samples": 80')
+    shrunk = training.replace('"num_samples": 1000', '"num_samples": 80')
     shrunk = shrunk.replace("max_epochs=20", "max_epochs=1")
     assert shrunk.count("80") == 1
     namespace = {}
