@@ -41,7 +41,10 @@ def main(args: Sequence[str] | None = None) -> None:
     channels = [np.ascontiguousarray(s[:, c]) for s in samples for c in range(s.shape[1])]
     torch.set_num_threads(1)
 
-    settings: dict[str, Callable[[Chunk], bytes]] = {"none": lambda c: encode_chunk(c, "none")}
+    settings: dict[str, Callable[[Chunk], bytes]] = {
+        "none": lambda c: encode_chunk(c, "none"),
+        "deflate (package)": lambda c: encode_chunk(c, "deflate"),
+    }
     for level in range(4):
         settings[f"shuffle + isal {level}"] = lambda c, n=level: isal_zlib.compress(shuffle(c), n)
     settings["shuffle + zlib 1"] = lambda c: zlib.compress(shuffle(c), 1)
