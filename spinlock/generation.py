@@ -23,7 +23,8 @@ from spinlock.simulation import Simulator
 from spinlock.storage.assemble import Plan, assemble, plan_assembly
 from spinlock.storage.locking import dataset_lock
 from spinlock.storage.reader import require_dataset
-from spinlock.storage.shards import Shard, list_shards, verify_shard
+from spinlock.storage.shards import Shard, list_shards
+from spinlock.storage.verify import verify_shard
 from spinlock.summary import describe_run, summarize_run
 from spinlock.work import ShardReport, ShardTask, compute_shard
 
@@ -61,7 +62,8 @@ def generate(
     path = _real(path)
     if _held(config, path) >= config.num_samples:
         return
-    _check(config)
+    # Workers have devices of their own.
+    _check(config, device if executor is None else "cpu")
     with _writing(path), dataset_lock(path):
         # Another process may have built it while this one waited.
         held = _held(config, path)
@@ -99,7 +101,7 @@ def generate_part(
         raise ConfigurationError(f"part: must lie in 1..{num_parts}, got {part}")
     path = _real(path)
     held = _held(config, path)
-    _check(config)
+    _check(config, device)
     size = config.storage.shard_size
     with _writing(path):
         plan = _plan(config, path, held)
@@ -149,9 +151,9 @@ def shard_folder(config: GenerationConfig, path: Path) -> Path:
     return path.with_name(f"{path.name}.parts") / config.fingerprint[:16]
 
 
-def _check(config: GenerationConfig) -> None:
+def _check(config: GenerationConfig, device: str | torch.device | None) -> None:
     """Refuse what cannot be simulated, before anything is written."""
-    Simulator(config, "cpu")
+    Simulator(config, device)
 
 
 def _held(config: GenerationConfig, path: Path) -> int:

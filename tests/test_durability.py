@@ -21,7 +21,8 @@ from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.executors import DaskExecutor, LocalProcesses
 from spinlock.generation import assemble_parts, generate, generate_part, shard_folder
 from spinlock.storage import read_info
-from spinlock.storage.shards import Shard, list_shards, verify_shard
+from spinlock.storage.shards import Shard, list_shards
+from spinlock.storage.verify import verify_shard
 from spinlock.work import ShardTask, compute_shard
 from tests.helpers import dataset_contents, small_config
 

@@ -14,7 +14,7 @@ from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundErr
 from spinlock.extraction import Extraction, extract_features
 from spinlock.generation import generate
 from spinlock.storage import read_info, schema, update
-from tests.helpers import small_config
+from tests.helpers import dataset_contents, small_config
 
 CONFIG = small_config(
     18, grid_size=24, num_timesteps=5, num_realizations=3, probes_per_operator=2, channels=2
@@ -54,17 +54,9 @@ def damaged(dataset):
 
 def contents(path):
     """Name -> bytes of every dataset, and every root attribute."""
-    found = {}
     with h5py.File(path) as file:
-        file.visititems(
-            lambda name, item: (
-                found.__setitem__(name, item[...].tobytes())
-                if isinstance(item, h5py.Dataset)
-                else None
-            )
-        )
-        found |= {f"@{name}": value for name, value in file.attrs.items()}
-    return found
+        attributes = {f"@{name}": value for name, value in file.attrs.items()}
+    return dataset_contents(path) | attributes
 
 
 def beside(path):

@@ -17,7 +17,7 @@ import torch
 from spinlock import generation
 from spinlock.config import Every, StorageConfig
 from spinlock.design import make_design
-from spinlock.errors import DatasetError
+from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.generation import generate, shard_folder
 from spinlock.storage import read_info, schema
 from spinlock.storage.schema import dataset_specs
@@ -167,7 +167,9 @@ def test_extending_may_change_the_compression(copy, tmp_path):
         assert file["outputs/fields"].compression is None
 
 
-def test_an_interrupted_run_goes_on_from_its_shards(dataset, tmp_path, monkeypatch):
+@pytest.fixture
+def interrupted(tmp_path, monkeypatch):
+    """The path of a dataset whose run was interrupted after two shards."""
     path = tmp_path / "a.h5"
     original = generation.compute_shard
 
@@ -176,9 +178,15 @@ def test_an_interrupted_run_goes_on_from_its_shards(dataset, tmp_path, monkeypat
             raise KeyboardInterrupt
         return original(task, *rest)
 
-    monkeypatch.setattr(generation, "compute_shard", fail_at_third)
-    with pytest.raises(KeyboardInterrupt):
-        generate(CONFIG, path, progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(generation, "compute_shard", fail_at_third)
+        with pytest.raises(KeyboardInterrupt):
+            generate(CONFIG, path, progress=False)
+    return path
+
+
+def test_an_interrupted_run_goes_on_from_its_shards(dataset, interrupted, monkeypatch):
+    path, original = interrupted, generation.compute_shard
     assert not path.exists()
     folder = shard_folder(CONFIG, path)
     assert len(list(folder.iterdir())) == 2
@@ -209,23 +217,19 @@ def test_a_failure_leaves_no_half_written_file(tmp_path, monkeypatch):
     assert not list(shard_folder(CONFIG, tmp_path / "a.h5").iterdir())
 
 
-def test_asking_for_fewer_samples_keeps_the_shards_of_a_longer_run(tmp_path, monkeypatch):
-    path = tmp_path / "a.h5"
-    original = generation.compute_shard
-
-    def fail_at_third(task, *rest):
-        if task.start >= 16:
-            raise KeyboardInterrupt
-        return original(task, *rest)
-
-    monkeypatch.setattr(generation, "compute_shard", fail_at_third)
-    with pytest.raises(KeyboardInterrupt):
-        generate(CONFIG, path, progress=False)
+def test_asking_for_fewer_samples_keeps_the_shards_of_a_longer_run(interrupted):
+    path = interrupted
     generate(dataclasses.replace(CONFIG, num_samples=4), path, progress=False)
     assert sorted(p.name for p in shard_folder(CONFIG, path).iterdir()) == [
         "shard-0000000000-0000000008.h5",
         "shard-0000000008-0000000016.h5",
     ]
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigurationError, match="device: 'gpu' is no device of torch"):
+        generate(CONFIG, tmp_path / "new" / "a.h5", device="gpu", progress=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_appears_during_the_build_is_left_alone(tmp_path, monkeypatch):

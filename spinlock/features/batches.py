@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MIN_GRID = 8
+from spinlock.axes import MIN_GRID_SIZE
+
 # Pixels worked on at once. On a CPU the temporaries then stay near its caches; on an accelerator a
 # chunk fills the device while each temporary takes no more than 128 MiB.
 CPU_CHUNK = 2**19
@@ -40,10 +41,10 @@ def check_fields(fields: Tensor, layout: tuple[str, ...]) -> None:
             f"fields of shape {tuple(fields.shape)}: expected {expected}; "
             "add missing dimensions with unsqueeze or merge excess ones with flatten"
         )
-    if min(fields.shape[-2:]) < MIN_GRID:
+    if min(fields.shape[-2:]) < MIN_GRID_SIZE:
         raise ValueError(
             f"fields of shape {tuple(fields.shape)}: the grid, {tuple(fields.shape[-2:])}, must be "
-            f"at least {MIN_GRID} per side; use a larger one, or check that H and W come last"
+            f"at least {MIN_GRID_SIZE} per side; use a larger one, or check that H and W come last"
         )
     if fields.numel() == 0:
         raise ValueError(

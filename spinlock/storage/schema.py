@@ -38,6 +38,7 @@ ROOT_ATTRIBUTES: dict[str, str] = {
 
 #: Bounds of noise_scale between the noise regimes low, medium and high.
 NOISE_REGIME_BOUNDS = (0.01, 0.1)
+NOISE_REGIME_NAMES = ("low", "medium", "high")
 
 INPUTS = "inputs/fields"
 OUTPUTS = "outputs/fields"
@@ -176,7 +177,8 @@ def dataset_specs(config: GenerationConfig) -> tuple[DatasetSpec, ...]:
     mixture = Mixture(config.initial_conditions)
     families = tuple(dict.fromkeys(mixture.families))
     policies = config.parameter_space.update_policy
-    regimes = ("low", "medium", "high")
+    first, second = NOISE_REGIME_BOUNDS
+    regimes = f"low < {first:g} <= medium < {second:g} <= high (noise_scale)"
 
     def text(name: str, what: str, values: tuple[str, ...]) -> DatasetSpec:
         return DatasetSpec(name, (), _text(values), ("sample",), what, values)
@@ -201,7 +203,7 @@ def dataset_specs(config: GenerationConfig) -> tuple[DatasetSpec, ...]:
         text(IC_FAMILIES, "family of the initial condition", families),
         text(POLICIES, "update policy", policies),
         number(GRID_SIZES, "side of the grid in pixels", np.int32),
-        text(NOISE_REGIMES, "low < 0.01 <= medium < 0.1 <= high (noise_scale)", regimes),
+        text(NOISE_REGIMES, regimes, NOISE_REGIME_NAMES),
         number(OPERATOR_INDEX, "operator of the sample", np.int64),
         *_feature_specs(config),
         DatasetSpec(

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from spinlock.config import GenerationConfig
 from spinlock.storage import schema
 from spinlock.storage.chunks import combined_digest
-from spinlock.storage.shards import file_digests, publish
+from spinlock.storage.shards import publish
+from spinlock.storage.verify import file_digests
 
 Columns = dict[str, NDArray[np.float32]]
 
