@@ -16,11 +16,13 @@ from spinlock.errors import ConfigurationError
 from spinlock.validation import check_types
 
 # Part of every fingerprint: raised whenever a change of the code changes the bytes of a sample.
-SIMULATION_VERSION = 1
-# The Sobol sequence has 2^30 points; an index must also fit one 32-bit word of the random
-# generator's counter.
+SIMULATION_VERSION = 2
+
+Precision = Literal["float32", "tf32", "bfloat16"]
+# The Sobol sequence has 2^30 points.
 MAX_INDEX = 2**30
-# A realization and a timestep share one 32-bit word of the counter.
+# A realization and a timestep share one word of the random generator's counter, the timestep in
+# its lowest 16 bits.
 MAX_REALIZATIONS = MAX_TIMESTEPS = 2**16 - 1
 
 BASELINE_WEIGHTS: dict[str, float] = {
@@ -153,7 +155,8 @@ class GenerationConfig:
         initial_conditions: The mixture.
         features: The feature set: ``sdf``, which is Summary Descriptor Features 1.0, or
             ``{per_field: [...], per_trajectory: [...]}``, which adds the user's own to it.
-        precision: Arithmetic of the convolutions. ``tf32`` matters on CUDA devices only.
+        precision: Arithmetic of the operators' convolutions; all else is float32. ``tf32`` matters
+            on CUDA devices only. ``bfloat16`` rounds operands and results, on any device.
         block_size: Samples computed together. Shapes decide rounding, so it is part of the
             identity of the bytes.
         storage: What is kept, and how.
@@ -168,7 +171,7 @@ class GenerationConfig:
     parameter_space: ParameterSpaceConfig = field(default_factory=ParameterSpaceConfig)
     initial_conditions: InitialConditionConfig = field(default_factory=InitialConditionConfig)
     features: Literal["sdf"] | CustomFeatureConfig = "sdf"
-    precision: Literal["float32", "tf32"] = "float32"
+    precision: Precision = "float32"
     block_size: int = 16
     storage: StorageConfig = field(default_factory=StorageConfig)
 

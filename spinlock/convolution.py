@@ -18,12 +18,15 @@ def periodic_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) 
 
     Args:
         x: (n, I, H, W) fields. On a CPU, ``channels_last`` in memory is fastest.
-        weight: (O, I, k, k), k odd, best as `prepared` for the device.
+        weight: (O, I, k, k), k odd, best as `prepared` for the device. In bfloat16, fields and
+            results are rounded to bfloat16 too, and sums are float32.
         bias: (O,) or None.
 
     Returns:
-        (n, O, H, W); ``channels_last`` in memory on a CPU.
+        (n, O, H, W) in the type of x; ``channels_last`` in memory on a CPU.
     """
+    if weight.dtype == torch.bfloat16:
+        return _bfloat16_convolution(x, weight, bias)
     if x.device.type != "cpu":
         return direct_convolution(x, weight, bias)
     fan_out, fan_in, kernel, _ = weight.shape
@@ -39,17 +42,48 @@ def periodic_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) 
     return direct_convolution(x, weight, bias)
 
 
+def _bfloat16_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    rounded = x.to(torch.bfloat16)
+    if x.device.type == "cpu":
+        # No processor is asked to have bfloat16 units: the same roundings around float32 sums.
+        y = periodic_convolution(rounded.to(x.dtype), weight.to(x.dtype)).to(torch.bfloat16)
+    else:
+        y = direct_convolution(rounded, weight)
+    wide = y.to(x.dtype)
+    return wide if bias is None else wide.add_(bias[:, None, None])
+
+
 def direct_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`periodic_convolution` by the library's convolution of the padded field."""
+    """`periodic_convolution` by direct sums; arguments and result alike.
+
+    On a CPU by matrix products, one for each row of the kernel: k consecutive pixels of I channels
+    lie in one piece, so a product takes a k-fold copy of the field and no more. The library's
+    convolution compiles code for each new combination of sizes, and keeps it: operators hardly
+    ever share one, so that took as long as the sums, and memory that grew with their number.
+    """
     margin = weight.shape[-1] // 2
     if x.device.type != "cpu":
         padded = F.pad(x, (margin, margin, margin, margin), mode="circular") if margin else x
         return F.conv2d(padded, weight, bias)
-    # The channels_last layout is a fifth faster, and a copy in pieces twice as fast as F.pad.
-    num, channels, height, width = x.shape
-    padded = x.new_empty(num, height + 2 * margin, width + 2 * margin, channels)
-    continue_periodically(x.permute(0, 2, 3, 1), margin, padded)
-    return F.conv2d(padded.permute(0, 3, 1, 2), weight, bias)
+    fields, taps = x.permute(0, 2, 3, 1), weight.permute(2, 3, 1, 0)
+    (num, height, width, fan_in), (kernel, _, _, fan_out) = fields.shape, taps.shape
+    taps = taps.reshape(kernel, kernel * fan_in, fan_out)
+    padded = x.new_empty(num, height + 2 * margin, width + 2 * margin, fan_in)
+    continue_periodically(fields, margin, padded)
+    shape = (num, height + 2 * margin, width, kernel * fan_in)
+    rows = padded.as_strided(shape, padded.stride()).contiguous()
+    pixels = height * width
+
+    def products(field: Tensor) -> Tensor:
+        out = field[:pixels] @ taps[0]
+        for row in range(1, kernel):
+            out.addmm_(field[row * width :][:pixels], taps[row])
+        return out
+
+    results = [products(field.view(-1, kernel * fan_in)) for field in rows]
+    y = torch.stack(results) if num > 1 else results[0]
+    y = y.view(num, height, width, fan_out)
+    return (y if bias is None else y.add_(bias)).permute(0, 3, 1, 2)
 
 
 def prepared(weight: Tensor) -> Tensor:
@@ -59,33 +93,37 @@ def prepared(weight: Tensor) -> Tensor:
     """
     if weight.device.type != "cpu":
         return weight.contiguous()
-    fan_out, fan_in, kernel, _ = weight.shape
-    taps = weight.reshape(fan_out * fan_in, kernel**2).T.contiguous().view(-1, fan_out, fan_in)
-    turned = weight.new_empty(kernel**2, fan_in, fan_out)
-    # A transposition of one matrix is blocked for the cache, a permutation of axes is not.
-    for tap, out in zip(taps, turned, strict=True):
-        out.copy_(tap.T)
-    return turned.view(kernel, kernel, fan_in, fan_out).permute(3, 2, 0, 1)
+    return weight.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
 
 
 def select_outputs(weight: Tensor, outputs: Tensor) -> Tensor:
     """``weight[outputs]`` in the same order in memory."""
     if weight.device.type != "cpu":
         return weight[outputs]
-    taps = weight.permute(2, 3, 1, 0)
-    # Indexing other than a matrix's columns is five times slower.
-    selected = taps.reshape(-1, taps.shape[3]).index_select(1, outputs)
-    return selected.view(*taps.shape[:3], -1).permute(3, 2, 0, 1)
+    return _columns(weight.permute(2, 3, 1, 0), outputs).permute(3, 2, 0, 1)
+
+
+def select_channels(fields: Tensor, channels: Tensor) -> Tensor:
+    """``fields[:, channels]`` in the same order in memory."""
+    if fields.device.type != "cpu":
+        return fields[:, channels]
+    return _columns(fields.permute(0, 2, 3, 1), channels).permute(0, 3, 1, 2)
+
+
+def _columns(values: Tensor, which: Tensor) -> Tensor:
+    """``values[..., which]``, five times faster: as the columns of a matrix."""
+    selected = values.reshape(-1, values.shape[-1]).index_select(1, which)
+    return selected.view(*values.shape[:-1], -1)
 
 
 # The cost model: picoseconds of one thread for each of `cost_terms`, fitted (relative squares, none
 # negative) by `python -m benchmarks.convolution --fit` to 312 layers with kernels 3, 5, 7 and 3 to
-# 256 channels, on a core of a Xeon with AVX-512 that multiplies large matrices at 180 GFLOP/s. Nine
-# predictions in ten are between 0.7 and 1.2 of the measured time; choosing by them took 1 % longer
-# than the best choice for each layer, and direct sums throughout 3.7 times as long.
+# 256 channels, on a busy core of a Xeon with AVX-512. Nine predictions in ten are between 0.6 and
+# 1.3 of the measured time; choosing by them took 1 % longer than the best choice for each layer,
+# and direct sums throughout 4.1 times as long.
 # They are part of what a sample is: other constants are other bytes.
-_DIRECT_PICOSECONDS = (10.4, 37.5, 146.5, 88e6)
-_TILED_PICOSECONDS = (15.7, 309.0, 810.0, 1063.0, 20e6)
+_DIRECT_PICOSECONDS = (11.9, 512.0, 145.0, 80e6)
+_TILED_PICOSECONDS = (19.6, 313.0, 889.0, 1210.0, 20.9e6)
 
 
 def candidate_tiles(kernel: int) -> tuple[int, int]:
@@ -99,13 +137,15 @@ def cost_terms(
     """What the time of a convolution is proportional to; arguments as for `choose_tile`.
 
     Returns:
-        For direct sums (tile None): multiplications; pixels in, and out; one. For tiles:
-        multiplications; weights transformed; pixels of tiles in, and out; row frequencies.
+        For direct sums (tile None): multiplications; pixels in, and out, for each row of the
+        kernel; one. For tiles: multiplications; weights transformed; pixels of tiles in, and out;
+        row frequencies.
     """
     num, height, width = fields
     pixels, pairs = math.prod(fields), fan_in * fan_out
     if tile is None:
-        return kernel**2 * pairs * pixels, fan_in * pixels, fan_out * pixels, 1
+        passes = kernel * pixels
+        return kernel * pairs * passes, fan_in * passes, fan_out * passes, 1
     valid = tile - kernel + 1
     tiles = -(-height // valid) * -(-width // valid)
     passes = -(-num // fields_at_once(tile, tiles, fan_in))

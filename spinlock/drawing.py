@@ -29,14 +29,27 @@ class OperatorDrawing:
     def weight(
         self, fan_out: int, fan_in: int, kernel: int, gain: float, inputs: Tensor | None = None
     ) -> Tensor:
-        """Uniform weights of variance gain^2 / (fan_in * kernel^2), of some inputs or of all."""
-        size = (fan_out, fan_in, kernel, kernel)
+        """Uniform weights of variance gain^2 / (fan_in * kernel^2), of some inputs or of all.
+
+        Positions count outputs first, then inputs, then the kernel's columns and rows: the order in
+        which `prepared` weights lie in a host's memory.
+
+        Returns:
+            (fan_out, fan_in or len(inputs), kernel, kernel) float32, `prepared`.
+        """
         self._layer += 1
-        address = self._seed, Stream.WEIGHTS, self._index
-        count, device = math.prod(size), self._device
-        drawn = symmetric_uniform(*address, count, substream=self._layer, device=device)
-        weight = drawn.mul_(gain * math.sqrt(3 / (fan_in * kernel**2))).view(size)
-        return prepared(weight if inputs is None else weight.index_select(1, inputs))
+        drawn = symmetric_uniform(
+            self._seed,
+            Stream.WEIGHTS,
+            self._index,
+            fan_out * fan_in * kernel**2,
+            substream=self._layer,
+            scale=gain * math.sqrt(3 / (fan_in * kernel**2)),
+            device=self._device,
+        ).view(kernel**2, fan_in, fan_out)
+        if inputs is not None:
+            drawn = drawn.index_select(1, inputs)
+        return prepared(drawn.view(kernel, kernel, -1, fan_out).permute(3, 2, 0, 1))
 
     def mask(self, width: int) -> Tensor:
         """Channel dropout (width,): zeros, and 1 / (1 - rate) elsewhere.

@@ -98,7 +98,8 @@ class Forcing:
         self._values, self._seed, self._index = values, seed, index
         self._shape = (num_realizations, channels, values.grid_size, values.grid_size)
         self._num_timesteps = num_timesteps
-        self._realizations = torch.arange(num_realizations, device=device) << _TIMESTEP_BITS
+        self._realizations = torch.arange(num_realizations) << _TIMESTEP_BITS
+        self._device = device
         self._transfer: Tensor | None = None
         if values.spatial_correlation > 0:
             length = values.spatial_correlation * values.grid_size
@@ -112,7 +113,7 @@ class Forcing:
             self._index,
             math.prod(self._shape[1:]),
             substream=self._realizations + timestep,
-            device=self._realizations.device,
+            device=self._device,
         ).view(self._shape)
         if self._transfer is not None:
             eta = torch.fft.irfft2(torch.fft.rfft2(eta) * self._transfer, s=self._shape[-2:])

@@ -14,17 +14,17 @@ fixed batch of fields every pre-activation and the output have unit root mean sq
 
 import math
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spinlock.convolution import periodic_convolution, select_outputs
+from spinlock.calibration import calibration_fields
+from spinlock.config import Precision
+from spinlock.convolution import periodic_convolution, select_channels, select_outputs
 from spinlock.drawing import OperatorDrawing
 from spinlock.parameters import ParameterValues
-from spinlock.randomness import Stream, normal
 from spinlock.timing import StageClock
 
 #: Bound b of the operator's output: |F(u)| <= b.
@@ -74,35 +74,6 @@ def direct_flops(values: ParameterValues, channels: int = 3) -> int:
         if values.num_layers > _MAX_PLAIN_LAYERS:
             weights += width * width * taps + (width_in * width if width_in != width else 0)
     return 2 * weights * values.grid_size**2
-
-
-@lru_cache(maxsize=8)
-def calibration_fields(
-    seed: int, channels: int, grid_size: int, kernel_size: int, device: torch.device
-) -> Tensor:
-    """The fixed batch on which operators are calibrated: smooth to white, of unit variance.
-
-    Gaussian random fields with power spectra f^0, f^-1, f^-2, f^-3 in turn. On grids of 32 and more
-    pixels with kernels up to 8 they hold an eighth of the pixels of a field, so that calibration
-    costs an eighth of one application.
-
-    Returns:
-        float32 tensor (n, channels, side, side), on the device.
-    """
-    side = max(grid_size // 8, 8, kernel_size)
-    count = max(1, grid_size**2 // (8 * side**2))
-    white = normal(seed, Stream.CALIBRATION, torch.arange(count), channels * side**2)
-    spectrum = torch.fft.rfft2(white.double().view(count, channels, side, side))
-    rows, columns = np.fft.fftfreq(side), np.fft.rfftfreq(side)
-    frequency = torch.from_numpy(np.sqrt(rows[:, None] ** 2 + columns[None, :] ** 2))
-    frequency[0, 0] = math.inf
-    slope = torch.arange(count, dtype=torch.float64).remainder(4)[:, None, None, None]
-    # The constant mode goes where frequency is infinite; at slope 0 it has to be taken out by hand.
-    shaped = spectrum * frequency.pow(-0.5 * slope) * frequency.isfinite()
-    field = torch.fft.irfft2(shaped, s=(side, side))
-    power = field.square().mean(dim=(1, 2, 3), keepdim=True)
-    normalized: Tensor = field / power.sqrt()
-    return normalized.float().to(device)
 
 
 def _root_mean_square(x: Tensor) -> Tensor:
@@ -159,8 +130,11 @@ class _HiddenConvolution:
             # Silenced channels count in the calibration; from here on they are zeros.
             self._weight = select_outputs(self._weight, self.kept)
             self._bias = None if self._bias is None else self._bias[self.kept]
-            y = y[:, self.kept]
+            y = select_channels(y, self.kept)
         return self._finish(y)
+
+    def round_weights(self, dtype: torch.dtype) -> None:
+        self._weight = self._weight.to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._finish(periodic_convolution(x, self._weight, self._bias))
@@ -189,6 +163,12 @@ class _Block:
         if not self._residual:
             return y
         return y + (x if self._projection is None else _calibrated(x, self._projection))
+
+    def round_weights(self, dtype: torch.dtype) -> None:
+        for convolution in self._convolutions:
+            convolution.round_weights(dtype)
+        if self._projection is not None:
+            self._projection = self._projection.to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
         y = x
@@ -224,6 +204,7 @@ class ConvOperator:
         seed: The dataset's seed.
         index: The operator's index, which with the seed addresses its randomness.
         channels: Channels C of a field.
+        precision: As in `spinlock.config.GenerationConfig`; calibration is in float32.
         device: Where its weights live and its fields must be.
         clock: Counts the time of drawing the ``weights`` and of ``calibration``.
     """
@@ -235,6 +216,7 @@ class ConvOperator:
         seed: int,
         index: int,
         channels: int = 3,
+        precision: Precision = "float32",
         device: torch.device | str = "cpu",
         clock: StageClock | None = None,
     ) -> None:
@@ -244,6 +226,8 @@ class ConvOperator:
         with clock.stage("calibration"):
             size = values.grid_size, values.kernel_size
             self._calibrate(calibration_fields(seed, channels, *size, device))
+        if precision == "bfloat16":
+            self._round_weights(torch.bfloat16)
 
     def _draw(self, values: ParameterValues, draw: OperatorDrawing, channels: int) -> None:
         widths = hidden_widths(values)
@@ -273,6 +257,11 @@ class ConvOperator:
             scale = 1 / _root_mean_square(_bounded(y.clone()))
             y *= scale
             self._output *= scale
+
+    def _round_weights(self, dtype: torch.dtype) -> None:
+        self._input, self._output = self._input.to(dtype), self._output.to(dtype)
+        for block in self._blocks:
+            block.round_weights(dtype)
 
     def __call__(self, fields: Tensor) -> Tensor:
         """Apply the operator.

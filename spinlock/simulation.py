@@ -252,6 +252,7 @@ class Simulator:
             seed=config.seed,
             index=int(unit.operator_index[rows.start]),
             channels=config.channels,
+            precision=config.precision,
             device=self.device,
             clock=self.clock,
         )

@@ -82,7 +82,8 @@ class ReferenceOperator:
         numbers = symmetric_uniform(
             self.seed, Stream.WEIGHTS, self.index, count, substream=self.layer
         )
-        return numbers.double().numpy().reshape(fan_out, fan_in, kernel, kernel)
+        taps_first = numbers.double().numpy().reshape(kernel, kernel, fan_in, fan_out)
+        return taps_first.transpose(3, 2, 0, 1)
 
     def hidden_tensors(self, width_in, width):
         weight = self.draw(width, width_in, self.v.kernel_size)

@@ -171,3 +171,17 @@ def test_gradients_of_the_field_still_flow():
     weight = normal(64, 64, 7, 7)
     periodic_convolution(x, weight)[0, 0, 0, 0].backward()
     np.testing.assert_allclose(x.grad[0, :, 0, 0], weight[0, :, 3, 3], rtol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 7])
+def test_bfloat16_rounds_operands_and_results(kernel, device):
+    x, weight, bias = normal(2, 20, 16, 16), normal(6, 20, kernel, kernel, seed=1), normal(6, seed=2)
+    rounded = [value.bfloat16().double().numpy() for value in (x, weight)]
+    expected = torch.from_numpy(convolve(*rounded)).bfloat16().double()
+    weight = prepared(weight.to(device)).to(torch.bfloat16)
+    y = periodic_convolution(x.to(device), weight, bias.to(device))
+    assert y.dtype == torch.float32
+    unbiased = (y.cpu() - bias[:, None, None]).double()
+    # Sums in another order may round to the neighbour: 2^-8 apart. Few do.
+    assert torch.allclose(unbiased, expected, rtol=2**-7, atol=1e-5)
+    assert ((unbiased - expected).abs() > 1e-5).double().mean() < 0.02

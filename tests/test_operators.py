@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from spinlock.calibration import calibration_fields
 from spinlock.operators import (
     OUTPUT_BOUND,
     ConvOperator,
-    calibration_fields,
     direct_flops,
     hidden_widths,
     variance_preserving_gain,
@@ -169,3 +169,16 @@ def test_index_and_seed_address_the_operator():
     assert not torch.allclose(first, make(v, index=8)(u), atol=0.1)
     other_seed = ConvOperator(v, seed=43, index=INDEX, channels=3)
     assert not torch.allclose(first, other_seed(u), atol=0.1)
+
+
+@pytest.mark.parametrize("num_layers", [2, 5])
+def test_bfloat16_is_near_float32_and_not_equal(num_layers, device):
+    v = values(num_layers=num_layers, grid_size=16, normalization="none")
+    u = fields(size=16).to(device)
+    outputs = {
+        precision: ConvOperator(v, seed=SEED, index=INDEX, precision=precision, device=device)(u)
+        for precision in ("float32", "bfloat16")
+    }
+    error = root_mean_square(outputs["bfloat16"] - outputs["float32"])
+    # Each of up to 11 layers rounds twice to 8 bits.
+    assert 2**-10 < error / root_mean_square(outputs["float32"]) < 2**-4

@@ -5,73 +5,98 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from spinlock.randomness import (
     Stream,
+    _on_device,
     _to_normal,
-    _to_symmetric,
     _to_uniform,
     normal,
-    philox4x32,
+    philox_words,
     symmetric_uniform,
     uniform,
 )
 
 DRAWS = [uniform, symmetric_uniform, normal]
-WORDS_PER_NUMBER = {uniform: 1, symmetric_uniform: 0.5, normal: 1}
+WORD = 1 << 64
 
 
 def reference_philox(counter, key):
-    """Philox4x32-10 as Salmon et al. write it, on Python integers."""
+    """Philox4x64-10 as Salmon et al. write it, on Python integers."""
     c, k = list(counter), list(key)
     for _ in range(10):
-        high0, low0 = divmod(c[0] * 0xD2511F53, 1 << 32)
-        high1, low1 = divmod(c[2] * 0xCD9E8D57, 1 << 32)
+        high0, low0 = divmod(c[0] * 0xD2E7470EE14C6C93, WORD)
+        high1, low1 = divmod(c[2] * 0xCA5A826395121157, WORD)
         c = [high1 ^ c[1] ^ k[0], low1, high0 ^ c[3] ^ k[1], low0]
-        k = [(k[0] + 0x9E3779B9) % (1 << 32), (k[1] + 0xBB67AE85) % (1 << 32)]
+        k = [(k[0] + 0x9E3779B97F4A7C15) % WORD, (k[1] + 0xBB67AE8584CAA73B) % WORD]
     return c
-
-
-def run_philox(counter, key, device="cpu"):
-    words = philox4x32(tuple(torch.tensor([c], device=device) for c in counter), key)
-    return [int(word) for word in words]
 
 
 @pytest.mark.parametrize(
     ("counter", "key", "expected"),
     [
-        ((0,) * 4, (0,) * 2, "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
-        ((0xFFFFFFFF,) * 4, (0xFFFFFFFF,) * 2, "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+        ((0,) * 4, (0,) * 2, "16554d9eca36314c db20fe9d672d0fdc d7e772cee186176b 7e68b68aec7ba23b"),
         (
-            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
-            (0xA4093822, 0x299F31D0),
-            "d16cfe09 94fdcceb 5001e420 24126ea1",
+            (WORD - 1,) * 4,
+            (WORD - 1,) * 2,
+            "87b092c3013fe90b 438c3c67be8d0224 9cc7d7c69cd777b6 a09caebf594f0ba0",
         ),
     ],
 )
-def test_known_answers_of_random123(counter, key, expected, device):
-    words = [int(word, 16) for word in expected.split()]
-    assert run_philox(counter, key, device) == words
-    assert reference_philox(counter, key) == words
+def test_the_oracle_gives_the_known_answers_of_random123(counter, key, expected):
+    assert reference_philox(counter, key) == [int(word, 16) for word in expected.split()]
 
 
-def test_agrees_with_integer_oracle():
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        counter = tuple(int(x) for x in rng.integers(0, 1 << 32, 4))
-        key = tuple(int(x) for x in rng.integers(0, 1 << 32, 2))
-        assert run_philox(counter, key) == reference_philox(counter, key)
+def reference_words(seed, stream, index, substream, count):
+    """The documented layout of counter and key."""
+    blocks = range(1, 1 + -(-count // 4))
+    words = [w for b in blocks for w in reference_philox((b, substream, index, stream), (seed, 0))]
+    return words[:count]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    address=st.tuples(
+        st.integers(0, WORD - 1),
+        st.sampled_from(Stream),
+        st.integers(0, WORD - 1),
+        st.integers(0, WORD - 1),
+    ),
+    start=st.integers(0, 50).map(lambda blocks: 4 * blocks),
+    count=st.integers(1, 20),
+)
+def test_words_are_those_of_the_oracle(address, start, count):
+    words = philox_words(address, start, count).view(np.uint64).tolist()
+    assert words == reference_words(*address, start + count)[start:]
+
+
+def test_a_device_is_given_the_same_words():
+    addresses = [(42, Stream.FORCING, 7, substream) for substream in range(3)]
+    words = _on_device(addresses, 70_001, torch.device("cpu"))
+    assert words.shape == (3, 70_001)
+    for row, address in zip(words, addresses, strict=True):
+        assert torch.equal(row, torch.from_numpy(philox_words(address, 0, 70_001)))
 
 
 def test_address_is_seed_stream_index_substream_position():
-    """The documented counter layout, so that another implementation can find the same numbers."""
+    """Another implementation can find the same numbers: little-endian halves of the words."""
     seed = 0x1234567890ABCDEF
+    words = reference_words(seed, Stream.FORCING, 77, (3 << 16) + 9, 6)
     drawn = uniform(seed, Stream.FORCING, 77, 12, substream=(3 << 16) + 9)
-    key = (seed & 0xFFFFFFFF, seed >> 32)
-    words = [w for b in range(3) for w in reference_philox((b, (3 << 16) + 9, 77, 4), key)]
-    expected = [((word >> 9) + 0.5) / 2**23 for word in words]
-    assert drawn.tolist() == expected
+    halves = np.array(words, dtype="<u8").view("<i4").tolist()
+    assert drawn.tolist() == [((half >> 9) + 2**22 + 0.5) / 2**23 for half in halves]
+    drawn = symmetric_uniform(seed, Stream.FORCING, 77, 24, substream=(3 << 16) + 9, scale=0.25)
+    quarters = np.array(words, dtype="<u8").view("<i2").tolist()
+    assert drawn.tolist() == [0.25 * (quarter + 0.5) / 2**15 for quarter in quarters]
+    drawn = normal(seed, Stream.FORCING, 77, 12, substream=(3 << 16) + 9).tolist()
+    for position, word in enumerate(words):
+        radius = math.sqrt(-2 * math.log(((word & 0x7FFFFFFF) + 1) / 2**31))
+        angle = math.pi * halves[2 * position + 1] / 2**31
+        assert drawn[2 * position] == pytest.approx(radius * math.cos(angle), abs=2e-6)
+        assert drawn[2 * position + 1] == pytest.approx(radius * math.sin(angle), abs=2e-6)
 
 
 @pytest.mark.parametrize("draw", DRAWS)
@@ -112,11 +137,19 @@ def test_distributions():
 
 
 def test_extreme_words_reach_no_end_of_the_interval():
-    zeros, ones = torch.zeros(1, dtype=torch.int64), torch.full((1,), 2**32 - 1)
-    for convert, low, high in ((_to_uniform, 0, 1), (_to_symmetric, -1, 1)):
-        ends = torch.cat([convert((zeros,) * 4).flatten(), convert((ones,) * 4).flatten()])
-        assert low < ends.min() < ends.max() < high
-    assert _to_normal((zeros, zeros, ones, ones)).isfinite().all()
+    words = torch.from_numpy(
+        np.array(
+            [0x0000000000000000, 0x7FFFFFFF7FFFFFFF, 0x8000000080000000, 0xFFFFFFFFFFFFFFFF],
+            dtype=np.uint64,
+        ).view(np.int64)
+    )
+    numbers = torch.empty(8)
+    _to_uniform(words, numbers)
+    assert 0 < numbers.min() < numbers.max() < 1
+    assert numbers.min() + numbers.max() == 1
+    _to_normal(words, numbers)
+    assert numbers.isfinite().all()
+    assert 6 < numbers.abs().max() < 6.57
 
 
 def test_global_generators_are_neither_read_nor_moved():

@@ -99,7 +99,7 @@ def test_the_process_is_left_as_it_was(device):
     assert process_state() == before
 
 
-@pytest.mark.parametrize("precision", ["float32", "tf32"])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
 def test_arithmetic_is_set_and_restored(precision):
     before = process_state()
     matmul = torch.backends.cuda.matmul
@@ -109,6 +109,14 @@ def test_arithmetic_is_set_and_restored(precision):
         allowed = matmul.fp32_precision == "tf32" if modern else matmul.allow_tf32
         assert allowed == (precision == "tf32")
     assert process_state() == before
+
+
+def test_bfloat16_reaches_the_operators_and_nothing_else(device):
+    precise = simulate(small_config(6), 0, 6, device)
+    rounded = simulate(small_config(6, precision="bfloat16"), 0, 6, device)
+    np.testing.assert_array_equal(precise["initial"], rounded["initial"])
+    assert (precise["fields"] != rounded["fields"]).any(axis=(1, 2, 3, 4, 5)).all()
+    np.testing.assert_allclose(precise["fields"], rounded["fields"], atol=0.5)
 
 
 def test_the_default_dtype_of_the_caller_does_not_matter(device):
