@@ -153,6 +153,8 @@ class GenerationConfig:
         seed: Seed of the design and of every random draw, in [0, 2^64).
         parameter_space: The 15 axes.
         initial_conditions: The mixture.
+        operator: The operators: ``convolutional``, or the user's own family as ``{class_path: ...,
+            init_args: {...}}``, see `spinlock.operator_family.OperatorFamily`.
         features: The feature set: ``sdf``, which is Summary Descriptor Features 1.0, or
             ``{per_field: [...], per_trajectory: [...]}``, which adds the user's own to it.
         precision: Arithmetic of the operators' convolutions; all else is float32. ``tf32`` matters
@@ -170,6 +172,7 @@ class GenerationConfig:
     seed: int = 42
     parameter_space: ParameterSpaceConfig = field(default_factory=ParameterSpaceConfig)
     initial_conditions: InitialConditionConfig = field(default_factory=InitialConditionConfig)
+    operator: Literal["convolutional"] | dict[str, Any] = "convolutional"
     features: Literal["sdf"] | CustomFeatureConfig = "sdf"
     precision: Precision = "float32"
     block_size: int = 16

@@ -5,7 +5,6 @@ and pixels, whatever was drawn: the variance is imposed, not expected. Four fami
 another is one subclass of `InitialCondition`, named by ``class_path`` in the configuration.
 """
 
-import importlib
 import math
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
@@ -15,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spinlock.class_path import instantiate
 from spinlock.config import InitialConditionConfig
 from spinlock.errors import ConfigurationError, SimulationError
 from spinlock.randomness import Stream, normal, uniform
@@ -237,30 +237,6 @@ def _builtin_variants() -> dict[str, InitialCondition]:
     return variants
 
 
-def _custom_variant(name: str, spec: dict[str, object]) -> InitialCondition:
-    where = f"initial_conditions.custom.{name}"
-    path, arguments = spec.get("class_path"), spec.get("init_args", {})
-    if not isinstance(path, str) or "." not in path or not isinstance(arguments, dict):
-        raise ConfigurationError(
-            f"{where}: expected {{class_path: package.Class, init_args: {{...}}}}, got {spec}"
-        )
-    module, _, attribute = path.rpartition(".")
-    try:
-        cls = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"{where}: cannot import {path}: {error}") from error
-    if not (isinstance(cls, type) and issubclass(cls, InitialCondition)):
-        raise ConfigurationError(
-            f"{where}: {path} must be a subclass of {InitialCondition.__qualname__}"
-        )
-    try:
-        return cls(**arguments)
-    except TypeError as error:
-        raise ConfigurationError(
-            f"{where}: {path} does not take these init_args: {error}"
-        ) from error
-
-
 class Mixture:
     """The variants in use, with their weights: a coordinate in [0, 1) chooses one.
 
@@ -274,7 +250,8 @@ class Mixture:
     def __init__(self, config: InitialConditionConfig) -> None:
         available = _builtin_variants()
         for name, spec in config.custom.items():
-            available[name] = _custom_variant(name, spec)
+            where = f"initial_conditions.custom.{name}"
+            available[name] = instantiate(InitialCondition, spec, where)  # type: ignore[type-abstract]
         used = {name: weight for name, weight in config.weights.items() if weight > 0}
         self.names: tuple[str, ...] = tuple(used)
         self.variants: tuple[InitialCondition, ...] = tuple(available[name] for name in used)

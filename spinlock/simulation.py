@@ -25,7 +25,7 @@ from spinlock.errors import ConfigurationError, SimulationError
 from spinlock.features import CustomFeatures, SDFFeatures, extract, extract_per_timestep
 from spinlock.initial_conditions import Mixture
 from spinlock.noise import Forcing
-from spinlock.operators import ConvOperator
+from spinlock.operator_family import operator_family
 from spinlock.parameters import typed_row
 from spinlock.rollout import rollout, update_step
 from spinlock.threads import abandon, shared_pool
@@ -113,7 +113,7 @@ class Simulator:
         clock: Counts the time of the stages.
 
     Raises:
-        ConfigurationError: If an initial condition does not fit the grid, or a feature of the
+        ConfigurationError: If an initial condition does not fit the grid, or something of the
             user's own cannot be imported.
     """
 
@@ -128,6 +128,7 @@ class Simulator:
         self.clock = clock or StageClock()
         self.mixture = Mixture(config.initial_conditions)
         self.mixture.check_grid(config.grid_size)
+        self.operators = operator_family(config.operator)
         self.custom = CustomFeatures(config.features)
         self._stored = torch.tensor([step - 1 for step in config.stored_steps], dtype=torch.int64)
 
@@ -247,7 +248,7 @@ class Simulator:
         """Fill in the trajectories of rows of a unit that share one operator."""
         config = self.config
         values = typed_row(unit.values[rows.start])
-        operator = ConvOperator(
+        operator = self.operators.operator(
             values,
             seed=config.seed,
             index=int(unit.operator_index[rows.start]),

@@ -193,6 +193,7 @@ def test_fingerprint_covers_what_determines_bytes_and_nothing_else():
         "parameter_space": ParameterSpaceConfig(alpha=UniformRange(0.1, 0.8)),
         "initial_conditions": InitialConditionConfig(weights={"sinusoids": 1.0}),
         "features": CustomFeatureConfig(per_field=("package.a",)),
+        "operator": {"class_path": "package.Family"},
         "precision": "tf32",
         "block_size": 8,
         "storage": StorageConfig(fields="last"),

@@ -1,0 +1,86 @@
+"""Where a dataset's operators come from: the convolutional ones, or a family of the user's own."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from spinlock.class_path import instantiate
+from spinlock.config import Precision
+from spinlock.operators import ConvOperator
+from spinlock.parameters import ParameterValues
+from spinlock.timing import StageClock
+
+#: Maps fields (n, C, H, W) float32 to fields of the same shape, each by itself.
+Operator = Callable[[Tensor], Tensor]
+
+
+class OperatorFamily(ABC):
+    """Parameter values and an address -> an operator.
+
+    A subclass of the user's own is named in yaml: ``generation: {operator: {class_path:
+    package.Class, init_args: {...}}}``. What it returns must depend on the arguments alone: random
+    numbers come from `spinlock.randomness`, at addresses of the seed and the index.
+    """
+
+    @abstractmethod
+    def operator(
+        self,
+        values: ParameterValues,
+        *,
+        seed: int,
+        index: int,
+        channels: int,
+        precision: Precision,
+        device: torch.device,
+        clock: StageClock,
+    ) -> Operator:
+        """The operator of an index.
+
+        Args:
+            values: The operator's parameter values.
+            seed: The dataset's seed.
+            index: The operator's index.
+            channels: Channels C of a field.
+            precision: Arithmetic asked for in the configuration.
+            device: Where its fields will be.
+            clock: Counts the time of making it, by stage.
+        """
+
+
+class ConvolutionalOperators(OperatorFamily):
+    """The default: `spinlock.operators.ConvOperator`."""
+
+    def operator(
+        self,
+        values: ParameterValues,
+        *,
+        seed: int,
+        index: int,
+        channels: int,
+        precision: Precision,
+        device: torch.device,
+        clock: StageClock,
+    ) -> Operator:
+        """The convolutional operator of an index; see `OperatorFamily.operator`."""
+        return ConvOperator(
+            values,
+            seed=seed,
+            index=index,
+            channels=channels,
+            precision=precision,
+            device=device,
+            clock=clock,
+        )
+
+
+def operator_family(spec: Mapping[str, object] | str) -> OperatorFamily:
+    """The family that ``GenerationConfig.operator`` names.
+
+    Raises:
+        ConfigurationError: If it cannot be made.
+    """
+    if isinstance(spec, str):
+        return ConvolutionalOperators()
+    return instantiate(OperatorFamily, spec, "operator")  # type: ignore[type-abstract]

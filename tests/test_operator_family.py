@@ -1,0 +1,80 @@
+"""Operators of a user's own: they come in by class_path, and are part of what a dataset is."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from spinlock.axes import LogUniformRange
+from spinlock.errors import ConfigurationError, SimulationError
+from spinlock.operator_family import OperatorFamily
+from spinlock.randomness import Stream, uniform
+from spinlock.simulation import Simulator
+from tests.helpers import small_config
+
+
+class RandomShifts(OperatorFamily):
+    """Moves a field by a random number of columns, times a factor."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        self.factor = factor
+
+    def operator(self, values, *, seed, index, channels, precision, device, clock):
+        shift = int(8 * uniform(seed, Stream.WEIGHTS, index, 1))
+        return lambda fields: self.factor * fields.roll(shift, dims=-1)
+
+
+def spec(**arguments):
+    return {"class_path": f"{__name__}.RandomShifts", "init_args": arguments}
+
+
+def simulate(config):
+    return next(Simulator(config, "cpu").samples(0, 1))
+
+
+def test_a_family_of_ones_own_is_applied(device):
+    config = small_config(12, probes_per_operator=2, operator=spec(factor=0.5))
+    space = dataclasses.replace(
+        config.parameter_space,
+        update_policy=("autoregressive",),
+        noise_scale=LogUniformRange(1e-5, 1.1e-5),
+    )
+    config = dataclasses.replace(config, parameter_space=space)
+    for samples in Simulator(config, device).samples(0, 12):
+        for sample, initial, fields in zip(
+            samples.index, samples.initial, samples.fields[:, :, 0], strict=True
+        ):
+            shift = int(8 * uniform(config.seed, Stream.WEIGHTS, int(sample) // 2, 1))
+            expected = 0.5 * initial.roll(shift, dims=-1).expand_as(fields)
+            torch.testing.assert_close(fields, expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("fourier", "operator: must be one of 'convolutional'"),
+        ({"class_path": "no.such.Family"}, "operator: cannot import no.such.Family"),
+        ({"class_path": "spinlock.errors.SpinlockError"}, "must be a subclass of OperatorFamily"),
+        (spec(size=3), "does not take these init_args"),
+        ({**spec(), "args": {}}, "operator: expected {class_path"),
+    ],
+)
+def test_what_is_no_family_is_refused_before_anything_runs(given, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Simulator(small_config(2, operator=given), "cpu")
+
+
+def test_the_family_is_part_of_the_identity():
+    prints = {
+        small_config(2, operator=operator).fingerprint
+        for operator in ("convolutional", spec(), spec(factor=2.0))
+    }
+    assert len(prints) == 3
+    config = small_config(2, operator=spec(factor=2.0))
+    assert type(config).from_json(config.to_json()) == config
+
+
+def test_a_diverging_operator_never_gets_into_a_file():
+    config = small_config(2, num_timesteps=3, operator=spec(factor=torch.finfo().max))
+    with pytest.raises(SimulationError, match="NaN or infinite values"):
+        simulate(config)
