@@ -6,6 +6,7 @@ are written to a copy of the file, which then takes its place in one step.
 """
 
 import dataclasses
+import glob
 import hashlib
 import json
 import os
@@ -34,6 +35,9 @@ from spinlock.storage.layout import open_hdf5, read_configuration
 from spinlock.storage.locking import dataset_lock
 from spinlock.storage.shards import publish
 from spinlock.storage.update import Columns, missing_features, update_features
+
+# One digit of the names of unfinished work: nothing else is ever removed.
+_HEX = "[0-9a-f]"
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,8 @@ def extract_features(
     # Before the lock, so that none is left beside what is no dataset.
     _Source(path, features).count(max_samples)
     try:
-        with dataset_lock(path):
+        # A link and the file it points to are one dataset.
+        with dataset_lock(path.resolve()):
             # The file may have been replaced while this process waited.
             source = _Source(path, features)
             return _run(source, source.count(max_samples), choose_device(device), progress)
@@ -156,6 +161,7 @@ def _require_fields(file: h5py.File, config: GenerationConfig) -> None:
 
 def _run(source: _Source, count: int, device: torch.device, progress: bool) -> Extraction:
     folder = source.parts_folder(device)
+    _remove_copies(source.path)
     _remove(folder.parent, keep=folder)
     folder.mkdir(parents=True, exist_ok=True)
     size = source.config.storage.shard_size
@@ -224,7 +230,7 @@ def _one_thread() -> None:
 def _features(
     custom: CustomFeatures, initial: Tensor, fields: Tensor, size: int, device: torch.device
 ) -> Columns:
-    """Features of n samples, filled up with zeros to ``size`` of them: dataset -> (n, ...)."""
+    """Features of n samples, filled up to ``size`` of them: dataset -> (n, ...)."""
     count = len(initial)
     with torch.inference_mode():
         initial, fields = (_padded(tensor, size).to(device) for tensor in (initial, fields))
@@ -241,7 +247,8 @@ def _features(
 
 
 def _padded(tensor: Tensor, size: int) -> Tensor:
-    return torch.cat((tensor, tensor.new_zeros(size - len(tensor), *tensor.shape[1:])))
+    # With copies of a real sample: a feature of the user's own need not know what zeros are.
+    return torch.cat((tensor, tensor[-1:].expand(size - len(tensor), *tensor.shape[1:])))
 
 
 def _part_path(folder: Path, part: range) -> Path:
@@ -275,12 +282,16 @@ def _count_changed(file: h5py.File, source: _Source, folder: Path, part: range) 
     return int(changed.sum())
 
 
+def _remove_copies(path: Path) -> None:
+    """Remove copies of the file that killed runs left; whoever holds the lock knows them unused."""
+    for copy in path.parent.glob(f".{glob.escape(path.name)}.{32 * _HEX}.tmp"):
+        copy.unlink()
+
+
 def _remove(folder: Path, keep: Path | None = None) -> None:
-    """Remove finished or stale parts, and the folder if nothing is kept."""
-    if not folder.exists():
-        return
-    for child in folder.iterdir():
+    """Remove finished or stale parts, and the folder if nothing is left in it."""
+    for child in folder.glob(16 * _HEX):
         if child != keep:
             shutil.rmtree(child)
-    if keep is None or not keep.exists():
+    if folder.exists() and not any(folder.iterdir()):
         folder.rmdir()

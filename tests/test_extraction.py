@@ -6,12 +6,14 @@ import threading
 import h5py
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 
 from spinlock import extraction
-from spinlock.config import Every, StorageConfig
+from spinlock.config import CustomFeatureConfig, Every, StorageConfig
 from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
 from spinlock.extraction import Extraction, extract_features
+from spinlock.features import CustomFeatures
 from spinlock.generation import generate
 from spinlock.storage import read_info, schema, update
 from tests.helpers import dataset_contents, small_config
@@ -99,6 +101,20 @@ def test_features_of_a_fresh_file_are_the_same_to_the_bit(options, tmp_path, dev
     assert beside(path) == ["a.h5", "a.h5.lock"]
 
 
+def test_samples_are_filled_up_with_fields_like_theirs(original):
+    """As an accelerator needs them; the function would refuse fields of zeros."""
+    custom = CustomFeatures(CustomFeatureConfig(["tests.features.custom_features.inverse_std"]))
+    with h5py.File(original) as file:
+        initial, fields = (
+            torch.from_numpy(file[name][:3]) for name in (schema.INPUTS, schema.OUTPUTS)
+        )
+    alone, filled = (
+        extraction._features(custom, initial, fields, size, torch.device("cpu")) for size in (3, 8)
+    )
+    for name, values in alone.items():
+        np.testing.assert_array_equal(filled[name], values, err_msg=name)
+
+
 def test_wrong_features_are_replaced_and_nothing_else(original, damaged):
     assert extract_features(damaged, progress=False) == Extraction(18, 2, True)
     expected = contents(original)
@@ -148,7 +164,7 @@ def test_what_else_computed_the_features_is_recorded(damaged, monkeypatch):
 # ------------------------------------------------------------------------------- interruptions
 
 
-def test_an_interrupted_run_goes_on(original, damaged, monkeypatch):
+def test_an_interrupted_run_goes_on(original, damaged, monkeypatch, capsys):
     before = damaged.read_bytes()
     first = spy_on_parts(monkeypatch, fail_at=16)
     with pytest.raises(KeyboardInterrupt):
@@ -157,23 +173,42 @@ def test_an_interrupted_run_goes_on(original, damaged, monkeypatch):
     assert damaged.read_bytes() == before
     monkeypatch.undo()
     second = spy_on_parts(monkeypatch)
-    extract_features(damaged, progress=False)
+    extract_features(damaged)
     assert second == [range(16, 18)]
+    assert "features of dataset.h5: 18/18 samples" in capsys.readouterr().err
     assert contents(damaged)[schema.AGGREGATED] == contents(original)[schema.AGGREGATED]
     assert beside(damaged) == ["dataset.h5", "dataset.h5.lock"]
 
 
-def test_work_on_another_file_is_not_gone_on_with(damaged, monkeypatch):
+@pytest.mark.parametrize("what", ["file", "package"])
+def test_work_on_another_file_or_by_another_package_is_not_gone_on_with(what, damaged, monkeypatch):
     spy_on_parts(monkeypatch, fail_at=16)
     with pytest.raises(KeyboardInterrupt):
         extract_features(damaged, progress=False)
     monkeypatch.undo()
-    with h5py.File(damaged, "r+") as file:
-        file[schema.INPUTS][0] *= 2
+    if what == "file":
+        with h5py.File(damaged, "r+") as file:
+            file[schema.INPUTS][0] *= 2
+    else:
+        monkeypatch.setattr("spinlock.provenance.version", lambda name: "9")
     computed = spy_on_parts(monkeypatch)
     extract_features(damaged, progress=False)
     assert computed == [range(0, 8), range(8, 16), range(16, 18)]
     assert beside(damaged) == ["dataset.h5", "dataset.h5.lock"]
+
+
+def test_what_a_killed_run_left_is_removed_and_nothing_else(damaged):
+    folder = damaged.parent
+    parts = folder / "dataset.h5.features"
+    (parts / ("0" * 16)).mkdir(parents=True)
+    (folder / f".dataset.h5.{32 * 'a'}.tmp").touch()
+    others = ["..h5.other", f".dataset_h5.{32 * 'a'}.tmp", ".dataset.h5.notes.tmp"]
+    for name in others:
+        (folder / name).touch()
+    (parts / "notes").touch()
+    extract_features(damaged, progress=False)
+    assert beside(damaged) == sorted([*others, "dataset.h5", parts.name, "dataset.h5.lock"])
+    assert beside(parts / "notes") == ["notes"]
 
 
 @pytest.mark.parametrize("where", ["file_digests", "publish"])
@@ -207,6 +242,7 @@ def test_a_link_stays_a_link(damaged, tmp_path):
     link.symlink_to(damaged)
     assert extract_features(link, progress=False).rewritten
     assert link.is_symlink()
+    assert beside(link) == ["link.h5"]  # what is locked is the file, whatever it is called
     assert extract_features(damaged, progress=False) == Extraction(18, 0, False)
 
 
@@ -263,6 +299,13 @@ def test_a_file_without_its_fields_is_refused(dataset):
         del file[schema.INPUTS]
     with pytest.raises(DatasetError, match="inputs/fields is missing, expected"):
         extract_features(dataset)
+
+
+def test_a_device_that_is_not_there_is_refused(damaged):
+    before = damaged.read_bytes()
+    with pytest.raises(ConfigurationError, match="device: got mps"):
+        extract_features(damaged, device="mps")
+    assert damaged.read_bytes() == before
 
 
 @pytest.mark.parametrize("number", [0, -3])

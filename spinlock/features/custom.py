@@ -50,7 +50,7 @@ class CustomFeature:
         """The function itself, its result checked.
 
         Raises:
-            ConfigurationError: If it does not return one real number per item.
+            ConfigurationError: If it does not return one finite real number per item.
         """
         values = self.function(fields)
         if not isinstance(values, Tensor) or values.shape != fields.shape[:1]:
@@ -62,7 +62,14 @@ class CustomFeature:
             )
         if values.is_complex():
             raise ConfigurationError(f"feature {self.row.name}: must return real numbers")
-        return values.float()
+        values = values.float()
+        if wrong := int((~values.isfinite()).sum()):
+            raise ConfigurationError(
+                f"feature {self.row.name}: must return finite numbers, got NaN or infinity for "
+                f"{wrong} of {len(values)} items; give it a value for every field, constant ones "
+                "included"
+            )
+        return values
 
 
 def custom_feature(

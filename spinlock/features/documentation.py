@@ -165,7 +165,8 @@ They are averaged and aggregated like the built-in ones and stored beside them, 
 of the functions; the built-in arrays stay as they are. The selection is part of the
 configuration and of the fingerprint (the text of the functions is not: rename a function when
 its meaning changes). A function must treat every item of its input by itself, draw no random
-numbers and return finite numbers. A feature with `min_timesteps` is NaN on shorter trajectories."""
+numbers and return finite numbers; NaN and infinity are refused. A feature with `min_timesteps`
+is NaN on shorter trajectories."""
 
 
 def features_markdown() -> str:

@@ -68,8 +68,8 @@ def temporal_of(trajectories: Tensor, pixels: int) -> Tensor:
 def _reduce(trajectories: Tensor, pixels: int) -> _Series:
     """Reduce trajectories [A, T, H, W] to series, reading blocks of image rows."""
     count, steps, height, width = trajectories.shape
-    low, high = trajectories.amin((-2, -1)), trajectories.amax((-2, -1))
-    mean = trajectories.mean((-2, -1)).float()
+    low, high = trajectories.amin((-2, -1)).float(), trajectories.amax((-2, -1)).float()
+    mean = trajectories.mean((-2, -1), dtype=torch.float32)
     rows = max(1, pixels // (count * steps * width))
     first, *rest = torch.split(trajectories, rows, dim=2)
     totals = _block_sums(first.flatten(2).float(), mean)

@@ -39,6 +39,11 @@ def complex_number(fields):
     return fields[:, 0, 0] * 1j
 
 
+@custom_feature(formula="1/s", unit="1/u", range="(0, ∞)", exponent=-1)
+def inverse_std(fields):
+    return 1 / fields.std((-2, -1), correction=0)
+
+
 def undecorated(fields):
     return fields[:, 0, 0]
 

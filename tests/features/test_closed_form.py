@@ -420,7 +420,7 @@ def test_recommended_passbands_are_pure(implementation, grid, ratio, inner, oute
         np.full((9, 12), -1e4),
         np.full((16, 16), 1e-13),
         1e-13 * np.random.default_rng(5).random((8, 8)),
-        1.0 + 2.0**-21 * np.eye(16),  # varies, but by less than a millionth of its size
+        1.0 + 2.0**-20 * np.eye(16),  # varies, but by less than a millionth of its size
     ],
     ids=["zero", "constant", "large constant", "tiny constant", "tiny noise", "almost constant"],
 )
@@ -440,9 +440,9 @@ def test_flat_field_is_exactly_zero(implementation, u):
 
 
 def test_barely_not_flat(implementation):
-    """Just above the threshold (relative range 1.9e-6) shape statistics are those of an impulse."""
+    """Just above the threshold (range 1.07e-6 of the size) the shape is that of an impulse."""
     u = np.ones((16, 16))
-    u[3, 4] += 2.0**-19
+    u[3, 4] += 9 * 2.0**-23
     n = u.size
     expected = {
         "spatial_skewness": (n - 2) / math.sqrt(n - 1),
@@ -632,6 +632,24 @@ def test_static_trajectory(implementation, kind, T):
             "final_to_initial_ratio": 1.0,
         }
         implementation.check(actual, equal_fields)
+
+
+def test_a_mean_over_pixels_that_float32_cannot_hold(implementation):
+    """Half of the pixels 9, then 10 units in the last place above 1: the first mean is no float."""
+    half = np.indices((8, 8)).sum(axis=0) % 2
+    u = 1.0 + 2.0**-23 * np.stack([9 * half, 10 * half])
+    expected = {"variance_growth_rate": 2 * math.log(10 / 9)}
+    implementation.check(implementation.one_trajectory(u), expected)
+
+
+def test_a_mean_over_time_that_float32_cannot_hold(implementation):
+    """A flip by 19 units in the last place, hardly more than a static trajectory's."""
+    u = np.ones((4, 8, 8))
+    u[::2] += 19 * 2.0**-23
+    a = 9.5 * 2.0**-23
+    actual = implementation.one_trajectory(u)
+    implementation.check(actual, {"trend_strength": 0.2, "oscillation_amplitude": a * math.sqrt(2)})
+    assert actual["detrended_variance"] == pytest.approx(0.8 * a**2, rel=1e-3)
 
 
 def test_floors_bound_the_rates(implementation):

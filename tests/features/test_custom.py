@@ -64,6 +64,11 @@ def test_values_are_those_of_the_functions_averaged_last(device):
     assert all(values.device.type == device.type for values in arrays.values())
 
 
+def test_fields_of_another_layout_are_refused():
+    with pytest.raises(ValueError, match=r"expected \[N, M, T, C, H, W\]"):
+        CustomFeatures(BOTH).extract(drawn("cpu", (2, 1, 8, 8)), drawn("cpu", (2, 1, 1, 8, 8)))
+
+
 def test_a_trajectory_that_is_too_short_has_no_value(device):
     fields = drawn(device, (2, 3, 1, 1, 8, 8), "white")
     arrays = CustomFeatures(BOTH).extract(fields[:, 0, 0], fields)
@@ -127,6 +132,7 @@ def test_a_module_that_is_not_there_is_named():
         ("one_for_all", r"one_for_all: must return .* got \(\)"),
         ("not_a_tensor", "not_a_tensor: must return .* got list"),
         ("complex_number", "complex_number: must return real numbers"),
+        ("inverse_std", "inverse_std: must return finite .* for 2 of 2 items"),
     ],
 )
 def test_a_function_that_returns_something_else_is_named(name, message):

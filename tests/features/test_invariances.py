@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spinlock.features import extract, extract_per_timestep
+from spinlock.features import batches, extract, extract_per_timestep, temporal
 
 from . import oracle
 from .helpers import Recipe, package_extract, random_fields
@@ -287,6 +287,42 @@ def test_values_lie_in_their_ranges(device, sample):
     assert cv.max() <= 100
 
 
+def test_rounding_oversteps_no_end_of_a_range(device):
+    """Fields and trajectories whose features lie on the ends, many times over, without slack."""
+    i, j = np.mgrid[:16, :12]
+    rng = np.random.default_rng(12)
+    waves = [2 * np.pi * (kx * j / 12 + ky * i / 16) for kx in (1, 2) for ky in (1, 2, 3)]
+    fields = np.stack(
+        [
+            (-1.0) ** (i + j),
+            np.where(j < 6, 1.0, -1.0),
+            np.cos(2 * np.pi * 2 * j / 12),
+            np.where(i + j == 0, 1.0, 0.0),
+            np.cos(2 * np.pi * (j / 12 + 3 * i / 16) + 0.4),
+            *(np.cos(wave) + np.cos(2 * wave) / 3 for wave in waves),
+        ]
+    )
+    size, shift = 10.0 ** rng.uniform(-3, 3, (60, 1, 1, 1)), rng.uniform(-1, 1, (60, 1, 1, 1))
+    t = np.arange(6) - 2.5
+    motions = np.stack([t, t**2, (-1.0) ** t.astype(int), np.cos(2 * np.pi * t / 6)])
+    u = np.einsum("ashw,mt->asmthw", size * (fields + shift), motions)
+    rows = package_extract(u.reshape(-1, 4, 6, 1, 16, 12), device)
+    field = package_extract(u[:, :, 0, 0].reshape(-1, 1, 1, 1, 16, 12), device)
+    named = dict(zip(oracle.PER_TIMESTEP, field["per_timestep"][:, 0].T, strict=True))
+    named |= dict(zip(oracle.PER_TRAJECTORY, rows["per_trajectory"].reshape(-1, 13).T, strict=True))
+    ranges = {
+        "spatial_kurtosis": (-2, 192),
+        "gradient_anisotropy": (0, 1),
+        "spectral_flatness": (0, 1),
+        "spectral_anisotropy": (0, 1),
+        "trajectory_smoothness": (0, 1),
+        "trend_strength": (0, 1),
+    }
+    for name, (low, high) in ranges.items():
+        assert named[name].min() >= low, name
+        assert named[name].max() <= high, name
+
+
 # ------------------------------------------------------------------------------- independence
 
 
@@ -300,6 +336,17 @@ def test_a_row_does_not_depend_on_the_others(device, sample, other, scale):
     before, after = package_extract(u, device), package_extract(exchanged, device)
     for key in before:
         np.testing.assert_array_equal(before[key][0], after[key][0], err_msg=key)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_sample_that_is_not_finite_spoils_no_other(device, value):
+    u = random_fields("drifting", (3, 1, 5, 2, 12, 10), 13)
+    expected = package_extract(u, device)
+    u[1] = value
+    u[2, 0, 3, 1, 4, 5] = value
+    found = package_extract(u, device)
+    for key in expected:
+        np.testing.assert_array_equal(found[key][0], expected[key][0], err_msg=key)
 
 
 @few
@@ -330,6 +377,40 @@ def test_work_is_cut_into_pieces_invisibly(device):
         oracle.assert_agreement(part, alone, u[row : row + 1], f"row {row}")
 
 
+def test_a_trajectory_larger_than_a_piece_is_read_in_rows(device, monkeypatch):
+    """9 rows of 5 x 12 pixels, 3 at a time and 4 at a time: with and without a rest."""
+    u = random_fields("drifting", (1, 2, 5, 2, 9, 12), 14)
+    expected = oracle.oracle_extract(u)
+    met, original = [], temporal._block_sums
+
+    def spy(pixels, mean):
+        met.append(pixels.numel())
+        return original(pixels, mean)
+
+    monkeypatch.setattr(temporal, "_block_sums", spy)
+    for piece, blocks in ((3 * 60, [180, 180, 180]), (5 * 60 - 1, [240, 240, 60])):
+        met.clear()
+        for name in ("CPU_CHUNK", "DEVICE_CHUNK"):
+            monkeypatch.setattr(batches, name, piece)
+        oracle.assert_agreement(package_extract(u, device), expected, u, f"{piece} pixels")
+        assert met == 4 * blocks
+
+
+def test_a_lone_field_goes_in_company(monkeypatch):
+    """torch splits a sum that yields one number over its threads: rounding would tell how many."""
+    met = []
+
+    def of_fields(fields):
+        met.append(len(fields))
+        return fields.mean((-2, -1))[:, None]
+
+    one = torch.from_numpy(random_fields("white", (1, 1, 1, 1, 16, 16), 11))
+    batches.field_averages(one, of_fields, 1)
+    monkeypatch.setattr(batches, "CPU_CHUNK", 1)
+    batches.field_averages(one.expand(2, -1, -1, -1, -1, -1), of_fields, 1)
+    assert met == [2, 2, 2]
+
+
 def test_same_input_same_bits(device):
     u = random_fields("mixture", (2, 2, 5, 2, 16, 15), 4)
     first, second = package_extract(u, device), package_extract(u, device)
@@ -356,6 +437,47 @@ def test_input_is_left_alone(device):
     extract(u)
     extract_per_timestep(u)
     assert torch.equal(u, kept)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_other_floating_point_types_are_what_they_round_to(device, dtype):
+    u = 1.0 + 1e-3 * random_fields("drifting", (2, 2, 5, 2, 12, 16), 8).astype(np.float64)
+    # Of float64, a range above a millionth; of float32, below, thus flat in all its features.
+    u[0, 0, 1] = 1.0
+    u[0, 0, 1, :, 3, 4] += 1.005e-6
+    u = torch.from_numpy(u).to(device, dtype)
+    found, expected = extract(u), extract(u.float())
+    for key in oracle.COLUMNS:
+        assert torch.equal(getattr(found, key), getattr(expected, key)), key
+    assert torch.equal(extract_per_timestep(u), found.per_timestep)
+
+
+def test_no_gradient_is_traced(device):
+    u = torch.from_numpy(random_fields("white", (1, 2, 4, 1, 8, 9), 9)).to(device)
+    expected = extract(u)
+    found = extract(u.requires_grad_())
+    for key in oracle.COLUMNS:
+        assert not getattr(found, key).requires_grad
+        assert torch.equal(getattr(found, key), getattr(expected, key)), key
+
+
+def test_every_field_is_transformed_once_and_sorted_once(monkeypatch):
+    counts = {"rfft2": 0, "sort": 0}
+
+    def counted(owner, name):
+        original = getattr(owner, name)
+
+        def count(values, *args, **options):
+            counts[name] += len(values)
+            return original(values, *args, **options)
+
+        monkeypatch.setattr(owner, name, count)
+
+    counted(torch.fft, "rfft2")
+    counted(np, "sort")
+    counted(torch, "sort")
+    extract(torch.from_numpy(random_fields("red", (3, 2, 2, 2, 16, 12), 10)))
+    assert counts == {"rfft2": 24, "sort": 24}
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1, 8, 8), (3, 1, 4, 1, 8, 8), (1, 4, 2, 5, 9, 8)])

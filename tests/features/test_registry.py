@@ -11,6 +11,9 @@ from spinlock.features import (
     PER_TRAJECTORY_NAMES,
     extract,
     extract_per_timestep,
+    spatial_features,
+    spectral_features,
+    temporal_features,
 )
 
 from . import oracle
@@ -104,6 +107,28 @@ def test_wrong_number_of_dimensions_names_the_layout(function, shape):
 def test_too_small_a_grid_says_what_it_got_and_what_it_needs(function, H, W):
     with pytest.raises(ValueError, match=rf"(?s)(8.*{H}.*{W}|{H}.*{W}.*8)"):
         function(torch.zeros(1, 1, 1, 1, H, W))
+
+
+@pytest.mark.parametrize("function", [extract, extract_per_timestep])
+@pytest.mark.parametrize("shape", [(0, 1, 1, 1, 8, 8), (1, 0, 1, 1, 8, 8), (1, 1, 0, 1, 8, 8)])
+def test_an_empty_batch_is_refused(function, shape):
+    with pytest.raises(ValueError, match="may be empty; skip empty batches"):
+        function(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("lead", [(), (3,), (2, 1, 3)])
+def test_any_leading_shape(device, lead):
+    """What `extract` averages, one by one."""
+    u = torch.from_numpy(random_fields("drifting", (*lead, 1, 1, 4, 1, 9, 12), 5)).to(device)
+    rows = extract(u.reshape(-1, 1, 4, 1, 9, 12))
+    fields = u.reshape(*lead, 4, 9, 12)
+    spatial, spectral = spatial_features(fields), spectral_features(fields)
+    assert torch.equal(torch.cat((spatial, spectral), -1).reshape(-1, 4, 46), rows.per_timestep)
+    assert torch.equal(temporal_features(fields).reshape(-1, 1, 13), rows.per_trajectory)
+    assert spatial.shape == (*lead, 4, 19)
+    assert temporal_features(fields).shape == (*lead, 13)
+    with pytest.raises(ValueError, match=r"expected \[\.\.\., T, H, W\]"):
+        temporal_features(u.new_zeros(8, 8))
 
 
 @pytest.mark.parametrize("function", [extract, extract_per_timestep])
