@@ -17,6 +17,7 @@ ORDER = [
     {"spinlock.validation"},
     {
         "spinlock.axes",
+        "spinlock.class_path",
         "spinlock.convolution",
         "spinlock.fourier_tiles",
         "spinlock.progress",
@@ -30,7 +31,10 @@ ORDER = [
         "spinlock.initial_conditions",
         "spinlock.noise",
         "spinlock.drawing",
+        "spinlock.calibration",
         "spinlock.operators",
+        "spinlock.operator_family",
+        "spinlock.complexity",
     },
     {"spinlock.design", "spinlock.rollout"},
     {"spinlock.features"},
@@ -38,9 +42,17 @@ ORDER = [
     {"spinlock.storage"},
     {"spinlock.work", "spinlock.executors"},
     {"spinlock.summary"},
-    {"spinlock.generation", "spinlock.extraction", "spinlock.metrics"},
+    {
+        "spinlock.checks",
+        "spinlock.extraction",
+        "spinlock.generation",
+        "spinlock.metrics",
+        "spinlock.plots",
+    },
+    {"spinlock.report"},
     {"spinlock.datamodules"},
-    {"spinlock.callbacks", "spinlock.models"},
+    {"spinlock.callbacks", "spinlock.export", "spinlock.models"},
+    {"spinlock.commands"},
     {"spinlock.cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}

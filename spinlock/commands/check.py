@@ -1,0 +1,32 @@
+"""``spinlock check``: every claim about a dataset file, measured."""
+
+import json
+import sys
+from argparse import ArgumentParser
+from pathlib import Path
+
+from spinlock.checks import check_dataset
+
+
+def run(arguments: list[str]) -> None:
+    """Print the rows; exit with 1 if one of them fails."""
+    parser = ArgumentParser(
+        prog="spinlock check",
+        allow_abbrev=False,
+        description="Measure every claim about a dataset on its file. The exit status is 1 if one "
+        "of them fails. Claims about what a file does not store are neither passed nor failed.",
+    )
+    parser.add_argument("file", type=Path)
+    parser.add_argument(
+        "--full", action="store_true", help="read all outputs and verify every digest"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    parser.add_argument(
+        "--replay", type=int, default=4, metavar="K", help="samples to compute again (default: 4)"
+    )
+    parser.add_argument("--device", help="where to compute them; by default a GPU, if there is one")
+    given = parser.parse_args(arguments)
+    report = check_dataset(given.file, full=given.full, replay=given.replay, device=given.device)
+    print(json.dumps(report.to_dict(), indent=1) if given.json else report.table())
+    if not report.passed:
+        sys.exit(1)

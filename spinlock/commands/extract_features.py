@@ -1,0 +1,38 @@
+"""``spinlock extract-features``: the features of a dataset file, computed again."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+
+from spinlock.commands.generate import data_section
+from spinlock.config import GenerationConfig
+from spinlock.extraction import extract_features
+
+
+def run(arguments: list[str]) -> None:
+    """Compute features and bring the file up to date."""
+    parser = ArgumentParser(
+        prog="spinlock extract-features",
+        allow_abbrev=False,
+        description="Compute the features of a dataset file again from the fields that it stores, "
+        "and bring the file up to date if they differ from what it holds. An interrupted run goes "
+        "on where it was.",
+    )
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--max-samples", type=int, metavar="K", help="those of the first K only")
+    parser.add_argument("--device", help="where to compute; by default a GPU, if there is one")
+    parser.add_argument(
+        "--config", type=Path, help="yaml whose data.generation.features the file shall hold"
+    )
+    given = parser.parse_args(arguments)
+    features = None
+    if given.config is not None:
+        section = data_section(given.config)
+        generation = section.get("generation", {}) if isinstance(section, dict) else {}
+        features = GenerationConfig.from_dict(generation).features
+    done = extract_features(
+        given.file, features=features, max_samples=given.max_samples, device=given.device
+    )
+    print(
+        f"{given.file}: features of {done.samples} samples computed, those of {done.changed} "
+        f"differed; the file was {'updated' if done.rewritten else 'left as it is'}"
+    )

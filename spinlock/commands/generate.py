@@ -1,0 +1,81 @@
+"""``spinlock generate``: the dataset of a yaml's data section, whole or in parts."""
+
+import json
+from argparse import ArgumentParser as PlainParser
+from argparse import ArgumentTypeError
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from spinlock.commands.info import describe_file
+from spinlock.errors import ConfigurationError
+from spinlock.generation import assemble_parts, generate_part
+from spinlock.storage import read_info
+
+if TYPE_CHECKING:
+    from spinlock.datamodules import SpinlockDataModule
+
+
+def run(arguments: list[str]) -> None:
+    """Build the dataset, a part of it, or join the parts."""
+    plain = PlainParser(
+        prog="spinlock generate",
+        allow_abbrev=False,
+        description="Build the dataset of a yaml's data section. Options of that section follow as "
+        "for fit: --data.path FILE --data.generation.num_samples 100 ...",
+    )
+    plain.add_argument("--config", type=Path, help="yaml file as for fit")
+    plain.add_argument("--part", type=_part, metavar="I/N", help="compute part I of N only")
+    plain.add_argument("--assemble", action="store_true", help="only join the parts")
+    known, overrides = plain.parse_known_args(arguments)
+    data = _data_module(known.config, overrides)
+    if known.part is not None:
+        part, num_parts = known.part
+        generate_part(
+            data.generation,
+            data.path,
+            part,
+            num_parts,
+            device=data.device,
+            progress=data.progress,
+        )
+        return
+    if known.assemble:
+        assemble_parts(data.generation, data.path)
+    else:
+        data.prepare_data()
+    print(describe_file(read_info(data.path)))
+
+
+def _data_module(config: Path | None, overrides: list[str]) -> "SpinlockDataModule":
+    # Imported here: Lightning takes seconds to import, which other commands need not wait for.
+    from jsonargparse import ArgumentParser
+
+    from spinlock.datamodules import SpinlockDataModule
+
+    parser = ArgumentParser(prog="spinlock generate", allow_abbrev=False)
+    parser.add_class_arguments(SpinlockDataModule, "data")
+    if config is not None:
+        overrides = [f"--data={json.dumps(data_section(config))}", *overrides]
+    module: SpinlockDataModule = parser.instantiate(parser.parse_args(overrides)).data
+    return module
+
+
+def _part(text: str) -> tuple[int, int]:
+    part, separator, num_parts = text.partition("/")
+    if not (separator and part.isdecimal() and num_parts.isdecimal()):
+        raise ArgumentTypeError(f"expected I/N, for example 3/8, got {text!r}")
+    return int(part), int(num_parts)
+
+
+def data_section(path: Path) -> object:
+    """The section ``data`` of a yaml file.
+
+    Raises:
+        ConfigurationError: If it has none.
+    """
+    content = yaml.safe_load(path.read_text())
+    if not isinstance(content, dict) or "data" not in content:
+        raise ConfigurationError(f"{path}: has no section `data`")
+    return content["data"]

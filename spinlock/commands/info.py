@@ -1,0 +1,149 @@
+"""``spinlock info``: what a dataset file is and holds, on one screen, finished or not."""
+
+from argparse import ArgumentParser
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from spinlock.config import GenerationConfig
+from spinlock.errors import DatasetError
+from spinlock.storage import read_columns, read_info, schema
+from spinlock.storage.assemble import plan_assembly
+from spinlock.storage.layout import open_hdf5, read_configuration
+from spinlock.storage.reader import DatasetInfo
+from spinlock.storage.shards import Shard, list_shards
+from spinlock.summary import describe_design
+
+
+def run(arguments: list[str]) -> None:
+    """Print the description."""
+    parser = ArgumentParser(
+        prog="spinlock info",
+        allow_abbrev=False,
+        description="Describe a dataset file, or a run that is not finished: what is done and what "
+        "is missing.",
+    )
+    parser.add_argument("file", type=Path)
+    print(describe(parser.parse_args(arguments).file))
+
+
+def describe(path: Path) -> str:
+    """A dataset file and the unfinished runs beside it, as text.
+
+    Raises:
+        DatasetError: If there is neither.
+    """
+    unfinished = [_unfinished(path, folder) for folder in _run_folders(path)]
+    if unfinished and not path.exists():
+        return "\n\n".join([f"{path}: not finished", *unfinished])
+    return "\n\n".join([describe_file(read_info(path)), *unfinished])
+
+
+def describe_file(info: DatasetInfo) -> str:
+    """A dataset file, as text."""
+    run = info.run_summary
+    rows = {
+        "file": f"{info.path} ({info.path.stat().st_size / 1e6:.1f} MB)",
+        "fingerprint": info.fingerprint,
+        "digest": info.digest,
+        **_configuration(info.config),
+        **_distribution(info),
+        "design": describe_design(info.design_quality).removeprefix("design: "),
+        "last run": f"{run['computed_samples']} samples in {run['seconds']:.1f} s; fields "
+        f"{run['field_bytes'] / 1e6:.1f} MB, stored in {run['stored_field_bytes'] / 1e6:.1f} MB",
+        "computed on": ", ".join(f"{d['name']} ({d['type']})" for d in info.provenance["device"]),
+        "computed with": "; ".join(
+            " ".join(f"{package} {version}" for package, version in record.items())
+            for record in info.provenance["package_versions"]
+        ),
+    }
+    return _table(rows)
+
+
+def _table(rows: dict[str, str]) -> str:
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+
+
+def _configuration(config: GenerationConfig) -> dict[str, str]:
+    default = GenerationConfig(config.num_samples)
+    axes = (
+        f"{name} {value}"
+        for name, value in vars(config.parameter_space).items()
+        if value != getattr(default.parameter_space, name)
+    )
+    return {
+        "samples": f"{config.num_samples} ({config.probes_per_operator} probe(s) per operator)",
+        "trajectories": f"{config.num_realizations} realizations x {config.num_timesteps} "
+        f"timesteps of {config.channels} x {config.grid_size} x {config.grid_size}; stored "
+        f"timesteps: {len(config.stored_steps)}",
+        "seed, precision": f"{config.seed}, {config.precision}; blocks of {config.block_size}",
+        "axes": ", ".join(axes) or "those of the baseline",
+        "features": "Summary Descriptor Features"
+        + ("" if config.features == "sdf" else f" and custom ones: {config.features}"),
+    }
+
+
+def _distribution(info: DatasetInfo) -> dict[str, str]:
+    names = (schema.IC_FAMILIES, schema.IC_TYPES, schema.POLICIES, schema.NOISE_REGIMES)
+    columns = read_columns(info.path, names, info.config.num_samples)
+    titles = ("families", "variants", "policies", "noise")
+    return {title: _shares(columns[name]) for title, name in zip(titles, names, strict=True)}
+
+
+def _shares(labels: Iterable[str]) -> str:
+    counts = Counter(map(str, labels))
+    total = counts.total()
+    return ", ".join(f"{name} {count / total:.2%}" for name, count in sorted(counts.items()))
+
+
+def _run_folders(path: Path) -> list[Path]:
+    """Folders of shards beside a file, one for each configuration that was begun."""
+    parts = path.with_name(f"{path.name}.parts")
+    return sorted(folder for folder in parts.glob("*") if folder.is_dir())
+
+
+def _unfinished(path: Path, folder: Path) -> str:
+    """What a run has done, read from its shards."""
+    shards = list_shards(folder)
+    rows = {"run": str(folder)}
+    half_written = len(list(folder.glob("*.tmp")))
+    config = next((c for c in map(_shard_configuration, shards) if c is not None), None)
+    if config is None:
+        rows["done"] = "no shard is finished yet"
+    else:
+        rows |= {"fingerprint": config.fingerprint} | _configuration(config)
+        rows |= _progress(config, shards, _held(path, config))
+    rows["being written"] = f"{half_written} shard(s)"
+    return _table(rows)
+
+
+def _shard_configuration(shard: Shard) -> GenerationConfig | None:
+    try:
+        with open_hdf5(shard.path) as file:
+            return read_configuration(file)
+    except DatasetError:
+        return None
+
+
+def _held(path: Path, config: GenerationConfig) -> list[Shard]:
+    """The dataset file as a source, if the run extends it."""
+    if not path.exists():
+        return []
+    info = read_info(path)
+    same = info.fingerprint == config.fingerprint
+    return [Shard(path, 0, info.config.num_samples)] if same else []
+
+
+def _progress(config: GenerationConfig, shards: list[Shard], held: list[Shard]) -> dict[str, str]:
+    gaps = plan_assembly(config.num_samples, [*held, *shards]).gaps
+    missing = sum(map(len, gaps))
+    done = config.num_samples - missing
+    ranges = [f"{gap.start}..{gap.stop - 1}" for gap in gaps]
+    shown = ", ".join(ranges[:8]) + (f", and {len(ranges) - 8} ranges more" if ranges[8:] else "")
+    size = sum(shard.path.stat().st_size for shard in shards)
+    return {
+        "done": f"{done} of {config.num_samples} samples ({done / config.num_samples:.1%}) in "
+        f"{len(shards)} shards ({size / 1e6:.1f} MB)" + (" and the file" if held else ""),
+        "missing": f"{missing} samples: {shown}" if gaps else "nothing but the assembly",
+    }

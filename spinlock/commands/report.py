@@ -1,0 +1,22 @@
+"""``spinlock report``: a dataset on one self-contained page."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+
+
+def run(arguments: list[str]) -> None:
+    """Write the page."""
+    parser = ArgumentParser(
+        prog="spinlock report",
+        allow_abbrev=False,
+        description="Write one self-contained HTML page about a dataset file: its claims checked, "
+        "a gallery, distributions, spectra, design, features, trajectories, time and size.",
+    )
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page to write")
+    given = parser.parse_args(arguments)
+    # Imported here: no other command needs matplotlib.
+    from spinlock.report import write_report
+
+    checks = write_report(given.file, given.out)
+    print(f"{given.out} ({given.out.stat().st_size / 1e6:.1f} MB)\n{checks.summary()}")

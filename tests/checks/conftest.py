@@ -1,0 +1,34 @@
+"""The datasets that checks are tested on: made once, never changed."""
+
+import pytest
+
+from spinlock.config import StorageConfig
+from spinlock.generation import generate
+from tests.helpers import small_config
+
+
+@pytest.fixture(scope="session")
+def baseline(tmp_path_factory):
+    """500 samples of the baseline's design and mixture, with small operators on a small grid."""
+    path = tmp_path_factory.mktemp("baseline") / "baseline.h5"
+    config = small_config(
+        500, block_size=50, num_realizations=2, channels=2, storage=StorageConfig(shard_size=500)
+    )
+    generate(config, path, progress=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory):
+    """Enough samples for every row to be measurable; what tests damage is a copy of it."""
+    path = tmp_path_factory.mktemp("pristine") / "pristine.h5"
+    config = small_config(
+        160,
+        block_size=16,
+        num_realizations=3,
+        num_timesteps=4,
+        channels=2,
+        storage=StorageConfig(shard_size=160),
+    )
+    generate(config, path, progress=False)
+    return path

@@ -1,0 +1,178 @@
+"""Figures of datasets: what they show is what they were given, and can be read."""
+
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import image
+
+from spinlock.initial_conditions import BandLimited
+from spinlock.plots import fields, spectra
+from spinlock.plots.design import distribution_bars, sobol_pairs
+from spinlock.plots.features import correlation_map, feature_histograms, rank_correlations
+from spinlock.plots.style import label_colors, png, themed
+
+RANDOM = np.random.default_rng(3)
+INITIAL = RANDOM.normal(size=(2, 16, 16)).astype(np.float32)
+FINAL = RANDOM.normal(size=(3, 2, 16, 16)).astype(np.float32)
+
+
+def images(figure):
+    return [one for axis in figure.axes for one in axis.images]
+
+
+def texts(figure):
+    found = [figure.get_suptitle()]
+    for axis in figure.axes:
+        found += [axis.get_title(), axis.get_xlabel(), axis.get_ylabel()]
+    legends = [*figure.legends, *(axis.get_legend() for axis in figure.axes)]
+    found += [text.get_text() for one in legends if one for text in one.get_texts()]
+    return [text for text in found if text]
+
+
+def test_a_sample_is_shown_as_it_is():
+    figure = fields.sample_figure(INITIAL, FINAL, step=4, title="a sample")
+    shown = [one.get_array() for one in images(figure)]
+    # Two rows of u_0, three realizations and their spread.
+    assert len(shown) == 10
+    np.testing.assert_array_equal(shown[0], INITIAL[0])
+    np.testing.assert_array_equal(shown[1], FINAL[0, 0])
+    np.testing.assert_array_equal(shown[7], FINAL[1, 1])
+    np.testing.assert_allclose(shown[9], FINAL[:, 1].std(axis=0, ddof=1), rtol=1e-5)
+    limits = {one.get_clim() for one in images(figure)[:4]}
+    assert len(limits) == 1
+    low, high = limits.pop()
+    assert low == -high
+    assert {"a sample", "$u_0$", "$u_{4}$, realization 3", "channel 1", "u (dimensionless)"} <= set(
+        texts(figure)
+    )
+
+
+def test_a_gallery_row_shows_the_spread_only_of_several():
+    several = fields.gallery_row(INITIAL[0], FINAL[:, 0], step=1, title="t")
+    assert len(images(several)) == 4
+    alone = fields.gallery_row(INITIAL[0], FINAL[:1, 0], step=1, title="t")
+    assert len(images(alone)) == 2
+
+
+def test_the_gallery_has_a_column_for_each_variant():
+    figure = fields.gallery(FINAL[:, 0], FINAL[:, 1], ["one", "two", "three"], step=1, title="t")
+    shown = [one.get_array() for one in images(figure)]
+    np.testing.assert_array_equal(shown[:3], FINAL[:, 0])
+    np.testing.assert_array_equal(shown[3:], FINAL[:, 1])
+
+
+@pytest.mark.parametrize(("stored", "shown"), [(3, 3), (20, 8)])
+def test_film_strips_begin_and_end_with_the_trajectory(stored, shown):
+    film = RANDOM.normal(size=(2, stored, 8, 8)).astype(np.float32)
+    steps = [5 * (i + 1) for i in range(stored)]
+    figure = fields.film_strip(film, steps, title="t")
+    pictures = images(figure)
+    assert len(pictures) == 2 * shown
+    np.testing.assert_array_equal(pictures[0].get_array(), film[0, 0])
+    np.testing.assert_array_equal(pictures[-1].get_array(), film[1, -1])
+    titles = [axis.get_title() for axis in figure.axes[:shown]]
+    assert (titles[0], titles[-1]) == ("t = 5", f"t = {5 * stored}")
+
+
+def test_animations_are_gifs_of_all_steps():
+    film = RANDOM.normal(size=(1, 4, 8, 8)).astype(np.float32)
+    content = fields.animation(film, [1, 2, 3, 4], title="t")
+    assert content[:6] == b"GIF89a"
+    image_module = pytest.importorskip("PIL.Image", reason="Pillow comes with matplotlib")
+    with image_module.open(io.BytesIO(content)) as opened:
+        assert opened.n_frames == 4
+
+
+def test_radial_spectra_of_known_fields():
+    size = 32
+    x = np.arange(size)
+    wave = np.sqrt(2) * np.cos(2 * np.pi * 5 * x / size)[None, None] * np.ones((1, size, 1))
+    frequency, power = spectra.radial_spectrum(wave)
+    assert frequency[0] == 1 / size
+    # Two modes of unit variance in all among those of radius 5 +- 1/2.
+    k = np.fft.fftfreq(size, 1 / size)
+    modes = (np.hypot(k[:, None], k).round() == 5).sum()
+    assert power[4] == pytest.approx(size**2 / modes)
+    assert np.delete(power, 4).max() < 1e-20 * power[4] + 1e-20
+    white = RANDOM.normal(scale=1.5, size=(40, size, size))
+    _, flat = spectra.radial_spectrum(white)
+    np.testing.assert_allclose(flat[:20], 2.25, rtol=0.2)
+
+
+def test_spectra_show_the_passbands():
+    samples = {"noise": RANDOM.normal(size=(2, 1, 16, 16)), "other": np.ones((1, 1, 16, 16))}
+    figure = spectra.radial_spectra(samples)
+    shown = texts(figure)
+    assert {*(f"passband {band}" for band in BandLimited.PASSBANDS), "noise", "other"} <= set(shown)
+    assert "frequency (cycles/pixel)" in shown
+    (axis,) = figure.axes
+    assert axis.get_xscale() == axis.get_yscale() == "log"
+
+
+def test_bars_are_shares():
+    figure = distribution_bars(
+        ["a", "b"], [0.3, 0.7], [0.25, 0.75], title="t", tolerances=[0.02] * 2
+    )
+    (axis,) = figure.axes
+    assert [patch.get_width() for patch in axis.patches] == pytest.approx([30, 70])
+    assert [text.get_text().strip() for text in axis.texts] == ["30.00 %", "70.00 %"]
+    assert {"share of samples (%)", "target and tolerance", "t"} <= set(texts(figure))
+
+
+def test_pairs_show_every_point_once():
+    points = RANDOM.uniform(size=(50, 3))
+    families = ["x"] * 20 + ["y"] * 30
+    figure = sobol_pairs(points, ["a", "b", "c"], families, [("a", "b"), ("c", "a")])
+    for axis, columns in zip(figure.axes, ([0, 1], [2, 0]), strict=False):
+        drawn = np.concatenate([one.get_offsets() for one in axis.collections])
+        np.testing.assert_allclose(drawn, points[:, columns])
+    assert {"x", "y", "a", "b", "c"} <= set(texts(figure))
+
+
+def test_rank_correlations_are_those_of_scipy():
+    from scipy.stats import spearmanr
+
+    values = RANDOM.normal(size=(60, 4)) @ RANDOM.normal(size=(4, 4))
+    values[:, 3] = values[:, 0].round()
+    np.testing.assert_allclose(rank_correlations(values), spearmanr(values).statistic, atol=1e-12)
+    values[:, 1] = 2
+    assert (rank_correlations(values)[1] == 0).all()
+    assert (rank_correlations(values[:1]) == 0).all()
+
+
+def test_features_without_values_are_drawn():
+    values = RANDOM.normal(size=(30, 3))
+    values[:, 1], values[4, 2] = np.nan, np.inf
+    values[:, 0] = 2
+    figure = feature_histograms(values, ["constant", "missing", "infinite"], title="t")
+    heights = [sum(patch.get_height() for patch in axis.patches) for axis in figure.axes[:3]]
+    assert heights[:2] == [30, 0]
+    assert 27 <= heights[2] <= 29
+    assert {"constant", "missing", "infinite"} <= set(texts(figure))
+    found = correlation_map(values[:, [0, 2]], ["constant", "infinite"], title="t")
+    assert "29 samples" in found.get_suptitle()
+
+
+def test_themes_set_the_colours_and_leave_matplotlib_alone():
+    before = dict(matplotlib.rcParams)
+    corners = {}
+    for theme in ("light", "dark"):
+        with themed(theme):
+            content = png(distribution_bars(["a"], [1.0], [1.0], title="t"), dpi=40)
+        corners[theme] = image.imread(io.BytesIO(content))[0, 0, :3].sum()
+    assert corners["light"] > 2.9
+    assert corners["dark"] < 0.5
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_colours_are_distinct():
+    assert len(set(label_colors([str(i) for i in range(10)]).values())) == 10
+    assert len(set(label_colors([str(i) for i in range(20)]).values())) == 20
+
+
+def test_figures_leave_no_pyplot_state():
+    fields.gallery_row(INITIAL[0], FINAL[:, 0], step=1, title="t")
+    pyplot = pytest.importorskip("matplotlib.pyplot", reason="part of matplotlib")
+    assert pyplot.get_fignums() == []

@@ -1,0 +1,102 @@
+"""docs/data_format.md is what the schema says, and its examples read a real file."""
+
+import re
+from pathlib import Path
+
+import h5py
+import pytest
+
+from spinlock.generation import generate
+from spinlock.parameters import PARAMETER_NAMES
+from spinlock.storage import schema
+from spinlock.storage.documentation import data_format_markdown, main
+from tests.helpers import small_config
+
+PAGE = Path(__file__).parents[2] / "docs" / "data_format.md"
+
+
+def rows(heading):
+    """First cells of the table under a heading."""
+    section = data_format_markdown().partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
+
+
+def test_the_page_in_the_repository_is_the_one_that_the_schema_makes():
+    assert PAGE.read_text(encoding="utf-8") == data_format_markdown(), (
+        "docs/data_format.md is out of date: run python -m spinlock.storage.documentation"
+    )
+
+
+def test_main_writes_the_page(tmp_path):
+    main([str(tmp_path / "page.md")])
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == data_format_markdown()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("format")
+    generate(small_config(12, grid_size=24, num_realizations=2), folder / "data" / "quickstart.h5")
+    return folder
+
+
+def test_the_page_names_everything_that_a_file_holds(folder):
+    with h5py.File(folder / "data" / "quickstart.h5") as file:
+        found = []
+        file.visititems(lambda name, item: found.append((name, item)))
+        datasets = {name: item for name, item in found if isinstance(item, h5py.Dataset)}
+        assert set(rows("Datasets")) == set(datasets)
+        assert rows("Root attributes") == list(schema.ROOT_ATTRIBUTES)
+        assert set(file.attrs) == set(schema.ROOT_ATTRIBUTES)
+        assert rows("Parameters") == list(PARAMETER_NAMES)
+        page = data_format_markdown()
+        for name, item in datasets.items():
+            assert item.attrs["description"] in page
+            assert set(item.attrs) <= {"description", "dimensions", "names"}, name
+
+
+def test_the_tree_is_the_table(folder):
+    tree = data_format_markdown().partition("## Tree\n\n```\n")[2].partition("```")[0]
+    path, leaves = [], []
+    for line in tree.splitlines():
+        name, depth = line.split()[0], (len(line) - len(line.lstrip())) // 4
+        path = [*path[:depth], name.rstrip("/")]
+        if not name.endswith("/"):
+            leaves.append("/".join(path))
+    assert sorted(leaves) == sorted(rows("Datasets"))
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", data_format_markdown(), re.DOTALL)
+
+
+def test_h5py_and_torch_examples_run(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    namespace = {}
+    plain, torch, _ = blocks("python")
+    exec(plain, namespace)
+    assert namespace["initial"].shape == (8, 3, 24, 24)
+    assert namespace["fields"].shape == (8, 2, 3, 24, 24)
+    assert namespace["final"].shape == (12, 46) == (12, len(namespace["names"]))
+    assert set(namespace["ic_types"]) <= set(small_config().initial_conditions.weights)
+    assert namespace["values"]["noise_scale"].shape == (12,)
+    exec(torch, namespace)
+    assert [tuple(one.shape) for one in namespace["batch"]] == [(4, 3, 24, 24), (4, 2, 3, 24, 24)]
+
+
+def test_pandas_example_runs(folder, monkeypatch):
+    pytest.importorskip("pandas", reason="pandas is not installed: its example is not run")
+    monkeypatch.chdir(folder)
+    namespace = {}
+    exec(blocks("python")[2], namespace)
+    table = namespace["table"]
+    assert len(table) == 12
+    assert {"spatial_mean", "ic_type", "noise_scale", "update_policy"} <= set(table.columns)
+    assert table["update_policy"].isin(["autoregressive", "residual", "convex"]).all()
+    assert namespace["spread"].loc["sinusoids", "count"] > 0
+
+
+def test_every_dataset_of_the_matlab_example_is_one(folder):
+    (text,) = blocks("matlab")
+    named = set(re.findall(r"'/([a-z_/]+)'", text))
+    assert named
+    assert named <= set(rows("Datasets"))

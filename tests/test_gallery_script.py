@@ -1,0 +1,29 @@
+"""The README's picture can be made anew."""
+
+from pathlib import Path
+
+from scripts.gallery import examples, main, picture
+from spinlock.config import GenerationConfig
+from spinlock.design import make_design
+from spinlock.initial_conditions import Mixture
+from tests.helpers import small_config
+
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "gallery.png"
+
+
+def test_there_is_an_example_of_each_variant():
+    config = GenerationConfig(400)
+    names = Mixture(config.initial_conditions).names
+    chosen = examples(config)
+    assert tuple(chosen) == names
+    design = make_design(config)
+    assert [names[design.variant[index]] for index in chosen.values()] == list(names)
+
+
+def test_the_picture_is_small_and_there(tmp_path, monkeypatch):
+    monkeypatch.setattr("scripts.gallery.GenerationConfig", small_config)
+    main([str(tmp_path / "gallery.png")])
+    content = (tmp_path / "gallery.png").read_bytes()
+    assert content == picture(small_config(400))
+    assert content.startswith(b"\x89PNG")
+    assert PICTURE.stat().st_size < 200_000
