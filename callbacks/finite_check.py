@@ -1,17 +1,20 @@
 """No NaN or Inf passes silently: which column of which sample holds one."""
 
 import warnings
-from collections.abc import Iterator, Mapping
-from typing import Literal, get_args
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage
 from torch import Tensor
+from torch.optim import Optimizer
 
-from spinlock.callbacks import contract
+from spinlock.callbacks.finite_report import FiniteReport, floating_tensors, make_report
+from spinlock.callbacks.tables import gather_objects
 
-Policy = Literal["raise", "warn"]
+Policy = Literal["raise", "warn", "stop"]
 
 
 class FiniteCheck(Callback):
@@ -20,15 +23,22 @@ class FiniteCheck(Callback):
     A training batch is checked before the model sees it and a loss before its gradient is taken:
     with ``"raise"``, a bad batch reaches no running statistics, and a bad loss no weights. What
     validation and test steps return is checked after the step, with its batch; so is what a
-    training step returns beside the loss.
+    training step returns beside the loss. On request, gradients are checked before each step of
+    the optimizer (under 16-bit mixed precision a gradient scaler skips bad ones by itself).
 
-    The message counts NaN and Inf by entry and column (feature columns by name), and names the
-    samples by ``batch["index"]`` and variant. Nothing is logged. While all is finite, a check costs
-    one pass over the tensors and the transfer of one boolean. The decision is shared by all
-    processes, so that all raise together.
+    The message counts NaN and Inf by entry and column (feature columns by name) and samples by
+    variant, and names the samples by ``batch["index"]`` and variant, so that each can be computed
+    again. Nothing is logged. While all is finite, a check costs one pass over the tensors and the
+    transfer of one boolean. The decision is shared by all processes, and so is the message.
+
+    Totals over the run are in ``column_counts`` (bad values by column, ``batch['features']:NAME``)
+    and ``variant_counts`` (samples by variant), and are kept in checkpoints.
 
     Args:
-        policy: ``"raise"`` stops the run, ``"warn"`` warns (RuntimeWarning) and goes on.
+        policy: ``"raise"`` ends the run with an error, ``"warn"`` warns (RuntimeWarning) and goes
+            on, ``"stop"`` warns and ends training after the current batch, as early stopping does:
+            checkpoints are written, ``fit`` returns.
+        gradients: Check gradients too.
         check_every_n_steps: Check every n-th batch of each epoch, the first included.
 
     Raises:
@@ -36,15 +46,29 @@ class FiniteCheck(Callback):
         FloatingPointError: By its hooks, under ``"raise"``.
     """
 
-    def __init__(self, policy: Policy = "raise", *, check_every_n_steps: int = 1) -> None:
+    def __init__(
+        self, policy: Policy = "raise", *, gradients: bool = False, check_every_n_steps: int = 1
+    ) -> None:
         if policy not in get_args(Policy):
             raise ValueError(f"policy must be one of {', '.join(get_args(Policy))}; got {policy!r}")
         if check_every_n_steps < 1:
             raise ValueError(f"check_every_n_steps must be at least 1, got {check_every_n_steps}")
         self.policy = policy
+        self.gradients = gradients
         self.check_every_n_steps = check_every_n_steps
+        self.column_counts: Counter[str] = Counter()
+        self.variant_counts: Counter[str] = Counter()
         # The training batch under check, None while none is.
         self._batch: object = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The totals."""
+        return {"columns": dict(self.column_counts), "variants": dict(self.variant_counts)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.column_counts = Counter(state_dict["columns"])
+        self.variant_counts = Counter(state_dict["variants"])
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
@@ -60,6 +84,18 @@ class FiniteCheck(Callback):
         """Check the loss."""
         if self._batch is not None:
             self._check(trainer, pl_module, self._batch, {"loss": loss})
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Check the gradients."""
+        if self.gradients and self._batch is not None:
+            gradients = {
+                name: parameter.grad
+                for name, parameter in pl_module.named_parameters()
+                if parameter.grad is not None
+            }
+            self._check(trainer, pl_module, self._batch, {"gradient": gradients})
 
     def on_train_batch_end(
         self,
@@ -112,92 +148,35 @@ class FiniteCheck(Callback):
         batch: object,
         suspects: dict[str, object],
     ) -> None:
-        tensors = dict(_floating_tensors(suspects))
+        tensors = dict(floating_tensors(suspects))
         finite = _all_finite(list(tensors.values()), pl_module.device)
         if not trainer.strategy.reduce_boolean_decision(not finite, all=False):
             return
+        # Rare enough to be told in full, by every process.
+        mine = FiniteReport() if finite else make_report(tensors, batch, trainer)
+        reports = gather_objects(mine)
+        for report in reports:
+            self.column_counts.update(report.columns)
+            self.variant_counts.update(report.variants)
         stage = RunningStage(trainer.state.stage).value
         where = f"{stage} (epoch {trainer.current_epoch}, step {trainer.global_step})"
-        message = f"FiniteCheck: non-finite values in {where}"
-        message += _report(tensors, batch, trainer) if not finite else " of another process"
+        lines = "".join(report.text for report in reports)
+        message = f"FiniteCheck: non-finite values in {where}:{lines}"
         if self.policy == "raise":
             raise FloatingPointError(message)
-        if not finite:
+        if trainer.is_global_zero:
             warnings.warn(message, RuntimeWarning, stacklevel=2)
-
-
-def _floating_tensors(value: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The floating tensors in nested containers, named as in code: ``batch['features']``."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point() or value.is_complex():
-            yield name, value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _floating_tensors(item, f"{name}[{key!r}]" if name else str(key))
-    elif isinstance(value, list | tuple):
-        for position, item in enumerate(value):
-            yield from _floating_tensors(item, f"{name}[{position}]")
+        if self.policy == "stop":
+            trainer.should_stop = True
 
 
 def _all_finite(tensors: list[Tensor], device: torch.device) -> bool:
-    """One flag computed on the device, and one transfer to read it."""
-    flags = [torch.isfinite(tensor).all().to(device) for tensor in tensors]
-    return not flags or bool(torch.stack(flags).all())
+    """One flag computed on the device, and one transfer to read it.
 
-
-def _report(tensors: dict[str, Tensor], batch: object, trainer: Trainer) -> str:
-    """One line for each tensor that is not finite."""
-    samples = _sample_names(batch, contract.known_names(trainer, "ic_names"))
-    features = contract.known_names(trainer, "feature_names")
-    lines = []
-    for name, tensor in tensors.items():
-        bad = ~torch.isfinite(tensor)
-        if bad.any():
-            is_feature = any(name.endswith(f"[{key!r}]") for key in contract.FEATURE_COLUMNS)
-            parts = [_kinds(tensor), _columns(tensor, features if is_feature else None)]
-            parts.append(_samples(bad, samples))
-            lines.append(f"\n  {name}: " + "; ".join(part for part in parts if part))
-    return ":" + "".join(lines)
-
-
-def _kinds(tensor: Tensor) -> str:
-    counts = {"NaN": int(tensor.isnan().sum()), "Inf": int(tensor.isinf().sum())}
-    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-
-
-def _columns(tensor: Tensor, names: tuple[str, ...] | None) -> str:
-    """The columns of a table ``[rows, columns]`` that are not finite, with counts."""
-    if tensor.ndim != 2:
-        return ""
-    bad = (~torch.isfinite(tensor)).any(0).nonzero().flatten().tolist()
-    named = (contract.numbered_name(names, column, "column") for column in bad)
-    return "columns " + _listed(
-        [f"{name} ({_kinds(tensor[:, column])})" for name, column in zip(named, bad, strict=True)]
-    )
-
-
-def _samples(bad: Tensor, samples: list[str]) -> str:
-    """The samples whose rows are marked, or all of them where there is no row for each."""
-    if bad.ndim == 0 or len(bad) != len(samples):
-        return "in the batch of samples " + _listed(samples) if samples else ""
-    rows = bad.reshape(len(bad), -1).any(1).nonzero().flatten().tolist()
-    return "samples " + _listed([samples[row] for row in rows])
-
-
-def _sample_names(batch: object, variants: tuple[str, ...] | None) -> list[str]:
-    """For each sample of the batch for example ``"17 (sinusoids)"``; none without indices."""
-    entries = batch if isinstance(batch, Mapping) else {}
-    indices, types = entries.get("index"), entries.get("ic_type")
-    if not isinstance(indices, Tensor):
-        return []
-    if not isinstance(types, Tensor):
-        return [str(index) for index in indices.tolist()]
-    return [
-        f"{index} ({contract.numbered_name(variants, variant, 'variant')})"
-        for index, variant in zip(indices.tolist(), types.tolist(), strict=True)
-    ]
-
-
-def _listed(items: list[str], most: int = 10) -> str:
-    more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
+    A sum is NaN or Inf if a term is, and takes half the time of looking at each term; finite terms
+    may overflow in it, so that only a finite sum is the answer.
+    """
+    flags = [torch.isfinite(tensor.detach().sum()).to(device) for tensor in tensors]
+    if not flags or bool(torch.stack(flags).all()):
+        return True
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

@@ -1,121 +1,252 @@
 """Do tokens name operators, or only the initial condition that probed them?"""
 
+import math
+import warnings
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from spinlock import metrics
 from spinlock.callbacks import contract
+from spinlock.callbacks.evaluation import EvaluationCallback
+from spinlock.callbacks.information import AxisClasses, LabelFigures, label_figures
+from spinlock.callbacks.tables import TokenTable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LABELS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {"variant": ("ic_type", "ic_names"), "family": ("ic_family", "family_names")}
 )
 """Of each label: its key in the batch, and the data module's property with its names."""
 
+# Room for policies whose names are not known.
+_UNNAMED_POLICIES = 8
 
-class ICMutualInformation(Callback):
+OnThreshold = Literal["warn", "stop"]
+
+
+class ICMutualInformation(EvaluationCallback):
     """Logs the mutual information of token and initial condition over each validation epoch.
 
     Samples are counted, not averaged over batches, so the figures are those of the whole epoch and
     of all processes, whatever the batch size. Several validation loaders are pooled. Sanity
-    checking logs nothing. Logged at the end of each validation epoch:
+    checking logs nothing. Logged at the end of each validation epoch, of the variant:
 
     - ``ic/variant_mi``: mutual information of token and variant, plug-in, nats;
     - ``ic/variant_mi_corrected``: the same with Miller and Madow's bias correction, nats;
     - ``ic/variant_nmi``: normalized by the mean of the two entropies, 0 to 1;
     - ``ic/variant_ami``: adjusted for chance: 0 expected of independent tokens, 1 at most;
-    - ``ic/family_mi``: the four of token and family;
-    - ``ic/family_mi_corrected``;
-    - ``ic/family_nmi``;
-    - ``ic/family_ami``.
+    - ``ic/variant_p_value``: of ``mi``, in a permutation test;
+    - ``ic/variant_null_95``: the 95% quantile of ``mi`` under permutation, nats;
+    - ``ic/variant_nmi/<policy>``, ``ic/variant_ami/<policy>``: among the samples of each update
+      policy that occurs, since pooling hides dependence;
+    - ``ic/variant_within_policy_mi``: mutual information given the policy, I(token; variant |
+      policy), the mean over policies by their samples, nats;
+    - ``ic/variant_within_policy_ami``: the same, adjusted for chance;
+    - ``ic/variant_within_policy_p_value``, ``ic/variant_within_policy_null_95``: its test;
+    - ``ic/variant_ami/level_<q>``: of each level of tokens [B, Q] with Q > 1; everything else is of
+      the joint token.
+
+    The same of the family: ``ic/family_mi``, ``ic/family_mi_corrected``, ``ic/family_nmi``,
+    ``ic/family_ami``, ``ic/family_p_value``, ``ic/family_null_95``, ``ic/family_nmi/<policy>``,
+    ``ic/family_ami/<policy>``, ``ic/family_within_policy_mi``, ``ic/family_within_policy_ami``,
+    ``ic/family_within_policy_p_value``, ``ic/family_within_policy_null_95``,
+    ``ic/family_ami/level_<q>``. For contrast:
+
+    - ``ic/axis_ami/<axis>``: of token and each parameter axis that varies, in its values; terciles
+      where it is continuous or has more than 16 values;
+    - ``ic/operator_to_ic``: information above chance (I - E I) of token and axes, summed over the
+      axes, over that of token and variant. Axes are independent by design, so the sum bounds the
+      token's information on the operator from below. The divisor is at least what the permutation
+      null reaches (its 95% quantile less E I), so that the ratio stays finite.
 
     At the end of a test epoch the same keys with ``test/`` in front. Read ``ami``: with many codes
-    and few samples the others are far from 0 by chance alone. With a single token and a single
-    class, ``nmi`` and ``ami`` are 1 by definition, as in scikit-learn.
+    and few samples ``mi`` and ``nmi`` are far from 0 by chance alone. With a single token and a
+    single class, ``nmi`` and ``ami`` are 1 by definition, as in scikit-learn. The permutation test
+    permutes labels among samples of the same update policy, p = (1 + reached) / (1 + permutations).
+    Figures: ``ic/code_by_variant``, a heatmap.
 
     Needs of the :mod:`~spinlock.callbacks.contract`: ``tokens`` in the step's output, ``ic_type``
-    and ``ic_family`` in the batch; uses the model's ``codebook_size`` where it has one.
+    and ``ic_family`` in the batch. Uses ``policy`` (without it, keys within policies are left out)
+    and ``params`` (without it, those of the axes), the model's ``codebook_size``, and the data
+    module's names and ``parameter_space`` (without it, every axis is cut into terciles).
+
+    Args:
+        threshold: What the largest of ``ic/variant_ami``, ``ic/family_ami`` and the two within
+            policies should stay below. None: no threshold.
+        on_threshold: ``"warn"`` warns (RuntimeWarning), ``"stop"`` also ends training.
+        patience: Validation epochs in a row that the threshold is exceeded before anything happens;
+            the count is restored from checkpoints.
+        permutations: Permutations of the test.
+        seed: Of the permutations.
+        every_n_epochs: As in :class:`EvaluationCallback`.
+        figures_every_n_epochs: As in :class:`EvaluationCallback`.
 
     Raises:
         ContractError: An output or a batch lacks one of these; already while sanity checking.
-        ValueError: A token or label is outside its range.
+        ValueError: A token or label is outside its range, or an argument is.
     """
 
-    def __init__(self) -> None:
-        self._tables: dict[str, metrics.TokenContingency] = {}
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start empty tables."""
-        self._start(trainer, pl_module)
-
-    def on_validation_batch_end(
+    def __init__(
         self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        *,
+        threshold: float | None = None,
+        on_threshold: OnThreshold = "warn",
+        patience: int = 1,
+        permutations: int = 100,
+        seed: int = 0,
+        every_n_epochs: int = 1,
+        figures_every_n_epochs: int = 10,
     ) -> None:
-        """Count a batch."""
-        self._count(pl_module, outputs, batch)
+        super().__init__(
+            every_n_epochs=every_n_epochs, figures_every_n_epochs=figures_every_n_epochs
+        )
+        if on_threshold not in get_args(OnThreshold):
+            raise ValueError(f"on_threshold must be warn or stop, got {on_threshold!r}")
+        for name, value in (("patience", patience), ("permutations", permutations)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.threshold = threshold
+        self.on_threshold = on_threshold
+        self.patience = patience
+        self.permutations = permutations
+        self.seed = seed
+        self.epochs_exceeded = 0
+        self._tables: dict[str, TokenTable] = {}
+        self._axes: AxisClasses | None = None
+        self._num_policies = 1
+        self._has_policy = False
+        self._drawn: Tensor | None = None
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log."""
-        if not trainer.sanity_checking:
-            self._log(pl_module, prefix="ic")
+    def state_dict(self) -> dict[str, Any]:
+        """How many epochs in a row have exceeded the threshold."""
+        return {"epochs_exceeded": self.epochs_exceeded}
 
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start empty tables."""
-        self._start(trainer, pl_module)
-
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Count a batch."""
-        self._count(pl_module, outputs, batch)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log."""
-        self._log(pl_module, prefix="test/ic")
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.epochs_exceeded = state_dict["epochs_exceeded"]
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        num_codes: int | None = getattr(pl_module, "codebook_size", None)
+        policies = contract.known_names(trainer, "policy_names")
+        self._num_policies = len(policies) if policies else _UNNAMED_POLICIES
+        self._tables, self._axes, self._drawn = {}, None, None
         for label, (_, attribute) in LABELS.items():
             names = contract.known_names(trainer, attribute)
-            table = metrics.TokenContingency(num_codes, num_classes=len(names) if names else None)
-            self._tables[label] = table.to(pl_module.device)
+            num_classes = len(names) * self._num_policies if names else None
+            self._tables[label] = TokenTable(pl_module, num_classes)
 
-    def _count(self, pl_module: LightningModule, outputs: object, batch: object) -> None:
+    def _observe(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        dataloader_idx: int,
+    ) -> None:
         me, model = type(self).__name__, type(pl_module).__name__
-        tokens = contract.from_outputs(outputs, "tokens", needed_by=me, given_by=model)
-        for label, (key, _) in LABELS.items():
-            classes = contract.from_batch(batch, key, needed_by=me)
-            self._tables[label].update(tokens, classes)
+        tokens = contract.tokens_of(outputs, needed_by=me, given_by=model)
+        labels = {
+            label: contract.from_batch(batch, key, needed_by=me)
+            for label, (key, _) in LABELS.items()
+        }
+        entries: Mapping[str, Tensor] = batch if isinstance(batch, Mapping) else {}
+        policy = entries.get("policy")
+        self._has_policy = policy is not None
+        for label, classes in labels.items():
+            # The policy counts fastest: the number of variants need not be known.
+            cells = classes * self._num_policies
+            self._tables[label].add(tokens, cells if policy is None else cells + policy)
+        if (params := entries.get("params")) is not None:
+            if self._axes is None:
+                self._axes = AxisClasses.of(trainer, params.shape[1])
+                self._tables["axes"] = TokenTable(pl_module, self._axes.num_classes)
+            self._tables["axes"].add(tokens, self._axes(params))
 
-    def _log(self, pl_module: LightningModule, prefix: str) -> None:
-        values = {}
-        for label, table in self._tables.items():
-            for name, value in _figures(table.compute()).items():
-                values[f"{prefix}/{label}_{name}"] = value.to(pl_module.device, torch.float32)
-            table.reset()
-        # Equal on all processes already; Lightning warns of epoch values without sync_dist.
-        pl_module.log_dict(values, sync_dist=True)
+    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+        values: dict[str, float] = {}
+        found: dict[str, LabelFigures] = {}
+        policies = contract.known_names(trainer, "policy_names")
+        for label in LABELS:
+            tables = self._tables[label].tables()
+            if not tables:
+                return {}
+            strata = self._by_policy(tables["joint"])
+            figures = label_figures(strata, permutations=self.permutations, seed=self.seed)
+            found[label] = figures
+            values |= figures.named(f"ic/{label}", policies, by_stratum=self._has_policy)
+            for level in [name for name in tables if name != "joint"]:
+                pooled = self._by_policy(tables[level]).sum(0)
+                ami = metrics.adjusted_mutual_information(pooled)
+                values[f"ic/{label}_ami/{level}"] = ami.item()
+            if label == "variant":
+                self._drawn = strata.sum(0)
+        if self._axes is not None:
+            values |= self._contrast(found["variant"])
+        self._compare(trainer, values)
+        return values
 
+    def _by_policy(self, table: Tensor) -> Tensor:
+        """``[policies, codes, classes]``."""
+        # Without names it grew to the last class and policy that occur together.
+        missing = -table.shape[1] % self._num_policies
+        table = torch.nn.functional.pad(table, (0, missing))
+        return table.view(len(table), -1, self._num_policies).permute(2, 0, 1)
 
-def _figures(contingency: Tensor) -> dict[str, Tensor]:
-    return {
-        "mi": metrics.mutual_information(contingency),
-        "mi_corrected": metrics.mutual_information(contingency, corrected=True),
-        "nmi": metrics.normalized_mutual_information(contingency),
-        "ami": metrics.adjusted_mutual_information(contingency),
-    }
+    def _contrast(self, variant: LabelFigures) -> dict[str, float]:
+        """Figures of the parameter axes."""
+        if self._axes is None:
+            return {}
+        by_axis = self._axes.split(self._tables["axes"].tables()["joint"])
+        if not by_axis:
+            return {}
+        widest = max(table.shape[1] for table in by_axis.values())
+        stack = torch.stack(
+            [
+                torch.nn.functional.pad(table, (0, widest - table.shape[1]))
+                for table in by_axis.values()
+            ]
+        )
+        chance = metrics.expected_mutual_information(stack)
+        above = metrics.mutual_information(stack) - chance
+        ami = metrics.adjusted_mutual_information(stack, expected=chance)
+        values = {f"ic/axis_ami/{axis}": a for axis, a in zip(by_axis, ami.tolist(), strict=True)}
+        # Of degenerate tokens nothing is above chance, nor is the null.
+        ic = max(variant.above_chance, variant.null_above_chance, 1e-9)
+        return {**values, "ic/operator_to_ic": max(above.sum().item(), 0.0) / ic}
+
+    def _compare(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+        """Do what was asked for when the threshold is exceeded."""
+        if self.threshold is None or trainer.testing:
+            return
+        keys = [f"ic/{label}{kind}" for label in LABELS for kind in ("_ami", "_within_policy_ami")]
+        worst = max((values.get(key, -math.inf), key) for key in keys)
+        # One process's rounding must not let it go on alone.
+        exceeded = trainer.strategy.reduce_boolean_decision(worst[0] > self.threshold, all=False)
+        self.epochs_exceeded = self.epochs_exceeded + 1 if exceeded else 0
+        if self.epochs_exceeded < self.patience:
+            return
+        stops = self.on_threshold == "stop" and trainer.state.fn == TrainerFn.FITTING
+        warnings.warn(
+            f"ICMutualInformation: {worst[1]} is {worst[0]:.3f}, above the threshold of "
+            f"{self.threshold:g} in {self.epochs_exceeded} validation epoch(s) in a row: tokens "
+            "tell of the initial condition" + ("; training stops" if stops else ""),
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        if stops:
+            trainer.should_stop = True
+
+    def _draw(self, trainer: Trainer) -> dict[str, "Figure"]:
+        from spinlock.plots.tokens import heatmap
+
+        if self._drawn is None:
+            return {}
+        names = contract.known_names(trainer, "ic_names")
+        figure, _ = heatmap(self._drawn, class_names=names, title="Initial conditions by code")
+        return {"ic/code_by_variant": figure}

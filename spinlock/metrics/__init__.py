@@ -6,23 +6,35 @@ torchmetrics class that accumulates the table, so memory does not grow with the 
 and the sum over processes is exact. Classes in one ``MetricCollection`` share one table.
 """
 
+from spinlock.metrics.chance import (
+    expected_mutual_information,
+    permutation_null,
+    permutation_p_value,
+    permuted_tables,
+)
 from spinlock.metrics.information import (
     adjusted_mutual_information,
     codebook_perplexity,
     codebook_usage,
     conditional_entropy,
-    expected_mutual_information,
+    conditional_mutual_information,
+    dead_codes,
+    jensen_shannon_divergence,
     mutual_information,
     normalized_mutual_information,
 )
-from spinlock.metrics.token_contingency import (
+from spinlock.metrics.token_contingency import TokenContingency
+from spinlock.metrics.token_information import (
     AdjustedMutualInformation,
     CodebookPerplexity,
     CodebookUsage,
     ConditionalEntropy,
+    ConditionalMutualInformation,
+    DeadCodes,
+    JensenShannonDivergence,
     MutualInformation,
     NormalizedMutualInformation,
-    TokenContingency,
+    PermutationTest,
 )
 
 __all__ = [
@@ -30,14 +42,24 @@ __all__ = [
     "CodebookPerplexity",
     "CodebookUsage",
     "ConditionalEntropy",
+    "ConditionalMutualInformation",
+    "DeadCodes",
+    "JensenShannonDivergence",
     "MutualInformation",
     "NormalizedMutualInformation",
+    "PermutationTest",
     "TokenContingency",
     "adjusted_mutual_information",
     "codebook_perplexity",
     "codebook_usage",
     "conditional_entropy",
+    "conditional_mutual_information",
+    "dead_codes",
     "expected_mutual_information",
+    "jensen_shannon_divergence",
     "mutual_information",
     "normalized_mutual_information",
+    "permutation_null",
+    "permutation_p_value",
+    "permuted_tables",
 ]

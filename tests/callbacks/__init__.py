@@ -8,6 +8,9 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from spinlock.axes import ParameterSpaceConfig
+from spinlock.parameters import PARAMETER_NAMES, ParameterSpace
+
 VARIANTS = (
     "gaussian_noise_0.25",
     "gaussian_noise_1",
@@ -17,16 +20,18 @@ VARIANTS = (
     "gaussian_blobs",
 )
 FAMILIES = ("gaussian_noise", "band_limited", "sinusoids", "gaussian_blobs")
+POLICIES = ("autoregressive", "residual", "convex")
+NORMALIZATIONS = ("none", "instance", "batch")
 FAMILY_OF_VARIANT = torch.tensor([0, 0, 1, 1, 2, 3])
 
 
 class SyntheticData(Dataset[dict[str, Tensor]]):
     """Features that are a linear map of 3 operator parameters and of the initial features."""
 
-    def __init__(self, size: int, first_index: int = 0) -> None:
+    def __init__(self, size: int, first_index: int = 0, probes: int = 1) -> None:
         generator = torch.Generator().manual_seed(17 + first_index)
         maps = torch.Generator().manual_seed(5)
-        params = torch.rand(size, 15, generator=generator)
+        params = torch.rand(size // probes, 15, generator=generator).repeat_interleave(probes, 0)
         variant = torch.randint(len(VARIANTS), (size,), generator=generator)
         initial = torch.randn(len(VARIANTS), 46, generator=maps)[variant]
         initial = initial + 0.1 * torch.randn(size, 46, generator=generator)
@@ -36,8 +41,11 @@ class SyntheticData(Dataset[dict[str, Tensor]]):
             "initial_features": initial,
             "ic_type": variant,
             "ic_family": FAMILY_OF_VARIANT[variant],
+            "policy": (3 * params[:, PARAMETER_NAMES.index("update_policy")]).long(),
+            "normalization": (3 * params[:, PARAMETER_NAMES.index("normalization")]).long(),
+            "parameter_count": (1e6 * params[:, 1]).long(),
             "params": params,
-            "operator": torch.arange(size) + first_index,
+            "operator": torch.arange(size) // probes + first_index,
             "index": torch.arange(size) + first_index,
         }
 
@@ -51,10 +59,12 @@ class SyntheticData(Dataset[dict[str, Tensor]]):
 class SyntheticDataModule(LightningDataModule):
     """Splits of :class:`SyntheticData`; indices of the validation split start at 1000."""
 
-    def __init__(self, size: int = 96, batch_size: int = 32) -> None:
+    def __init__(self, size: int = 96, batch_size: int = 32, probes: int = 1) -> None:
         super().__init__()
         self.batch_size = batch_size
-        self.train, self.val, self.test = (SyntheticData(size, first) for first in (0, 1000, 2000))
+        self.train, self.val, self.test = (
+            SyntheticData(size, first, probes) for first in (0, 1000, 2000)
+        )
 
     @property
     def ic_names(self) -> tuple[str, ...]:
@@ -63,6 +73,22 @@ class SyntheticDataModule(LightningDataModule):
     @property
     def family_names(self) -> tuple[str, ...]:
         return FAMILIES
+
+    @property
+    def policy_names(self) -> tuple[str, ...]:
+        return POLICIES
+
+    @property
+    def normalization_names(self) -> tuple[str, ...]:
+        return NORMALIZATIONS
+
+    @property
+    def parameter_axes(self) -> tuple[str, ...]:
+        return PARAMETER_NAMES
+
+    @property
+    def parameter_space(self) -> ParameterSpace:
+        return ParameterSpace(ParameterSpaceConfig())
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -115,3 +141,37 @@ def quiet_trainer(folder: Path, *callbacks: Callback, **settings: Any) -> Traine
         "max_epochs": 1,
     }
     return Trainer(callbacks=list(callbacks), **(defaults | settings))
+
+
+class DecodingModel(TokenModel):
+    """Tokens that are a column, and a decoder: half the initial features, and a map of the token.
+
+    The columns ``tokens`` of the data are tokens; the operator's part of the features is decoded
+    from ``codes [codes, 46]``.
+    """
+
+    def __init__(self, codes: Tensor, key: str = "tokens") -> None:
+        super().__init__(key)
+        self.codebook_size = len(codes)
+        self.codes = torch.nn.Parameter(codes)
+
+    def decode(self, tokens: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        return self.codes[tokens] + 0.5 * batch["initial_features"]
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> Any:
+        tokens = batch[self.key]
+        reconstruction = self.decode(tokens, batch)
+        loss = (reconstruction - batch["features"]).square().mean()
+        latent = self.codes[tokens][:, :4]
+        return {"loss": loss, "tokens": tokens, "reconstruction": reconstruction, "latent": latent}
+
+
+def with_operator_tokens(data: SyntheticDataModule) -> Tensor:
+    """Adds to each split tokens that name the operator; gives the codes, its part of features."""
+    sizes = [int(split.columns["operator"].max()) for split in (data.train, data.val, data.test)]
+    codes = torch.zeros(max(sizes) + 1, 46)
+    for split in (data.train, data.val, data.test):
+        operator = split.columns["operator"]
+        split.columns["tokens"] = operator
+        codes[operator] = split.columns["features"] - 0.5 * split.columns["initial_features"]
+    return codes

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from spinlock.callbacks import FiniteCheck
+from spinlock.config import GenerationConfig
 from tests.callbacks import VARIANTS, SyntheticDataModule, TokenModel, quiet_trainer
 
 NAN, INF = float("nan"), float("inf")
@@ -35,7 +36,8 @@ def test_a_planted_nan_is_named_by_column_index_and_variant(tmp_path, split, ind
     lines = str(error.value).splitlines()
     assert lines[0].startswith(f"FiniteCheck: non-finite values in {word} (epoch 0, step ")
     assert lines[1] == (
-        f"  batch['features']: 1 NaN; columns feature_bd (1 NaN); samples {index} ({variant})"
+        f"  batch['features']: 1 NaN; columns feature_bd (1 NaN); samples {index} ({variant}); "
+        f"variants {variant} (1)"
     )
 
 
@@ -65,9 +67,15 @@ def test_counts_by_column_and_samples_are_cut_short_when_many(tmp_path):
     features, params, loss = str(error.value).splitlines()[1:]
     assert "15 NaN, 1 Inf; columns feature_aa (15 NaN), feature_bd (1 Inf);" in features
     assert "samples 1003 (" in features
-    assert features.endswith(" and 6 more")
+    assert " and 6 more; variants " in features
+    counted = data.val.columns["ic_type"][[3, *range(5, 20)]].bincount(minlength=6)
+    for variant, count in zip(VARIANTS, counted.tolist(), strict=True):
+        assert (f"{variant} ({count})" in features.partition("variants")[2]) == (count > 0)
     variant = VARIANTS[data.val.columns["ic_type"][7]]
-    assert params == f"  batch['params']: 1 Inf; columns column 2 (1 Inf); samples 1007 ({variant})"
+    assert params == (
+        f"  batch['params']: 1 Inf; columns column 2 (1 Inf); samples 1007 ({variant}); "
+        f"variants {variant} (1)"
+    )
     assert loss.startswith("  outputs['loss']: 1 NaN; in the batch of samples 1000 (")
 
 
@@ -156,7 +164,7 @@ def test_finite_training_says_nothing(tmp_path):
         quiet_trainer(tmp_path, FiniteCheck()).fit(TokenModel(), data)
 
 
-@pytest.mark.parametrize("policy", ["raise", "warn"])
+@pytest.mark.parametrize("policy", ["raise", "warn", "stop"])
 def test_all_processes_follow_the_one_that_found_something(tmp_path, monkeypatch, policy):
     trainer = quiet_trainer(tmp_path, FiniteCheck(policy), num_sanity_val_steps=0)
     decisions = []
@@ -167,22 +175,115 @@ def test_all_processes_follow_the_one_that_found_something(tmp_path, monkeypatch
 
     monkeypatch.setattr(trainer.strategy, "reduce_boolean_decision", another_process_found_one)
     if policy == "raise":
-        with pytest.raises(FloatingPointError, match="of another process"):
+        with pytest.raises(FloatingPointError, match="non-finite values in validate"):
             trainer.validate(TokenModel(), SyntheticDataModule())
     else:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="FiniteCheck")
+        with pytest.warns(RuntimeWarning, match="non-finite values in validate"):
             trainer.validate(TokenModel(), SyntheticDataModule())
+        assert trainer.should_stop == (policy == "stop")
     assert set(decisions) == {(False, False)}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"policy": "stop"}, "policy must be one of raise, warn; got 'stop'"),
+        ({"policy": "ignore"}, "policy must be one of raise, warn, stop; got 'ignore'"),
         ({"check_every_n_steps": 0}, "check_every_n_steps must be at least 1, got 0"),
     ],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         FiniteCheck(**arguments)
+
+
+def test_policy_stop_ends_training_in_an_orderly_way(tmp_path):
+    # Sample 40 is in one of three batches of each of four epochs.
+    trainer = quiet_trainer(tmp_path, FiniteCheck("stop"), max_epochs=4, num_sanity_val_steps=0)
+    with pytest.warns(RuntimeWarning, match="FiniteCheck: non-finite values in train"):
+        trainer.fit(TokenModel(), planted("train"))
+    assert trainer.state.finished
+    assert 1 <= trainer.global_step <= 3
+
+
+class BadGradient(TokenModel):
+    """A finite loss whose gradient is NaN: the derivative of a norm at 0."""
+
+    def training_step(self, batch, batch_idx):
+        return (self.weight - self.weight.detach()).square().sqrt()
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_gradients_are_checked_on_request(tmp_path, gradients):
+    model = BadGradient()
+    settings = {"limit_val_batches": 0, "limit_train_batches": 1}
+    trainer = quiet_trainer(tmp_path, FiniteCheck(gradients=gradients), **settings)
+    if gradients:
+        with pytest.raises(
+            FloatingPointError, match=r"gradient\['weight'\]: 1 NaN; in the batch of"
+        ):
+            trainer.fit(model, SyntheticDataModule())
+        assert model.weight == 1
+    else:
+        trainer.fit(model, SyntheticDataModule())
+        assert model.weight.isnan()
+
+
+def test_finite_values_whose_sum_overflows_are_finite(tmp_path):
+    data = SyntheticDataModule()
+    data.val.columns["features"][:, 0] = 3e38
+    model = TokenModel()
+    model.validation_step = lambda batch, batch_idx: None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="FiniteCheck")
+        quiet_trainer(tmp_path, FiniteCheck()).validate(model, data, verbose=False)
+
+
+def test_infinities_that_cancel_are_found(tmp_path):
+    data = planted("val", column=3, value=INF)
+    data.val.columns["features"][41, 5] = -INF
+    with pytest.raises(
+        FloatingPointError, match=r"2 Inf; columns feature_ad \(1 Inf\), feature_af"
+    ):
+        quiet_trainer(tmp_path, FiniteCheck()).validate(TokenModel(), data)
+
+
+def test_sequences_name_feature_columns_too(tmp_path):
+    data = SyntheticDataModule()
+    sequence = data.val.columns["features"][:, None].repeat(1, 5, 1)
+    sequence[40, 2, 29] = sequence[40, 3, 29] = NAN
+    data.val.columns["features"] = sequence
+    with pytest.raises(FloatingPointError) as error:
+        quiet_trainer(tmp_path, FiniteCheck()).validate(TokenModel(), data)
+    assert "batch['features']: 2 NaN; columns feature_bd (2 NaN); samples 1040" in str(error.value)
+
+
+def test_totals_count_columns_and_variants_and_survive_a_checkpoint(tmp_path):
+    data, callback = planted("val"), FiniteCheck("warn")
+    data.val.columns["features"][50:53, 0] = INF
+    with pytest.warns(RuntimeWarning, match="FiniteCheck"):
+        quiet_trainer(tmp_path, callback).validate(TokenModel(), data, verbose=False)
+    rows = data.val.columns["ic_type"][[40, 50, 51, 52]].tolist()
+    # The loss of this model is the mean of the features: NaN or Inf in both batches.
+    assert callback.column_counts == {
+        "batch['features']:feature_aa": 3,
+        "batch['features']:feature_bd": 1,
+        "outputs['loss']": 1,
+    }
+    assert callback.variant_counts == {
+        VARIANTS[v]: rows.count(v) for v in sorted(set(rows), key=rows.index)
+    }
+    other = FiniteCheck("warn")
+    other.load_state_dict(callback.state_dict())
+    assert other.column_counts == callback.column_counts
+    assert other.variant_counts == callback.variant_counts
+
+
+def test_the_message_says_how_to_compute_a_sample_again(tmp_path):
+    data = planted("val")
+    data.generation = GenerationConfig(2000)
+    with pytest.raises(FloatingPointError) as error:
+        quiet_trainer(tmp_path, FiniteCheck()).validate(TokenModel(), data)
+    assert str(error.value).endswith(
+        "to compute sample 1040 again: spinlock.simulation.Simulator(datamodule.generation)"
+        ".samples(1040, 1041)"
+    )

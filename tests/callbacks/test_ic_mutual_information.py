@@ -1,6 +1,6 @@
 """ICMutualInformation against known dependence, and in every way that Lightning runs it."""
 
-import re
+import warnings
 
 import pytest
 import torch
@@ -8,8 +8,13 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping
 from sklearn import metrics as oracle
 
+from spinlock import metrics
 from spinlock.callbacks import ContractError, FiniteCheck, ICMutualInformation
-from tests.callbacks import SyntheticDataModule, TokenModel, quiet_trainer
+from spinlock.config import GenerationConfig
+from spinlock.design import make_design
+from spinlock.initial_conditions import Mixture
+from spinlock.parameters import PARAMETER_NAMES
+from tests.callbacks import POLICIES, SyntheticDataModule, TokenModel, quiet_trainer
 
 
 def random_tokens(data, codes=256):
@@ -20,8 +25,12 @@ def random_tokens(data, codes=256):
     return data
 
 
+def ic_information(**settings):
+    return ICMutualInformation(figures_every_n_epochs=0, **settings)
+
+
 def validate(tmp_path, model, data, *callbacks, **settings):
-    trainer = quiet_trainer(tmp_path, *(callbacks or [ICMutualInformation()]), **settings)
+    trainer = quiet_trainer(tmp_path, *(callbacks or [ic_information()]), **settings)
     (logged,) = trainer.validate(model, data, verbose=False)
     return logged
 
@@ -67,17 +76,6 @@ def test_figures_are_those_of_all_samples_seen(tmp_path, batch_size, limit):
         assert logged[f"ic/{label}_ami"] == pytest.approx(ami, rel=1e-4)
 
 
-def test_logged_keys_are_those_of_the_docstring(tmp_path):
-    documented = set(re.findall(r"``(ic/\w+)``", ICMutualInformation.__doc__))
-    data, model = SyntheticDataModule(), TokenModel()
-    trainer = quiet_trainer(tmp_path, ICMutualInformation(), limit_train_batches=1)
-    trainer.fit(model, data)
-    assert set(trainer.callback_metrics) == documented
-    (logged,) = trainer.test(model, data, verbose=False)
-    assert set(logged) == {f"test/{key}" for key in documented}
-    assert logged["test/ic/variant_ami"] == 1
-
-
 class Recorder(Callback):
     """Keeps what is logged when training starts and at the end of every validation."""
 
@@ -102,7 +100,7 @@ class NotLoggingWhileSanityChecking(TokenModel):
 def test_sanity_checking_is_not_logged_and_epochs_do_not_mix(tmp_path):
     data, recorder = random_tokens(SyntheticDataModule(), codes=5), Recorder()
     settings = {"max_epochs": 2, "limit_train_batches": 1, "num_sanity_val_steps": 1}
-    trainer = quiet_trainer(tmp_path, ICMutualInformation(), recorder, **settings)
+    trainer = quiet_trainer(tmp_path, ic_information(), recorder, **settings)
     trainer.fit(NotLoggingWhileSanityChecking("random"), data)
     alone = validate(tmp_path, TokenModel("random"), data)
     assert recorder.at_start == {}
@@ -114,20 +112,36 @@ def test_order_of_callbacks_does_not_matter(tmp_path):
     logged = []
     for order in (1, -1):
         stopping = EarlyStopping("ic/variant_ami", patience=5)
-        callbacks = [stopping, FiniteCheck(), ICMutualInformation()][::order]
+        callbacks = [stopping, FiniteCheck(), ic_information()][::order]
         trainer = quiet_trainer(tmp_path, *callbacks, limit_train_batches=1)
         trainer.fit(TokenModel("random"), data)
         logged.append(trainer.callback_metrics)
     assert logged[0] == logged[1]
-    assert len(logged[0]) == 8
+    assert len(logged[0]) > 30
 
 
-def test_plain_data_loaders_and_unknown_codebook_size_give_the_same_figures(tmp_path):
+def test_plain_data_loaders_get_numbers_for_names(tmp_path):
+    data, model = random_tokens(SyntheticDataModule(), codes=40), TokenModel("random")
+    named = validate(tmp_path, model, data)
+    plain = validate(tmp_path, model, data.val_dataloader())
+    assert len(plain) > 30
+    # Without a parameter space all axes are cut into terciles.
+    shared = plain.keys() & named.keys() - {"ic/operator_to_ic"}
+    assert len(shared) >= 20
+    for key in shared:
+        assert plain[key] == pytest.approx(named[key], abs=1e-6), key
+    for number, policy in enumerate(POLICIES):
+        assert plain[f"ic/variant_ami/policy {number}"] == named[f"ic/variant_ami/{policy}"]
+    for number, axis in enumerate(PARAMETER_NAMES):
+        if axis in ("alpha", "dt", "kernel_size", "update_policy", "base_channels"):
+            assert plain[f"ic/axis_ami/axis {number}"] == named[f"ic/axis_ami/{axis}"]
+
+
+def test_a_codebook_of_unknown_size_gives_the_same_figures(tmp_path):
     data, model = random_tokens(SyntheticDataModule(), codes=40), TokenModel("random")
     expected = validate(tmp_path, model, data)
-    assert validate(tmp_path, model, data.val_dataloader()) == expected
     model.codebook_size = 64
-    assert validate(tmp_path, model, data) == expected
+    assert validate(tmp_path, model, data) == pytest.approx(expected, abs=1e-6)
 
 
 def test_several_validation_loaders_are_pooled(tmp_path):
@@ -135,11 +149,15 @@ def test_several_validation_loaders_are_pooled(tmp_path):
     halves = torch.utils.data.random_split(data.val, [40, 56])
     loaders = [torch.utils.data.DataLoader(half, batch_size=16) for half in halves]
     expected = validate(tmp_path, TokenModel("random"), data)
-    trainer = quiet_trainer(tmp_path, ICMutualInformation())
+    trainer = quiet_trainer(tmp_path, ic_information())
     model = TokenModel("random")
     model.validation_step = lambda batch, batch_idx, dataloader_idx: {"tokens": batch["random"]}
     logged = trainer.validate(model, loaders, verbose=False)
-    assert logged[0] == expected
+    # Loaders alone bring no parameter space, and no names of policies.
+    shared = logged[0].keys() & expected.keys() - {"ic/operator_to_ic"}
+    assert len(shared) >= 20
+    for key in shared:
+        assert logged[0][key] == pytest.approx(expected[key], abs=1e-6)
 
 
 def test_tokens_beyond_the_codebook_are_refused(tmp_path):
@@ -179,14 +197,14 @@ class ListOfTokens(TokenModel):
     ],
 )
 def test_a_model_without_tokens_is_told_so_before_training(tmp_path, model, found):
-    trainer = quiet_trainer(tmp_path, ICMutualInformation())
+    trainer = quiet_trainer(tmp_path, ic_information())
     with pytest.raises(ContractError) as error:
         trainer.fit(model, SyntheticDataModule())
     name = type(model).__name__
     step = f"{name}'s validation_step or test_step"
     assert str(error.value) == (
-        "ICMutualInformation needs outputs['tokens'] ([B] int64, the codebook index of each "
-        f"sample), but the output of {step} {found}. Return it from {step}."
+        "ICMutualInformation needs outputs['tokens'] ([B] or [B, Q] int64, the codebook index of "
+        f"each sample), but the output of {step} {found}. Return it from {step}."
     )
     assert trainer.global_step == 0
 
@@ -201,3 +219,248 @@ def test_a_batch_without_labels_is_told_so(tmp_path, key):
     message = str(error.value)
     assert message.startswith(f"ICMutualInformation needs batch['{key}'] ([B] int64, ")
     assert f"but the batch has the keys: {keys}." in message
+
+
+class Designed(SyntheticDataModule):
+    ic_names = Mixture(GenerationConfig(1).initial_conditions).names
+    family_names = tuple(dict.fromkeys(Mixture(GenerationConfig(1).initial_conditions).families))
+
+
+@pytest.fixture(scope="module")
+def designed():
+    """The design of the baseline's first 2,000 samples, as one validation split."""
+    config = GenerationConfig(2000)
+    design, mixture = make_design(config), Mixture(config.initial_conditions)
+    data = Designed(size=2000, batch_size=250)
+    families = list(dict.fromkeys(mixture.families))
+    variant = torch.from_numpy(design.variant)
+    columns = data.val.columns
+    columns["ic_type"] = variant
+    columns["ic_family"] = torch.tensor([families.index(f) for f in mixture.families])[variant]
+    columns["params"] = torch.from_numpy(design.params)
+    policies = config.parameter_space.update_policy
+    named = design.values["update_policy"].astype(str)
+    columns["policy"] = torch.tensor([policies.index(p) for p in named])
+    columns["kernel_size"] = torch.from_numpy(design.values["kernel_size"]) // 2
+    return random_tokens(data)
+
+
+def test_the_variant_as_token_scores_one_on_the_real_design(tmp_path, designed):
+    logged = validate(tmp_path, TokenModel("ic_type"), designed)
+    assert logged["ic/variant_ami"] == logged["ic/variant_nmi"] == 1
+    assert logged["ic/variant_within_policy_ami"] == 1
+    for policy in POLICIES:
+        assert logged[f"ic/variant_ami/{policy}"] == 1
+    assert logged["ic/variant_p_value"] == pytest.approx(1 / 101)
+    assert logged["ic/operator_to_ic"] < 0.02
+    assert max(abs(logged[key]) for key in logged if key.startswith("ic/axis_ami/")) < 0.01
+
+
+def test_random_tokens_score_zero_on_the_real_design(tmp_path, designed):
+    logged = validate(tmp_path, TokenModel("random"), designed)
+    for label in ("variant", "family"):
+        for kind in ("", "_within_policy"):
+            assert abs(logged[f"ic/{label}{kind}_ami"]) < 0.01
+            assert logged[f"ic/{label}{kind}_p_value"] > 0.05
+            # What the adjustment and the null are for: 256 codes share a lot with anything.
+            assert logged[f"ic/{label}{kind}_mi"] > 0.15
+            null = logged[f"ic/{label}{kind}_null_95"]
+            assert logged[f"ic/{label}{kind}_mi"] < null < 2 * logged[f"ic/{label}{kind}_mi"]
+
+
+def test_the_kernel_size_as_token_names_the_operator(tmp_path, designed):
+    logged = validate(tmp_path, TokenModel("kernel_size"), designed)
+    assert logged["ic/axis_ami/kernel_size"] == 1
+    for label in ("variant", "family"):
+        assert abs(logged[f"ic/{label}_ami"]) < 0.01
+        assert abs(logged[f"ic/{label}_within_policy_ami"]) < 0.01
+        assert logged[f"ic/{label}_p_value"] > 0.05
+    others = [v for k, v in logged.items() if k.startswith("ic/axis_ami/") and "kernel" not in k]
+    assert len(others) == 13, "14 axes vary; grid_size does not"
+    assert max(map(abs, others)) < 0.01
+    # ln 3 over what chance reaches.
+    assert logged["ic/operator_to_ic"] > 100
+
+
+def test_figures_within_policies_are_those_of_their_samples(tmp_path):
+    data = random_tokens(SyntheticDataModule(size=900), codes=5)
+    columns = data.val.columns
+    # The token is the variant under one policy, rotated under another, random under the third.
+    rotated = (columns["ic_type"] + 2) % 6
+    tokens = torch.where(columns["policy"] == 0, columns["ic_type"], rotated)
+    columns["random"] = torch.where(columns["policy"] == 2, columns["random"], tokens)
+    logged = validate(tmp_path, TokenModel("random"), data)
+    weights, informations, counts = [], [], []
+    for number, policy in enumerate(POLICIES):
+        mine = columns["policy"] == number
+        labels, found = columns["ic_type"][mine], columns["random"][mine]
+        ami = oracle.adjusted_mutual_info_score(labels, found)
+        nmi = oracle.normalized_mutual_info_score(labels, found)
+        assert logged[f"ic/variant_ami/{policy}"] == pytest.approx(ami, rel=1e-4, abs=1e-6)
+        assert logged[f"ic/variant_nmi/{policy}"] == pytest.approx(nmi, rel=1e-4)
+        informations.append(oracle.mutual_info_score(labels, found))
+        weights.append(mine.double().mean().item())
+        counts.append(torch.bincount(found * 6 + labels, minlength=36).view(6, 6))
+    given = sum(w * i for w, i in zip(weights, informations, strict=True))
+    assert logged["ic/variant_within_policy_mi"] == pytest.approx(given, rel=1e-5)
+    adjusted = metrics.conditional_mutual_information(torch.stack(counts), adjusted=True)
+    assert logged["ic/variant_within_policy_ami"] == pytest.approx(adjusted.item(), rel=1e-5)
+    assert logged["ic/variant_within_policy_ami"] > 2 * logged["ic/variant_ami"] > 0
+
+
+def test_the_null_is_that_of_permutations_within_policies(tmp_path):
+    data = random_tokens(SyntheticDataModule(size=300), codes=7)
+    columns = data.val.columns
+    logged = validate(tmp_path, TokenModel("random"), data, ic_information(permutations=40, seed=3))
+    cells = columns["policy"] * 42 + columns["random"] * 6 + columns["ic_type"]
+    counts = torch.bincount(cells, minlength=126).view(3, 7, 6)
+    tables = list(metrics.permuted_tables(counts, permutations=40, seed=3))
+    given = torch.stack(
+        [metrics.conditional_mutual_information(torch.from_numpy(t)) for t in tables]
+    )
+    pooled = torch.stack([metrics.mutual_information(torch.from_numpy(t.sum(0))) for t in tables])
+    for key, null, observed in (
+        ("variant", pooled, metrics.mutual_information(counts.sum(0))),
+        ("variant_within_policy", given, metrics.conditional_mutual_information(counts)),
+    ):
+        assert logged[f"ic/{key}_null_95"] == pytest.approx(null.quantile(0.95).item(), rel=1e-5)
+        p_value = metrics.permutation_p_value(observed, null).item()
+        assert logged[f"ic/{key}_p_value"] == pytest.approx(p_value)
+
+
+def test_axes_are_cut_as_documented(tmp_path):
+    """Choices and short ranges by value, others in terciles, against the typed values."""
+    data = random_tokens(SyntheticDataModule(size=600), codes=4)
+    columns = data.val.columns
+    unit = columns["params"].numpy()
+    values = data.parameter_space.values(unit)
+    logged = validate(tmp_path, TokenModel("random"), data)
+    for column, axis in enumerate(PARAMETER_NAMES):
+        distinct = len(set(values[axis].tolist()))
+        if axis == "grid_size":
+            assert f"ic/axis_ami/{axis}" not in logged
+            continue
+        labels = values[axis].astype(str) if distinct <= 16 else (3 * unit[:, column]).astype(int)
+        assert distinct <= 16 or axis not in ("num_layers", "kernel_size", "noise_type")
+        expected = oracle.adjusted_mutual_info_score(labels, columns["random"])
+        assert logged[f"ic/axis_ami/{axis}"] == pytest.approx(expected, rel=1e-3, abs=1e-6), axis
+
+
+def test_operator_to_ic_by_hand(tmp_path):
+    data = SyntheticDataModule(size=600)
+    columns = data.val.columns
+    kernel = (3 * columns["params"][:, 2]).long()
+    columns["random"] = torch.where(columns["index"] % 2 == 0, kernel, columns["ic_type"] % 3)
+    logged = validate(tmp_path, TokenModel("random"), data)
+
+    def above(labels):
+        counts = torch.bincount(columns["random"] * 40 + labels, minlength=120).view(3, 40)
+        chance = metrics.expected_mutual_information(counts)
+        return (metrics.mutual_information(counts) - chance).item()
+
+    classes = {axis: 3 for axis in PARAMETER_NAMES if axis != "grid_size"}
+    classes |= {"num_layers": 4, "noise_type": 2}
+    axes = sum(
+        above((columns["params"][:, PARAMETER_NAMES.index(axis)] * n).long())
+        for axis, n in classes.items()
+    )
+    expected = axes / above(columns["ic_type"])
+    assert logged["ic/operator_to_ic"] == pytest.approx(expected, rel=1e-4)
+    assert expected > 0.3
+
+
+def test_residual_tokens_report_the_joint_and_each_level(tmp_path):
+    data = random_tokens(SyntheticDataModule(size=600), codes=3)
+    columns = data.val.columns
+    # Neither part tells of the variant; together they are it.
+    first = columns["random"] % 3
+    columns["parts"] = torch.stack([first, (columns["ic_type"] + first) % 6], 1)
+    logged = validate(tmp_path, TokenModel("parts"), data)
+    expected = oracle.adjusted_mutual_info_score(
+        columns["ic_type"], columns["parts"][:, 0] * 6 + columns["parts"][:, 1]
+    )
+    assert logged["ic/variant_ami"] == pytest.approx(expected, rel=1e-5)
+    assert expected > 0.7
+    for level in range(2):
+        ami = oracle.adjusted_mutual_info_score(columns["ic_type"], columns["parts"][:, level])
+        assert logged[f"ic/variant_ami/level_{level}"] == pytest.approx(ami, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("missing", ["policy", "params"])
+def test_without_optional_labels_their_keys_are_left_out(tmp_path, missing):
+    data = random_tokens(SyntheticDataModule(), codes=5)
+    whole = validate(tmp_path, TokenModel("random"), data)
+    del data.val.columns[missing]
+    logged = validate(tmp_path, TokenModel("random"), data)
+    if missing == "policy":
+        gone = [k for k in whole if "within_policy" in k or k.rsplit("/")[-1] in POLICIES]
+    else:
+        gone = [k for k in whole if "axis" in k or k == "ic/operator_to_ic"]
+    assert len(gone) >= 15
+    assert logged.keys() == whole.keys() - set(gone)
+    assert logged["ic/variant_ami"] == pytest.approx(whole["ic/variant_ami"], abs=1e-6)
+
+
+@pytest.mark.parametrize(("threshold", "exceeded"), [(0.5, True), (1.0, False)])
+def test_threshold_warns(tmp_path, threshold, exceeded):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        validate(
+            tmp_path,
+            TokenModel("ic_type"),
+            SyntheticDataModule(),
+            ic_information(threshold=threshold),
+        )
+    said = [str(w.message) for w in caught if "above the threshold" in str(w.message)]
+    assert len(said) == exceeded
+    if exceeded:
+        assert "_ami is 1.000, above the threshold of 0.5 in 1 validation epoch(s)" in said[0]
+
+
+def test_threshold_stops_training_after_its_patience(tmp_path):
+    callback = ic_information(threshold=0.5, on_threshold="stop", patience=3)
+    trainer = quiet_trainer(tmp_path, callback, max_epochs=9, limit_train_batches=1)
+    with pytest.warns(RuntimeWarning, match="training stops"):
+        trainer.fit(TokenModel("ic_type"), SyntheticDataModule())
+    assert trainer.current_epoch == 3
+    assert trainer.state.finished
+
+
+def test_patience_goes_on_from_a_checkpoint(tmp_path):
+    def fit(epochs, checkpoint):
+        callback = ic_information(threshold=0.5, on_threshold="stop", patience=3)
+        trainer = quiet_trainer(tmp_path, callback, max_epochs=epochs, limit_train_batches=1)
+        trainer.fit(TokenModel("ic_type"), SyntheticDataModule(), ckpt_path=checkpoint)
+        return trainer
+
+    first = fit(2, None)
+    first.save_checkpoint(tmp_path / "two.ckpt")
+    with pytest.warns(RuntimeWarning, match="training stops"):
+        resumed = fit(9, tmp_path / "two.ckpt")
+    assert resumed.current_epoch == 3
+
+
+def test_every_n_epochs(tmp_path):
+    recorder = Recorder()
+    callback = ic_information(every_n_epochs=2)
+    settings = {"max_epochs": 4, "limit_train_batches": 1, "num_sanity_val_steps": 0}
+    trainer = quiet_trainer(tmp_path, callback, recorder, **settings)
+    seen = []
+    callback._finish = lambda trainer, pl_module: seen.append(trainer.current_epoch) or {}
+    trainer.fit(TokenModel("ic_type"), SyntheticDataModule())
+    assert seen == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"on_threshold": "raise"}, "on_threshold must be warn or stop, got 'raise'"),
+        ({"patience": 0}, "patience must be at least 1, got 0"),
+        ({"permutations": 0}, "permutations must be at least 1, got 0"),
+        ({"every_n_epochs": 0}, "every_n_epochs must be at least 1, got 0"),
+        ({"figures_every_n_epochs": -1}, "figures_every_n_epochs must be at least 0, got -1"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ICMutualInformation(**arguments)

@@ -1,11 +1,11 @@
 """Metrics against scikit-learn, exact enumeration and hand computation."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import distance
 from sklearn import metrics as oracle
 from sklearn.metrics.cluster import contingency_matrix
 from sklearn.metrics.cluster import expected_mutual_information as oracle_expected
@@ -21,6 +21,7 @@ FUNCTIONS = {
     metrics.ConditionalEntropy: metrics.conditional_entropy,
     metrics.CodebookPerplexity: metrics.codebook_perplexity,
     metrics.CodebookUsage: metrics.codebook_usage,
+    metrics.DeadCodes: metrics.dead_codes,
 }
 
 
@@ -124,7 +125,10 @@ def test_order_of_codes_and_classes_does_not_matter(function):
     torch.testing.assert_close(function(counts[rows][:, columns]), function(counts))
 
 
-@pytest.mark.parametrize("function", set(FUNCTIONS.values()) - {metrics.codebook_usage})
+@pytest.mark.parametrize(
+    "function",
+    [f for f in FUNCTIONS.values() if f not in (metrics.codebook_usage, metrics.dead_codes)],
+)
 def test_codes_and_classes_that_do_not_occur_change_nothing(function):
     counts = table(*LABELLINGS["dependent"])
     assert function(torch.nn.functional.pad(counts, (0, 4, 0, 9))) == function(counts)
@@ -133,6 +137,7 @@ def test_codes_and_classes_that_do_not_occur_change_nothing(function):
 def test_usage_and_perplexity():
     counts = torch.tensor([[3, 0], [0, 3], [1, 2], [0, 0]])
     assert metrics.codebook_usage(counts) == 0.75
+    assert metrics.dead_codes(counts) == 1
     assert metrics.codebook_perplexity(counts).item() == pytest.approx(3)
 
 
@@ -147,13 +152,14 @@ def test_without_samples_values_are_the_documented_ones(shape):
         metrics.conditional_entropy: 0,
         metrics.codebook_perplexity: 1,
         metrics.codebook_usage: 0,
+        metrics.dead_codes: shape[0],
     }
     assert metrics.mutual_information(empty, corrected=True) == 0
     assert metrics.expected_mutual_information(empty) == 0
 
 
 def test_a_table_of_another_rank_is_refused():
-    with pytest.raises(ValueError, match=r"\[codes, classes\], got \[5\]"):
+    with pytest.raises(ValueError, match=r"\[\.\.\., codes, classes\], got \[5\]"):
         metrics.mutual_information(torch.zeros(5))
 
 
@@ -228,29 +234,113 @@ def test_growing_tables_refuse_negative_labels():
         metrics.TokenContingency().update(torch.tensor([2, -1]), torch.tensor([0, 0]))
 
 
-@pytest.mark.parametrize("sizes", [{"num_codes": 0}, {"num_classes": -1}])
+@pytest.mark.parametrize("sizes", [{"num_codes": 0}, {"num_classes": -1}, {"num_levels": 0}])
 def test_sizes_must_be_positive(sizes):
     with pytest.raises(ValueError, match=f"{next(iter(sizes))} must be a positive number"):
         metrics.TokenContingency(**sizes)
 
 
-def test_two_processes_equal_one(tmp_path):
-    torch.multiprocessing.spawn(_accumulate_half, args=(tmp_path,), nprocs=2)
-    tokens, labels = LABELLINGS["dependent"]
-    for rank, sizes in itertools.product(range(2), ["declared", "grown"]):
-        merged = torch.load(tmp_path / f"{rank}-{sizes}.pt", weights_only=True)
-        assert torch.equal(merged, table(tokens, labels))
+STACKABLE = [*FUNCTIONS.values(), metrics.expected_mutual_information]
 
 
-def _accumulate_half(rank: int, folder: Path) -> None:
-    """Rank 0 has half the samples of low tokens, rank 1 the rest: grown tables differ in size."""
-    store = f"file://{folder / 'store'}"
-    torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+@pytest.mark.parametrize("function", STACKABLE)
+def test_a_stack_of_tables_is_a_table_at_a_time(function):
+    names = ["independent", "dependent", "one class", "one code", "identical"]
+    tables = [table(*LABELLINGS[name]) for name in names]
+    padded = [torch.nn.functional.pad(t, (0, 7 - t.shape[1], 0, 17 - t.shape[0])) for t in tables]
+    stack = torch.stack([*padded, torch.zeros(17, 7, dtype=torch.int64)]).view(2, 3, 17, 7)
+    expected = torch.stack([function(t) for t in stack.view(6, 17, 7)]).view(2, 3)
+    torch.testing.assert_close(function(stack), expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("pieces", [1, 100])
+def test_chance_level_does_not_depend_on_how_its_terms_are_cut(pieces, monkeypatch):
+    counts = table(*LABELLINGS["dependent"])
+    expected = metrics.expected_mutual_information(counts)
+    monkeypatch.setattr("spinlock.metrics.chance._TERMS", pieces)
+    torch.testing.assert_close(metrics.expected_mutual_information(counts), expected)
+
+
+def test_conditional_information_is_the_difference_of_informations():
+    """I(T; C | G) = I(T; (C, G)) − I(T; G)."""
+    generator = torch.Generator().manual_seed(2)
+    counts = torch.randint(20, (4, 6, 5), generator=generator)
+    both = metrics.mutual_information(counts.transpose(0, 1).flatten(1))
+    group = metrics.mutual_information(counts.sum(2).T)
+    ours = metrics.conditional_mutual_information(counts)
+    torch.testing.assert_close(ours, both - group)
+
+
+def test_pooling_can_hide_what_conditioning_shows():
+    # The token is the class in one group, and the other class in the other.
+    counts = torch.tensor([[[50, 0], [0, 50]], [[0, 50], [50, 0]]])
+    assert metrics.mutual_information(counts.sum(0)) == 0
+    ours = metrics.conditional_mutual_information(counts).item()
+    assert ours == pytest.approx(np.log(2))
+    assert metrics.conditional_mutual_information(counts, adjusted=True).item() == 1
+
+
+def test_adjusted_conditional_information():
+    counts = torch.stack([table(*LABELLINGS[name]) for name in ("dependent", "independent")])
+    one = metrics.conditional_mutual_information(counts[:1], adjusted=True)
+    torch.testing.assert_close(one, metrics.adjusted_mutual_information(counts[0]))
+    same = metrics.conditional_mutual_information(counts[[0, 0]], adjusted=True)
+    torch.testing.assert_close(same, one)
+    # Groups have 500 samples each: by hand, from scikit-learn's terms.
+    terms = []
+    for name in ("dependent", "independent"):
+        tokens, labels = LABELLINGS[name]
+        cells = contingency_matrix(labels, tokens, sparse=True)
+        most = (_entropy(labels) + _entropy(tokens)) / 2
+        terms.append((oracle.mutual_info_score(labels, tokens), oracle_expected(cells, 500), most))
+    information, chance, most = np.mean(terms, axis=0)
+    ours = metrics.conditional_mutual_information(counts, adjusted=True).item()
+    assert ours == pytest.approx((information - chance) / (most - chance), rel=1e-9)
+    empty = torch.zeros(2, 3, 4, dtype=torch.int64)
+    assert metrics.conditional_mutual_information(empty) == 0
+    assert metrics.conditional_mutual_information(empty, adjusted=True) == 1
+
+
+def test_conditional_metric_groups_its_labels():
     tokens, labels = LABELLINGS["dependent"]
-    first = (tokens < 9) & (torch.arange(len(tokens)) % 2 == 0)
-    mine = first if rank == 0 else ~first
-    for name, sizes in {"declared": {"num_codes": 17, "num_classes": 5}, "grown": {}}.items():
-        metric = metrics.TokenContingency(**sizes)
-        metric.update(tokens[mine], labels[mine])
-        torch.save(metric.compute(), folder / f"{rank}-{name}.pt")
-    torch.distributed.destroy_process_group()
+    groups = torch.arange(500) % 3
+    metric = metrics.ConditionalMutualInformation(17, num_classes=5, num_groups=3)
+    for part in torch.arange(500).split(64):
+        metric.update(tokens[part], labels[part], groups[part])
+    stack = torch.stack(
+        [
+            torch.bincount(tokens[groups == g] * 5 + labels[groups == g], minlength=85).view(17, 5)
+            for g in range(3)
+        ]
+    )
+    assert metric.compute() == metrics.conditional_mutual_information(stack)
+    metric.adjusted = True
+    metric._computed = None
+    expected = metrics.conditional_mutual_information(stack, adjusted=True)
+    assert metric.compute() == expected
+    with pytest.raises(ValueError, match=r"groups must be in \[0, 3\), got values from 3 to 3"):
+        metric.update(tokens[:1], labels[:1], groups[:1] + 3)
+
+
+def test_jensen_shannon_divergence_against_scipy():
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.randint(30, (40, 2), generator=generator)
+    counts[:, 1] *= 5
+    p, q = (counts / counts.sum(0)).double().T.numpy()
+    expected = distance.jensenshannon(p, q) ** 2
+    assert metrics.jensen_shannon_divergence(counts).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_jensen_shannon_divergence_at_its_bounds():
+    assert metrics.jensen_shannon_divergence(torch.tensor([[3, 30], [1, 10]])) == 0
+    disjoint = metrics.jensen_shannon_divergence(torch.tensor([[3, 0], [0, 10]]))
+    assert disjoint.item() == pytest.approx(np.log(2))
+    assert metrics.jensen_shannon_divergence(torch.tensor([[3, 0], [1, 0]])).isnan()
+    with pytest.raises(ValueError, match=r"\[\.\.\., codes, 2\], got \[4, 3\]"):
+        metrics.jensen_shannon_divergence(torch.zeros(4, 3))
+
+
+def test_jensen_shannon_class():
+    metric = metrics.JensenShannonDivergence(4)
+    metric.update(torch.tensor([0, 0, 1, 3]), torch.tensor([0, 0, 1, 1]))
+    assert metric.compute().item() == pytest.approx(np.log(2))

@@ -1,0 +1,82 @@
+"""What features can be told without tokens: the floors that an R2 is read against."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+PENALTIES = (1e-4, 1e-2, 1.0)
+"""Ridge penalties, relative to the mean sum of squares of an input column."""
+
+
+def r_squared(prediction: Tensor, target: Tensor) -> float:
+    """1 - residual / total sum of squares, both over samples and columns ``[N, F]``.
+
+    The total is about each column's mean, so a column that does not vary counts nothing in it; 0
+    where none varies.
+    """
+    target = target.double()
+    residual = (prediction.double() - target).square().sum()
+    total = (target - target.mean(0)).square().sum()
+    return (1 - residual / total).item() if total > 0 else 0.0
+
+
+def ridge_r_squared(
+    inputs: Tensor,
+    target: Tensor,
+    groups: Tensor,
+    *,
+    folds: int = 5,
+    penalties: Sequence[float] = PENALTIES,
+) -> float:
+    """Cross-validated R2 of linear ridge regression, in closed form.
+
+    Inputs are standardized; the intercept is not penalized. Each fold is predicted by the
+    coefficients of the other folds. Of the penalties the best is taken: a floor should be as high
+    as it can be.
+
+    Args:
+        inputs: ``[N, P]``; columns that do not vary are left out.
+        target: ``[N, F]``.
+        groups: ``[N]`` integers; samples of one group are in one fold.
+        folds: Number of folds; group g (in order) is in fold g modulo `folds`.
+        penalties: As :data:`PENALTIES`.
+
+    Returns:
+        As :func:`r_squared`; NaN with fewer than two groups.
+    """
+    number = torch.unique(groups, return_inverse=True)[1]
+    folds = min(folds, int(number.max()) + 1)
+    if folds < 2:
+        return float("nan")
+    x, y = inputs.double(), target.double()
+    spread = x.std(0, correction=0)
+    varies = spread > 1e-6
+    x = (x - x.mean(0))[:, varies] / spread[varies]
+    y = y - y.mean(0)
+    z = torch.cat([torch.ones_like(x[:, :1]), x, y], 1)
+    # Products of columns say all: a fold's residual needs no prediction of its samples.
+    products = torch.stack(
+        [z[number % folds == k].T @ z[number % folds == k] for k in range(folds)]
+    )
+    total = products.sum(0)
+    size = 1 + x.shape[1]
+    residuals = [
+        sum(_residual(products[k], total - products[k], size, penalty) for k in range(folds))
+        for penalty in penalties
+    ]
+    variance = total[size:, size:].trace().item()
+    return 1 - min(residuals) / variance if variance > 0 else 0.0
+
+
+def _residual(held_out: Tensor, fitted: Tensor, size: int, penalty: float) -> float:
+    """Sum of squares that coefficients fitted on some products leave of the held-out ones."""
+    gram = fitted[:size, :size]
+    diagonal = gram.diagonal().clone()
+    strength = penalty * diagonal[1:].mean() if size > 1 else diagonal.new_zeros(())
+    shrink = torch.full_like(diagonal, float(strength))
+    shrink[0] = 0
+    coefficients = torch.linalg.solve(gram + torch.diag(shrink), fitted[:size, size:])
+    cross = (coefficients * held_out[:size, size:]).sum()
+    fit = (coefficients * (held_out[:size, :size] @ coefficients)).sum()
+    return float(held_out[size:, size:].trace() - 2 * cross + fit)

@@ -1,0 +1,307 @@
+"""Every callback in every way that Lightning runs it, and what their docstrings say of keys."""
+
+import re
+
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Callback
+from torch.utils.data import DataLoader, Subset
+
+from spinlock import callbacks
+from spinlock.callbacks import contract
+from tests.callbacks import DecodingModel, SyntheticDataModule, quiet_trainer, with_operator_tokens
+
+NO_FIGURES = {"figures_every_n_epochs": 0}
+WATCHING = {
+    callbacks.CodebookUsage: NO_FIGURES,
+    callbacks.FiniteCheck: {"policy": "warn", "gradients": True},
+    callbacks.ICMutualInformation: NO_FIGURES | {"threshold": 2.0},
+    callbacks.OperatorConsistency: {},
+    callbacks.ReconstructionByGroup: NO_FIGURES,
+    callbacks.TokenTransfer: {},
+}
+
+
+class Model(DecodingModel):
+    """Several loaders; with ``parts`` in the batch, residual tokens; a sequence of tokens."""
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        outputs = super().validation_step(batch, batch_idx)
+        outputs["token_sequence"] = batch["tokens"][:, None].repeat(1, 3)
+        if "parts" in batch:
+            outputs["tokens"] = batch["parts"]
+        return outputs
+
+    def test_step(self, batch, batch_idx, dataloader_idx=0):
+        return self.validation_step(batch, batch_idx)
+
+    def decode(self, tokens, batch):
+        return super().decode(tokens if tokens.ndim == 1 else tokens[:, 0], batch)
+
+
+class Data(SyntheticDataModule):
+    """Two probes per operator; loaders of the first and of the second half."""
+
+    def __init__(self):
+        super().__init__(size=96, batch_size=16, probes=2)
+
+    def _loaders(self, split):
+        return [DataLoader(Subset(split, range(*half)), 16) for half in ((0, 48), (48, 96))]
+
+    def val_dataloader(self):
+        return self._loaders(self.val)
+
+    def test_dataloader(self):
+        return self._loaders(self.test)
+
+
+def everything():
+    return [callback(**settings) for callback, settings in WATCHING.items()]
+
+
+def model_and_data(levels=False):
+    data = Data()
+    model = Model(with_operator_tokens(data))
+    if levels:
+        for split in (data.train, data.val, data.test):
+            tokens = split.columns["tokens"]
+            split.columns["parts"] = torch.stack([tokens, tokens % 3], 1)
+    return model, data
+
+
+def validate(tmp_path, watching, levels=False, **settings):
+    trainer = quiet_trainer(tmp_path, *watching, **settings)
+    trainer.validate(*model_and_data(levels), verbose=False)
+    return dict(trainer.callback_metrics)
+
+
+KEYS = re.compile(r"``((?:ic|codebook|reconstruction|consistency|transfer)/[^`]+)``")
+FIGURES = {
+    "codebook/transitions",
+    "codebook/usage_bars",
+    "codebook/usage_bars_level_<q>",
+    "ic/code_by_variant",
+    "reconstruction/error_by_group",
+}
+
+
+def documented(callback):
+    """The keys of a docstring: text -> pattern."""
+    keys = set(KEYS.findall(callback.__doc__)) - FIGURES
+    return {key: re.compile(re.sub(r"<\w+>", r"[^/]+", key)) for key in keys}
+
+
+@pytest.mark.parametrize("callback", WATCHING)
+def test_logged_keys_are_those_of_the_docstring(tmp_path, callback):
+    logged = set()
+    for levels in (False, True):
+        watching = [callback(**WATCHING[callback])]
+        found = validate(tmp_path, watching, levels)
+        trainer = quiet_trainer(tmp_path, callback(**WATCHING[callback]))
+        trainer.test(*model_and_data(levels), verbose=False)
+        assert set(trainer.callback_metrics) == {f"test/{key}" for key in found}
+        logged |= set(found)
+    keys = documented(callback)
+    undocumented = {k for k in logged if not any(p.fullmatch(k) for p in keys.values())}
+    assert not undocumented
+    never_logged = {key for key, p in keys.items() if not any(p.fullmatch(k) for k in logged)}
+    assert not never_logged
+    assert bool(logged) == (callback is not callbacks.FiniteCheck)
+
+
+def test_order_does_not_matter(tmp_path):
+    expected = validate(tmp_path, everything())
+    assert len(expected) > 70
+    assert validate(tmp_path, everything()[::-1]) == expected
+    alone = [validate(tmp_path, [callback]) for callback in everything()]
+    assert {key: value for one in alone for key, value in one.items()} == expected
+
+
+@pytest.mark.parametrize("limit", [2, 0.7])
+def test_limited_batches(tmp_path, limit):
+    logged = validate(tmp_path, everything(), limit_val_batches=limit)
+    # Two of three batches of each loader.
+    columns = model_and_data()[1].val.columns
+    rows = [*range(32), *range(48, 80)]
+    errors = columns["features"][rows] - columns["features"][rows]
+    assert logged["reconstruction/error"] == pytest.approx(errors.square().mean().item(), abs=1e-9)
+    used = len(columns["tokens"][rows].unique())
+    assert logged["codebook/perplexity"] == pytest.approx(used, rel=1e-5)
+
+
+class Recorder(Callback):
+    def __init__(self):
+        self.at_start, self.epochs = None, []
+
+    def on_train_start(self, trainer, pl_module):
+        self.at_start = dict(trainer.callback_metrics)
+
+    def on_validation_end(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            self.epochs.append({k: v.item() for k, v in trainer.callback_metrics.items()})
+
+
+def fit(tmp_path, watching, epochs, checkpoint=None):
+    recorder = Recorder()
+    settings = {"max_epochs": epochs, "num_sanity_val_steps": 1}
+    trainer = quiet_trainer(tmp_path, *watching, recorder, **settings)
+    trainer.fit(*model_and_data(), ckpt_path=checkpoint)
+    return trainer, recorder
+
+
+def test_sanity_checking_and_resuming(tmp_path):
+    _, whole = fit(tmp_path, everything(), 3)
+    assert whole.at_start == {}
+    assert len(whole.epochs) == 3
+    trainer, first = fit(tmp_path, everything(), 2)
+    assert first.epochs == whole.epochs[:2]
+    trainer.save_checkpoint(tmp_path / "two.ckpt")
+    watching = everything()
+    resumed, rest = fit(tmp_path, watching, 3, tmp_path / "two.ckpt")
+    assert rest.epochs == whole.epochs[2:]
+    assert resumed.current_epoch == 3
+
+
+def test_states_are_in_the_checkpoint_and_restored(tmp_path):
+    finite, information = callbacks.FiniteCheck("warn"), callbacks.ICMutualInformation()
+    finite.column_counts["a"], finite.variant_counts["b"], information.epochs_exceeded = 3, 2, 1
+    trainer = quiet_trainer(tmp_path, finite, information, limit_train_batches=1)
+    trainer.limit_val_batches = 0
+    trainer.fit(*model_and_data())
+    trainer.save_checkpoint(tmp_path / "states.ckpt")
+    finite, information = callbacks.FiniteCheck("warn"), callbacks.ICMutualInformation()
+    trainer = quiet_trainer(tmp_path, finite, information, max_epochs=1)
+    trainer.fit(*model_and_data(), ckpt_path=tmp_path / "states.ckpt")
+    assert finite.column_counts == {"a": 3}
+    assert finite.variant_counts == {"b": 2}
+    assert information.epochs_exceeded == 1
+
+
+@pytest.mark.parametrize("name", sorted(set(callbacks.__all__) - {"ContractError"}))
+def test_from_yaml_by_class_path(name, tmp_path):
+    settings = {**WATCHING, callbacks.DatasetReport: {"replay": 2, "full": True}}
+    given = settings[getattr(callbacks, name)]
+    lines = [f"  class_path: spinlock.callbacks.{name}", "  init_args:"]
+    lines += [f"    {key}: {str(value).lower()}" for key, value in given.items()] or ["    {}"]
+    (tmp_path / "run.yaml").write_text("\n".join(["callback:", *lines]))
+    parser = ArgumentParser()
+    parser.add_argument("--config", action="config")
+    parser.add_subclass_arguments(Callback, "callback")
+    config = parser.parse_args(["--config", str(tmp_path / "run.yaml")])
+    made = parser.instantiate_classes(config).callback
+    assert type(made) is getattr(callbacks, name)
+    for key, value in given.items():
+        assert getattr(made, key) == value
+
+
+def test_every_callback_is_tried_here():
+    found = {getattr(callbacks, name) for name in callbacks.__all__}
+    assert found - {callbacks.DatasetReport, contract.ContractError} == set(WATCHING)
+
+
+NEEDS = {
+    callbacks.CodebookUsage: (("tokens",), ()),
+    callbacks.ICMutualInformation: (("tokens",), ("ic_type", "ic_family")),
+    callbacks.OperatorConsistency: (
+        ("tokens",),
+        ("features", "initial_features", "ic_type", "operator", "index"),
+    ),
+    callbacks.ReconstructionByGroup: (("reconstruction",), ("features",)),
+    callbacks.TokenTransfer: (("tokens", "reconstruction"), ("features",)),
+}
+
+
+class Lacking(Model):
+    lacks = ()
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        outputs = super().validation_step(batch, batch_idx)
+        return {key: value for key, value in outputs.items() if key not in self.lacks}
+
+
+@pytest.mark.parametrize(
+    ("callback", "key"), [(c, key) for c, (outputs, _) in NEEDS.items() for key in outputs]
+)
+def test_an_output_that_is_missing_is_told_before_training(tmp_path, callback, key):
+    _, data = model_and_data()
+    model = Lacking(with_operator_tokens(data))
+    model.lacks = (key,)
+    trainer = quiet_trainer(tmp_path, callback(**WATCHING[callback]))
+    with pytest.raises(contract.ContractError) as error:
+        trainer.fit(model, data)
+    message = str(error.value)
+    assert message.startswith(f"{callback.__name__} needs outputs[{key!r}] (")
+    assert (
+        "but the output of Lacking's validation_step or test_step has the keys: 'loss'" in message
+    )
+    assert trainer.global_step == 0
+
+
+class Quiet(Model):
+    """Whatever the batch lacks, its outputs are there."""
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        tokens = batch["tokens"]
+        return {"tokens": tokens, "reconstruction": torch.zeros(len(tokens), 46)}
+
+
+@pytest.mark.parametrize(
+    ("callback", "key"), [(c, key) for c, (_, batch) in NEEDS.items() for key in batch]
+)
+def test_a_batch_entry_that_is_missing_is_told_before_training(tmp_path, callback, key):
+    _, data = model_and_data()
+    model = Quiet(with_operator_tokens(data))
+    del data.val.columns[key]
+    trainer = quiet_trainer(tmp_path, callback(**WATCHING[callback]))
+    with pytest.raises(contract.ContractError) as error:
+        trainer.fit(model, data)
+    keys = ", ".join(repr(k) for k in data.val.columns)
+    message = str(error.value)
+    assert message.startswith(f"{callback.__name__} needs batch[{key!r}] (")
+    assert f"but the batch has the keys: {keys}." in message
+    assert trainer.global_step == 0
+
+
+@pytest.mark.parametrize(
+    "tokens", [torch.zeros(16, 2, 2, dtype=torch.int64), torch.zeros(16), torch.zeros(16).bool()]
+)
+def test_tokens_of_another_shape_or_type_are_refused(tmp_path, tokens):
+    model, data = model_and_data()
+    model.validation_step = lambda batch, batch_idx, dataloader_idx: {"tokens": tokens}
+    with pytest.raises(contract.ContractError, match=r"but Model gave \[16.*\] torch\."):
+        quiet_trainer(tmp_path, callbacks.CodebookUsage()).validate(model, data)
+
+
+class Saver(Callback):
+    """Writes what each process logged and counted."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def on_validation_end(self, trainer, pl_module):
+        (finite,) = (c for c in trainer.callbacks if isinstance(c, callbacks.FiniteCheck))
+        logged = {key: value.item() for key, value in trainer.callback_metrics.items()}
+        found = {"logged": logged, "finite": finite.state_dict()}
+        torch.save(found, f"{self.folder}/{trainer.world_size}-{trainer.global_rank}.pt")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_two_processes_equal_one(tmp_path):
+    for devices, strategy in ((1, "auto"), (2, "ddp_spawn")):
+        model, data = model_and_data(levels=True)
+        # Only FiniteCheck looks there; the second process has the odd samples.
+        data.val.columns["other"] = torch.zeros(96, 2)
+        data.val.columns["other"][7, 1] = float("nan")
+        trainer = quiet_trainer(
+            tmp_path, *everything(), Saver(tmp_path), devices=devices, strategy=strategy
+        )
+        trainer.validate(model, data, verbose=False)
+    one, first, second = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1")
+    )
+    assert len(one["logged"]) > 70
+    assert first["logged"] == pytest.approx(one["logged"], rel=1e-4, abs=1e-6)
+    assert second["logged"] == first["logged"]
+    assert one["finite"]["columns"] == {"batch['other']:column 1": 1}
+    assert first["finite"] == second["finite"] == one["finite"]
