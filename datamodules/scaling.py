@@ -1,66 +1,212 @@
-"""Feature scaling, fitted on training samples only."""
+"""Feature scaling, fitted on training samples only: invertible maps of each column."""
 
-from dataclasses import dataclass
-from typing import Literal, Self
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
-Scaling = Literal["signed_log", "standard", "none"]
+Scaling = Literal["standard", "robust", "rank", "none"]
 
 # Fields are of order one: a column that varies by less than this holds rounding noise, no signal.
 _SMALLEST_SPREAD = 1e-6
+# Points of the empirical distribution that ``rank`` keeps of each column.
+_NUM_KNOTS = 1001
 
 
 @dataclass(frozen=True)
 class FeatureScaler:
-    """An invertible map of each feature column to zero mean and unit variance.
+    """An invertible map of each feature column to order one. A constant column becomes zero.
 
-    ``standard`` shifts and scales. ``signed_log`` first maps x to sign(x) ln(1 + |x| / m) with the
-    column's median modulus m, since spectral powers range over many decades. ``none`` is the
-    identity. A column that does not vary becomes zero.
+    ==============  ==============================================================================
+    ``standard``    (x - mean) / standard deviation
+    ``robust``      (x - median) / interquartile range; the standard deviation where that is zero
+    ``rank``        the normal quantile of x's rank among the training samples: a Gaussian column
+                    whatever its tails; linear between up to 1,001 knots and beyond them
+    ``none``        x, as it is in the file
+    ==============  ==============================================================================
+
+    With ``signed_log``, x is first mapped to sign(x) ln(1 + |x| / m), where m is the column's
+    median modulus: spectral powers range over many decades.
 
     Args:
         scaling: The method.
+        signed_log: Whether the logarithm comes first; without meaning for ``none``.
         knee: (F,) float64, m of each column.
-        mean: (F,) float64, mean after the logarithm.
-        spread: (F,) float64, standard deviation after the logarithm; 0 where a column is constant.
+        center: (F,) float64, what is subtracted, after the logarithm.
+        spread: (F,) float64, what is divided by, after the logarithm; 0 where a column is constant.
+        knots: (F, K) float64, increasing values after centring and dividing; K = 0 unless ``rank``.
+        quantiles: (F, K) float64, the normal quantiles that the knots are mapped to.
     """
 
     scaling: Scaling
+    signed_log: bool
     knee: Tensor
-    mean: Tensor
+    center: Tensor
     spread: Tensor
+    knots: Tensor
+    quantiles: Tensor
 
     @classmethod
-    def fit(cls, features: Tensor, scaling: Scaling) -> Self:
-        """Fit on the features (N, F) of the training split."""
-        values = features.double()
+    def fit(cls, features: Tensor, scaling: Scaling, *, signed_log: bool = True) -> Self:
+        """Fit on the features (..., F) of the training samples.
+
+        Args:
+            features: Of any float type; leading dimensions are samples.
+            scaling: The method.
+            signed_log: Whether the logarithm comes first.
+        """
+        values = features.flatten(0, -2).double()
         knee = values.abs().median(dim=0).values.clamp(min=_SMALLEST_SPREAD)
-        mapped = _signed_log(values, knee) if scaling == "signed_log" else values
+        mapped = _signed_log(values, knee) if signed_log else values
         varies = values.std(dim=0, correction=0) > _SMALLEST_SPREAD
-        spread = mapped.std(dim=0, correction=0) * varies
-        return cls(scaling, knee, mapped.mean(dim=0), spread)
+        center, spread = mapped.mean(dim=0), mapped.std(dim=0, correction=0)
+        if scaling == "robust":
+            quarters = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+            low, center, high = _quantiles(mapped, quarters)
+            spread = torch.where(high > low, high - low, spread)
+        nothing = values.new_empty(values.shape[1], 0)
+        scaler = cls(scaling, signed_log, knee, center, spread * varies, nothing, nothing)
+        if scaling != "rank":
+            return scaler
+        knots, quantiles = _normal_knots(scaler._affine(mapped))
+        return replace(scaler, knots=knots, quantiles=quantiles)
 
     def transform(self, features: Tensor) -> Tensor:
-        """Scaled features, float32; any leading shape (..., F)."""
+        """Scaled features, float32; any leading shape (..., F), any device."""
         if self.scaling == "none":
             return features.float()
+        of = self._to(features.device)
         values = features.double()
-        if self.scaling == "signed_log":
-            values = _signed_log(values, self.knee)
-        scaled = (values - self.mean) / self.spread
-        return torch.where(self.spread > 0, scaled, 0.0).float()
+        if self.signed_log:
+            values = _signed_log(values, of.knee)
+        values = of._affine(values)
+        if self.scaling == "rank":
+            values = torch.where(of.spread > 0, _interpolate(values, of.knots, of.quantiles), 0.0)
+        return values.float()
 
     def inverse(self, scaled: Tensor) -> Tensor:
-        """The features that `transform` maps to ``scaled``; a constant column gives its mean."""
+        """The features that `transform` maps to ``scaled``; a constant column gives its value."""
         if self.scaling == "none":
             return scaled.float()
-        values = scaled.double() * self.spread + self.mean
-        if self.scaling == "signed_log":
-            values = values.sign() * torch.expm1(values.abs()) * self.knee
+        of = self._to(scaled.device)
+        values = scaled.double()
+        if self.scaling == "rank":
+            values = _interpolate(values, of.quantiles, of.knots)
+        values = values * of.spread + of.center
+        if self.signed_log:
+            values = values.sign() * torch.expm1(values.abs()) * of.knee
         return values.float()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything as primitives, which a checkpoint can hold."""
+        return {
+            field.name: value.tolist() if isinstance(value, Tensor) else value
+            for field in fields(self)
+            for value in (getattr(self, field.name),)
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> Self:
+        """The scaler whose `state_dict` this is."""
+        tensors = {
+            name: torch.tensor(state[name], dtype=torch.float64)
+            for name in ("knee", "center", "spread", "knots", "quantiles")
+        }
+        return cls(scaling=state["scaling"], signed_log=state["signed_log"], **tensors)
+
+    def describe(self, names: tuple[str, ...]) -> str:
+        """A table of what is subtracted from and divides each column, one line a column."""
+        if self.scaling == "none":
+            return "features as they are in the file"
+        first = "sign(x) ln(1 + |x| / knee), then " if self.signed_log else ""
+        then = ", then the normal quantile of the rank" if self.scaling == "rank" else ""
+        width = max(map(len, names))
+        lines = [f"{first}(x - center) / spread{then}; spread 0: constant, scaled to 0"]
+        lines.append(f"{'':<{width}} {'knee':>12} {'center':>12} {'spread':>12}")
+        for row, name in enumerate(names):
+            knee = f"{self.knee[row]:12.5g}" if self.signed_log else f"{'-':>12}"
+            lines.append(
+                f"{name:<{width}} {knee} {self.center[row]:12.5g} {self.spread[row]:12.5g}"
+            )
+        return "\n".join(lines)
+
+    def _affine(self, values: Tensor) -> Tensor:
+        scaled = (values - self.center) / self.spread
+        return torch.where(self.spread > 0, scaled, 0.0)
+
+    def _to(self, device: torch.device) -> Self:
+        if device == self.knee.device:
+            return self
+        tensors = ("knee", "center", "spread", "knots", "quantiles")
+        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
 
 
 def _signed_log(values: Tensor, knee: Tensor) -> Tensor:
     return values.sign() * torch.log1p(values.abs() / knee)
+
+
+def _quantiles(values: Tensor, levels: Tensor) -> tuple[Tensor, ...]:
+    """Quantiles (F,) of the columns of (N, F) at each level, linear between samples."""
+    place = levels * (len(values) - 1)
+    ordered = values.sort(dim=0).values
+    lower, upper = ordered[place.floor().long()], ordered[place.ceil().long()]
+    return (lower + (upper - lower) * place.frac()[:, None]).unbind(0)
+
+
+def _normal_knots(values: Tensor) -> tuple[Tensor, Tensor]:
+    """For each column of (N, F), increasing values and the normal quantiles of their ranks.
+
+    Equal values share their mean rank. All columns get as many knots: those with fewer distinct
+    values go on along the line that continues them, which changes nothing.
+    """
+    columns = [_knots_of_column(column) for column in values.T]
+    count = max(2, *(len(knots) for knots, _ in columns))
+    extended = [_extended(knots, quantiles, count) for knots, quantiles in columns]
+    return torch.stack([k for k, _ in extended]), torch.stack([q for _, q in extended])
+
+
+def _knots_of_column(column: Tensor) -> tuple[Tensor, Tensor]:
+    distinct, counts = torch.unique(column, return_counts=True)
+    rank = counts.cumsum(0) - 0.5 * counts
+    quantiles = torch.special.ndtri(rank / len(column))
+    some = torch.linspace(0, len(distinct) - 1, min(len(distinct), _NUM_KNOTS)).round().long()
+    return distinct[some], quantiles[some]
+
+
+def _extended(knots: Tensor, quantiles: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """More knots beyond the last, along the line through the first and the last one."""
+    steps = torch.arange(1, count - len(knots) + 1, dtype=knots.dtype)
+    if len(knots) == 1:
+        return torch.cat([knots, knots + steps]), torch.cat([quantiles, quantiles + steps])
+    along = [
+        torch.cat([values, values[-1] + steps * (values[-1] - values[0])])
+        for values in (knots, quantiles)
+    ]
+    return along[0], along[1]
+
+
+def _interpolate(values: Tensor, from_knots: Tensor, to_knots: Tensor) -> Tensor:
+    """Piecewise linear map of each column; beyond the ends along the line through both ends.
+
+    A tail that no training sample reached goes on with the slope of the whole distribution: the
+    slope between the last two samples is an accident.
+
+    Args:
+        values: (..., F).
+        from_knots: (F, K) increasing.
+        to_knots: (F, K) increasing.
+    """
+    columns = values.reshape(-1, values.shape[-1]).T.contiguous()
+    last = from_knots.shape[1] - 1
+    cell = torch.searchsorted(from_knots, columns).clamp(1, last)
+    x0, x1 = from_knots.gather(1, cell - 1), from_knots.gather(1, cell)
+    y0, y1 = to_knots.gather(1, cell - 1), to_knots.gather(1, cell)
+    inside = y0 + (columns - x0) / (x1 - x0) * (y1 - y0)
+    first_x, last_x = from_knots[:, :1], from_knots[:, -1:]
+    first_y, last_y = to_knots[:, :1], to_knots[:, -1:]
+    slope = (last_y - first_y) / (last_x - first_x)
+    below = first_y + (columns - first_x) * slope
+    above = last_y + (columns - last_x) * slope
+    mapped = torch.where(columns < first_x, below, torch.where(columns > last_x, above, inside))
+    return mapped.T.reshape(values.shape)

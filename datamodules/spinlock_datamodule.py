@@ -1,66 +1,101 @@
 """The Lightning data module: builds the dataset file when it is missing, and serves batches."""
 
-import dataclasses
+import inspect
 import os
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal
 
-import numpy as np
 import torch
-from lightning import LightningDataModule
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from spinlock.config import GenerationConfig
-from spinlock.datamodules.feature_dataset import Batch, FeatureDataset
+from spinlock.datamodules.arguments import Balance, StartMethod, check_arguments
+from spinlock.datamodules.described import DescribedDataModule
+from spinlock.datamodules.description import describe
+from spinlock.datamodules.feature_dataset import Batch, FeatureDataset, PairDataset
+from spinlock.datamodules.field_dataset import FieldDataset
+from spinlock.datamodules.field_reader import FieldReader
+from spinlock.datamodules.loaders import LoaderOptions
+from spinlock.datamodules.sampling import EpochSampler
 from spinlock.datamodules.scaling import FeatureScaler, Scaling
-from spinlock.datamodules.splits import SPLITS, split_operators
+from spinlock.datamodules.selection import VariantSelection, masks_of
+from spinlock.datamodules.served import Served, ServingOptions, serve
+from spinlock.datamodules.state import check_state, make_state, primitive, restore_scalers
+from spinlock.datamodules.views import FIELD_VIEWS, Realizations, View, check_view
 from spinlock.errors import ConfigurationError, DatasetError
-from spinlock.features import PER_TIMESTEP_NAMES, custom_columns
 from spinlock.generation import generate
-from spinlock.initial_conditions import Mixture
-from spinlock.storage import read_columns, require_dataset, schema
-
-_COLUMNS = (
-    schema.PER_TIMESTEP,
-    schema.INITIAL_FEATURES,
-    schema.IC_TYPES,
-    schema.IC_FAMILIES,
-    schema.PARAMS,
-    schema.OPERATOR_INDEX,
-)
+from spinlock.storage import require_dataset
 
 
-class SpinlockDataModule(LightningDataModule):
+class SpinlockDataModule(DescribedDataModule):
     """Builds and serves a dataset of random stochastic neural operators.
 
-    A batch is a dictionary:
+    A batch is a dictionary. Every view but ``fields`` has
 
-    ====================  ===============  ======================================================
-    ``features``          [B, F] float32   scaled features of the last timestep, mean over noise
-    ``initial_features``  [B, F] float32   the same features of the initial condition, scaled
-    ``ic_type``           [B] int64        variant, position in `ic_names`
-    ``ic_family``         [B] int64        family, position in `family_names`
-    ``params``            [B, 15] float32  the operator as a point of the unit cube
-    ``operator``          [B] int64        the operator's index
-    ``index``             [B] int64        the sample's index in the file
-    ====================  ===============  ======================================================
+    ====================  =================  ====================================================
+    ``features``          [B, F] float32     scaled features of the last timestep, mean over noise
+    ``initial_features``  [B, F] float32     the same features of the initial condition, scaled
+    ====================  =================  ====================================================
 
-    Operators are split, stratified by the variant of their first probe, so that all probes of an
-    operator fall into one split. `predict_dataloader` serves all samples in the file's order.
+    and every view has
+
+    ====================  =================  ====================================================
+    ``ic_type``           [B] int64          variant, position in `ic_names`
+    ``ic_family``         [B] int64          family, position in `family_names`
+    ``policy``            [B] int64          update policy, position in `policy_names`
+    ``normalization``     [B] int64          position in `normalization_names`
+    ``parameter_count``   [B] int64          number of weights of the operator
+    ``params``            [B, 15] float32    the operator as a point of the unit cube
+    ``operator``          [B] int64          the operator's index
+    ``index``             [B] int64          the sample's index in the file
+    ====================  =================  ====================================================
+
+    ``features``: the above. ``sequence``: ``features`` is [B, T, F], of every timestep. ``pairs``:
+    two probes of one operator in each row; the second one's entries are ``other_features``,
+    ``other_initial_features``, ``other_ic_type``, ``other_ic_family`` and ``other_index``; every
+    sample is paired with the next probe of its operator. ``fields``: ``input_fields``
+    [B, C, H, W] and ``output_fields`` [B, M, C, H, W] float32, for T > 1 [B, M, T', C, H, W] with
+    the T' stored timesteps, decompressed from the file for each batch. ``both``: features and
+    fields.
+
+    Operators are split by a hash of their index (`split_operators`), so that all probes of an
+    operator fall into one split. Scaling is fitted on the samples that are trained on. The order of
+    training samples is a pure function of a seed and the epoch. `predict_dataloader` serves all
+    samples in the file's order.
+
+    Where evaluation includes both variants that are trained on and variants that are not, the
+    validation and test loaders are lists of two: held-in, then held-out (`eval_parts`).
 
     Args:
         path: The dataset file; built by `prepare_data` when it is missing.
         generation: What the dataset is made from; for a file at hand, ``read_info(path).config``.
+        view: What a batch holds: ``features``, ``sequence``, ``pairs``, ``fields`` or ``both``.
+        realizations: Of ``output_fields``: their ``mean`` (M = 1), ``one`` at random each epoch
+            (M = 1; in evaluation always the same one) or ``all``. Features are always means over
+            realizations, which is what the file holds.
         batch_size: Samples in a batch.
         val_fraction: Fraction of the operators for validation.
         test_fraction: Fraction of the operators for testing.
         split_seed: Seed of the split.
-        scaling: How features are scaled; fitted on the training split. See `FeatureScaler`.
+        scaling: How features are scaled: ``standard``, ``robust``, ``rank`` or ``none``; see
+            `FeatureScaler`.
+        signed_log: Whether a logarithm comes before ``standard``, ``robust`` or ``rank``.
+        train_variants: Variants or families of initial conditions to train on; by default all.
+        eval_variants: Those to validate and test on; by default those trained on; ``all``: all.
+        balance: Whether training batches hold each ``variant``, or each ``family``, equally often.
+        max_samples: Train on the first so many training samples only.
+        sampling_seed: Seed of the order of training samples and of random realizations; by default
+            that of ``seed_everything``, or 0.
         num_workers: Worker processes of each loader.
         pin_memory: Whether batches are copied to page-locked memory.
+        prefetch_factor: Batches that each worker prepares ahead; by default 2.
+        persistent_workers: Whether workers outlive an epoch.
+        multiprocessing_context: How workers start: ``fork``, ``spawn`` or ``forkserver``; by
+            default as the system does.
+        allow_transfer: Whether a checkpoint of another dataset, split or scaling is accepted; its
+            scaling is then applied.
         device: Where to generate. None: the trainer's device when attached, else the first CUDA
             device, else the CPU.
         executor: Computes the dataset's shards, for example on a cluster; see
@@ -69,7 +104,8 @@ class SpinlockDataModule(LightningDataModule):
         prepare_data_per_node: Whether each node builds a file of its own (on local disks).
 
     Raises:
-        ConfigurationError: If an argument is out of range.
+        ConfigurationError: If an argument is out of range, or the dataset does not have the view or
+            a variant.
     """
 
     def __init__(
@@ -77,61 +113,67 @@ class SpinlockDataModule(LightningDataModule):
         path: str | os.PathLike[str],
         generation: GenerationConfig,
         *,
+        view: View = "features",
+        realizations: Realizations = "mean",
         batch_size: int = 256,
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         split_seed: int = 0,
-        scaling: Scaling = "signed_log",
+        scaling: Scaling = "standard",
+        signed_log: bool = True,
+        train_variants: VariantSelection | None = None,
+        eval_variants: VariantSelection | Literal["all"] | None = None,
+        balance: Balance = "none",
+        max_samples: int | None = None,
+        sampling_seed: int | None = None,
         num_workers: int = 0,
         pin_memory: bool = False,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = True,
+        multiprocessing_context: StartMethod | None = None,
+        allow_transfer: bool = False,
         device: str | None = None,
         executor: Executor | None = None,
         progress: bool = True,
         prepare_data_per_node: bool = False,
     ) -> None:
-        super().__init__()
-        if batch_size < 1:
-            raise ConfigurationError(f"batch_size: must be at least 1, got {batch_size}")
-        if not (val_fraction >= 0 and test_fraction >= 0 and val_fraction + test_fraction < 1):
-            raise ConfigurationError(
-                "val_fraction and test_fraction: must be >= 0 and leave something to train on, got "
-                f"{val_fraction} and {test_fraction}"
-            )
-        if split_seed < 0:
-            raise ConfigurationError(f"split_seed: must be at least 0, got {split_seed}")
-        if scaling not in get_args(Scaling):
-            raise ConfigurationError(
-                f"scaling: must be one of {get_args(Scaling)}, got {scaling!r}"
-            )
+        given = {name: value for name, value in locals().items() if name in _ARGUMENTS}
+        check_arguments(given)
         if isinstance(generation, dict):
             # What a checkpoint holds of it.
             generation = GenerationConfig.from_dict(generation)
+        check_view(generation, view, realizations)
+        super().__init__(generation)
         self.path = Path(path)
-        self.generation = generation
+        self.realizations: Realizations = realizations
+        self.serving = ServingOptions(
+            view=view,
+            fractions=(1 - val_fraction - test_fraction, val_fraction, test_fraction),
+            split_seed=split_seed,
+            masks=masks_of(self.label_names, train_variants, eval_variants),
+            max_samples=max_samples,
+            scaling=scaling,
+            signed_log=signed_log,
+        )
         self.batch_size = batch_size
-        self.fractions = (1 - val_fraction - test_fraction, val_fraction, test_fraction)
-        self.split_seed = split_seed
-        self.scaling: Scaling = scaling
-        self.num_workers = num_workers
-        self.pin_memory = pin_memory
+        self.loading = LoaderOptions(
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            prefetch_factor=prefetch_factor,
+            persistent_workers=persistent_workers,
+            multiprocessing_context=multiprocessing_context,
+        )
+        self.balance: Balance = balance
+        self.sampling_seed = sampling_seed
+        self.allow_transfer = allow_transfer
         self.device = device
         self.executor = executor
         self.progress = progress
         self.prepare_data_per_node = prepare_data_per_node
-        self._columns: Batch | None = None
-        self._split: Tensor | None = None
+        self.served: Served | None = None
+        self._restored: dict[str, FeatureScaler] | None = None
         # Primitives only: a checkpoint has to load with weights_only=True.
-        self.save_hyperparameters(
-            {
-                "path": os.fspath(path),
-                "generation": dataclasses.asdict(generation),
-                "batch_size": batch_size,
-                "val_fraction": val_fraction,
-                "test_fraction": test_fraction,
-                "split_seed": split_seed,
-                "scaling": scaling,
-            }
-        )
+        self.save_hyperparameters({name: primitive(value) for name, value in given.items()})
 
     def prepare_data(self) -> None:
         """Build the dataset file, unless it is there.
@@ -161,92 +203,107 @@ class SpinlockDataModule(LightningDataModule):
         Raises:
             DatasetNotFoundError: If the file is missing.
             DatasetError: If it is another dataset or no dataset.
-            ConfigurationError: If the training split is empty.
+            ConfigurationError: If no sample is left to train on.
         """
-        if self._columns is not None:
-            return
-        self._require_file()
-        config = self.generation
-        custom = self._custom_arrays
-        columns = read_columns(self.path, (*_COLUMNS, *custom.values()), config.num_samples)
-        operator = torch.from_numpy(columns[schema.OPERATOR_INDEX])
-        ic_type = _positions(columns[schema.IC_TYPES], self.ic_names)
-        first_probe = ic_type[:: config.probes_per_operator]
-        self._split = torch.from_numpy(
-            split_operators(first_probe, self.fractions, self.split_seed)
-        )[operator]
-        training = self._split == SPLITS.index("train")
-        if not training.any():
-            raise ConfigurationError(
-                f"the training split of {self.path} is empty: {config.num_samples} samples split "
-                f"as {self.fractions}; generate more, or lower val_fraction and test_fraction"
-            )
-        last, first = [columns[schema.PER_TIMESTEP][:, -1]], [columns[schema.INITIAL_FEATURES]]
-        if custom:
-            last.append(columns[custom["per_timestep"]][:, -1])
-            first.append(columns[custom["initial"]])
-        features = torch.from_numpy(np.concatenate(last, axis=-1))
-        initial = torch.from_numpy(np.concatenate(first, axis=-1))
-        self.feature_scaler = FeatureScaler.fit(features[training], self.scaling)
-        self.initial_feature_scaler = FeatureScaler.fit(initial[training], self.scaling)
-        self._columns = {
-            "features": self.feature_scaler.transform(features),
-            "initial_features": self.initial_feature_scaler.transform(initial),
-            "ic_type": torch.from_numpy(ic_type),
-            "ic_family": torch.from_numpy(
-                _positions(columns[schema.IC_FAMILIES], self.family_names)
-            ),
-            "params": torch.from_numpy(columns[schema.PARAMS]),
-            "operator": operator,
-            "index": torch.arange(config.num_samples),
-        }
+        if self.served is None:
+            held = require_dataset(self.path, self.generation).config.num_samples
+            if held < self.generation.num_samples:
+                raise DatasetError(
+                    f"{self.path} holds {held} samples, {self.generation.num_samples} are asked "
+                    "for; call prepare_data() to extend it"
+                )
+            self._serve()
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled batches of the training split."""
-        return self._dataloader("train")
+        """Batches of the samples to train on, in another order each epoch.
 
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the validation split."""
-        return self._dataloader("val")
+        Raises:
+            ConfigurationError: If a batch is larger than the split.
+        """
+        served = self._ready()
+        rows = served.subsets.require("train", "train")
+        if self.batch_size > len(rows):
+            raise ConfigurationError(
+                f"batch_size: {self.batch_size} is larger than the training split; there "
+                f"are {served.subsets.describe()} samples. Lower batch_size or generate more "
+                "samples"
+            )
+        sampler = EpochSampler(
+            len(rows),
+            seed=self._sampling_seed,
+            classes=served.classes(rows, self.balance),
+            # Lightning tells each epoch, but in distributed runs not to this sampler.
+            epoch=0 if self.trainer is None else self.trainer.current_epoch,
+            stamp_epoch=self.serving.view in FIELD_VIEWS,
+        )
+        return self._loader(rows, sampler)
 
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the test split."""
-        return self._dataloader("test")
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        """Batches of the validation split; a loader for each of `eval_parts`."""
+        return self._evaluation("val")
+
+    def test_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        """Batches of the test split; a loader for each of `eval_parts`."""
+        return self._evaluation("test")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Batches of all samples, in the file's order."""
-        return self._dataloader(None)
+        """Batches of all samples (or pairs) in the file's order, whatever their variant."""
+        return self._loader(self._ready().everything)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: identity of dataset and split, and the scaling."""
+        return make_state(
+            self.generation, self.serving.settings, self.served.scalers if self.served else {}
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the scaling of a checkpoint, with which its model has learned.
+
+        Raises:
+            DatasetError: If the checkpoint is of another dataset, split or scaling, unless
+                ``allow_transfer`` is set; or if it scales other features.
+        """
+        if not self.allow_transfer:
+            check_state(state_dict, self.generation, self.serving.settings, self.path)
+        self._restored = restore_scalers(state_dict, self.num_features)
+        if self.served is not None:
+            self._serve()
+
+    def __str__(self) -> str:
+        """What is served: dataset, view, splits by variant, scaling of each column."""
+        return describe(self)
 
     @property
-    def ic_names(self) -> tuple[str, ...]:
-        """Variants of initial conditions; ``ic_type`` counts in this order."""
-        return Mixture(self.generation.initial_conditions).names
+    def eval_parts(self) -> tuple[str, ...]:
+        """What the validation and test loaders serve, in order: ``held_in``, ``held_out``."""
+        return tuple(self.serving.masks.evaluation)
 
     @property
-    def family_names(self) -> tuple[str, ...]:
-        """Families of initial conditions; ``ic_family`` counts in this order."""
-        return tuple(dict.fromkeys(Mixture(self.generation.initial_conditions).families))
+    def feature_scaler(self) -> FeatureScaler:
+        """The scaling of ``features``; known after `setup`."""
+        return self._ready().scaler("features")
 
     @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Names of the F columns of ``features`` and ``initial_features``, the user's own last."""
-        return PER_TIMESTEP_NAMES + custom_columns(self.generation.features).get("initial", ())
+    def initial_feature_scaler(self) -> FeatureScaler:
+        """The scaling of ``initial_features``; known after `setup`."""
+        return self._ready().scaler("initial_features")
 
     @property
-    def _custom_arrays(self) -> dict[str, str]:
-        """Array of the user's own features of fields -> its dataset."""
-        present = custom_columns(self.generation.features)
-        wanted = ("per_timestep", "initial")
-        return {array: schema.custom_features(array) for array in wanted if array in present}
+    def _sampling_seed(self) -> int:
+        if self.sampling_seed is not None:
+            return self.sampling_seed
+        # Where seed_everything leaves its seed; Lightning's own samplers take it from there too.
+        return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
-    def _require_file(self) -> None:
-        """Check that the file is there, whole and long enough."""
-        held = require_dataset(self.path, self.generation).config.num_samples
-        if held < self.generation.num_samples:
-            raise DatasetError(
-                f"{self.path} holds {held} samples, {self.generation.num_samples} are asked for; "
-                "call prepare_data() to extend it"
-            )
+    def _serve(self) -> None:
+        self.served = serve(
+            self.path, self.generation, self.label_names, self.serving, self._restored
+        )
+
+    def _ready(self) -> Served:
+        if self.served is None:
+            raise RuntimeError("call setup() before asking for a dataloader or a scaler")
+        return self.served
 
     def _build_device(self) -> torch.device | str | None:
         if self.device is not None or self.executor is not None or self.trainer is None:
@@ -255,36 +312,28 @@ class SpinlockDataModule(LightningDataModule):
         # Generation needs 64-bit integers and floats, which other accelerators lack.
         return device if device.type in ("cpu", "cuda") else "cpu"
 
-    def _dataloader(self, split: str | None) -> DataLoader[Batch]:
-        if self._columns is None or self._split is None:
-            raise RuntimeError("call setup() before asking for a dataloader")
-        columns = self._columns
-        if split is not None:
-            rows = self._split == SPLITS.index(split)
-            if not rows.any():
-                raise ConfigurationError(
-                    f"the {split} split of {self.path} is empty: {len(self._split)} samples split "
-                    f"as {self.fractions} (train, val, test); generate more samples or raise "
-                    f"{split}_fraction"
-                )
-            columns = {key: column[rows] for key, column in columns.items()}
-        return DataLoader(
-            FeatureDataset(columns),
-            batch_size=self.batch_size,
-            shuffle=split == "train",
-            num_workers=self.num_workers,
-            pin_memory=self.pin_memory,
-            collate_fn=_as_it_is,
-            persistent_workers=self.num_workers > 0,
-        )
+    def _evaluation(self, split: str) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        subsets = self._ready().subsets
+        loaders = [self._loader(subsets.require(split, part)) for part in self.eval_parts]
+        return loaders[0] if len(loaders) == 1 else loaders
+
+    def _loader(self, rows: Tensor, sampler: EpochSampler | None = None) -> DataLoader[Batch]:
+        return self.loading.loader(self._dataset(rows), self.batch_size, sampler)
+
+    def _dataset(self, rows: Tensor) -> FeatureDataset:
+        columns = self._ready().columns
+        if self.serving.view == "pairs":
+            return PairDataset(columns, rows)
+        if self.serving.view in FIELD_VIEWS:
+            return FieldDataset(
+                columns,
+                rows,
+                FieldReader(self.path, self.generation, readers=max(1, self.loading.num_workers)),
+                num_realizations=self.generation.num_realizations,
+                realizations=self.realizations,
+                seed=self._sampling_seed,
+            )
+        return FeatureDataset(columns, rows)
 
 
-def _as_it_is(batch: Any) -> Any:  # noqa: ANN401 (torch types it as a list of samples)
-    """`FeatureDataset.__getitems__` returns whole batches: there is nothing left to collate."""
-    return batch
-
-
-def _positions(values: NDArray[np.str_], names: tuple[str, ...]) -> NDArray[np.int64]:
-    """The position of each text in ``names``."""
-    position = {name: number for number, name in enumerate(names)}
-    return np.array([position[value] for value in values.tolist()], dtype=np.int64)
+_ARGUMENTS = frozenset(inspect.signature(SpinlockDataModule).parameters) - {"executor"}

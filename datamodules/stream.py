@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from spinlock.config import MAX_INDEX, GenerationConfig
 from spinlock.datamodules.feature_dataset import Batch
+from spinlock.datamodules.labels import LabelNames, labels_of_design
 from spinlock.datamodules.scaling import FeatureScaler
 from spinlock.design import make_design
 from spinlock.errors import ConfigurationError
@@ -75,6 +76,7 @@ class SpinlockStream(IterableDataset[Batch]):
         if num_batches is not None and num_batches < 1:
             raise ConfigurationError(f"num_batches: must be at least 1, got {num_batches}")
         Simulator(generation, "cpu")
+        self._names = LabelNames.of(generation)
         self.generation = generation
         self.batch_size = batch_size
         self.order = order
@@ -122,7 +124,7 @@ class SpinlockStream(IterableDataset[Batch]):
 
     def _batch(self, simulator: Simulator, number: int) -> Batch:
         parts = [
-            self._columns(simulator, samples)
+            self._columns(samples)
             for run in self._ranges(number)
             for samples in simulator.samples(run.start, run.stop)
         ]
@@ -134,18 +136,11 @@ class SpinlockStream(IterableDataset[Batch]):
             batch["initial_features"] = scaled
         return batch
 
-    def _columns(self, simulator: Simulator, samples: Samples) -> Batch:
+    def _columns(self, samples: Samples) -> Batch:
         index = samples.index
         design = make_design(self.generation, int(index[0]), int(index[-1]) + 1)
-        families = simulator.mixture.families
-        order = {family: number for number, family in enumerate(dict.fromkeys(families))}
-        family = np.array([order[name] for name in families])[design.variant]
         return {
             "features": samples.features.per_timestep[:, -1],
             "initial_features": samples.initial_features,
-            "ic_type": torch.from_numpy(design.variant),
-            "ic_family": torch.from_numpy(family),
-            "params": torch.from_numpy(design.params),
-            "operator": torch.from_numpy(design.operator_index),
-            "index": torch.from_numpy(index),
+            **labels_of_design(design, self._names, self.generation.channels),
         }

@@ -10,14 +10,14 @@ def test_python_blocks_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     training, reading = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(training.strip().splitlines()) <= 15
-    shrunk = training.replace('"num_samples": 1000', '"num_samples": 80')
+    shrunk = training.replace('"num_samples": 1000', '"num_samples": 100')
     shrunk = shrunk.replace("max_epochs=20", "max_epochs=1")
-    assert shrunk.count("80") == 1
+    assert shrunk.count("100") == 1
     namespace = {}
     exec(shrunk, namespace)
     exec(reading, namespace)
-    assert namespace["features"].shape == (80, 46)
-    assert namespace["fields"].shape == (80, 5, 3, 64, 64)
+    assert namespace["features"].shape == (100, 46)
+    assert namespace["fields"].shape == (100, 5, 3, 64, 64)
     assert namespace["trainer"].callback_metrics["test/ic/family_ami"].isfinite()
 
 

@@ -126,5 +126,9 @@ def explain_difference(theirs: GenerationConfig, ours: GenerationConfig) -> str:
     ignored = ("num_samples", "storage.compression", "storage.shard_size")
     keys = [k for k in dict.fromkeys((*one, *two)) if one.get(k) != two.get(k) and k not in ignored]
     if not keys:
+        orders = [list(c.initial_conditions.weights) for c in (theirs, ours)]
+        if orders[0] != orders[1]:
+            # The variant coordinate is cut in this order.
+            return f"order of initial_conditions.weights: {orders[0]} there, {orders[1]} asked for"
         return "the versions of the simulation differ"
     return "; ".join(f"{k}: {one.get(k)} there, {two.get(k)} asked for" for k in keys)

@@ -17,9 +17,11 @@ from spinlock.config import GenerationConfig
 from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
 from spinlock.features import PER_TIMESTEP_NAMES
 from spinlock.models import FeatureVQVAE
+from tests.datamodules import collect, loaders, ready
 from tests.helpers import small_config
 
 CONFIG = small_config(120, num_realizations=2)
+SMALL = small_config(60, num_realizations=2)
 
 
 @pytest.fixture(scope="module")
@@ -29,35 +31,17 @@ def path(tmp_path_factory):
     return path
 
 
-def ready(path, config=CONFIG, **options):
-    options.setdefault("batch_size", 32)
-    datamodule = SpinlockDataModule(path, config, progress=False, **options)
-    datamodule.prepare_data()
-    datamodule.setup("fit")
-    return datamodule
-
-
-def collect(loader):
-    batches = list(loader)
-    return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
-
-
-def loaders(datamodule):
-    return {
-        "train": datamodule.train_dataloader(),
-        "val": datamodule.val_dataloader(),
-        "test": datamodule.test_dataloader(),
-    }
-
-
 def test_batches_are_as_documented(path):
-    batch = next(iter(ready(path).train_dataloader()))
+    batch = next(iter(ready(path, CONFIG, batch_size=32).train_dataloader()))
     found = {key: (tuple(value.shape), value.dtype) for key, value in batch.items()}
     assert found == {
         "features": ((32, 46), torch.float32),
         "initial_features": ((32, 46), torch.float32),
         "ic_type": ((32,), torch.int64),
         "ic_family": ((32,), torch.int64),
+        "policy": ((32,), torch.int64),
+        "normalization": ((32,), torch.int64),
+        "parameter_count": ((32,), torch.int64),
         "params": ((32, 15), torch.float32),
         "operator": ((32,), torch.int64),
         "index": ((32,), torch.int64),
@@ -65,7 +49,7 @@ def test_batches_are_as_documented(path):
 
 
 def test_rows_are_those_of_the_file(path):
-    datamodule = ready(path, scaling="none")
+    datamodule = ready(path, CONFIG, scaling="none")
     rows = collect(datamodule.predict_dataloader())
     assert rows["index"].tolist() == list(range(120))
     with h5py.File(path) as file:
@@ -82,7 +66,8 @@ def test_rows_are_those_of_the_file(path):
 
 
 def test_splits_partition_the_samples(path):
-    parts = {name: collect(loader)["index"] for name, loader in loaders(ready(path)).items()}
+    split = loaders(ready(path, CONFIG))
+    parts = {name: collect(loader)["index"] for name, loader in split.items()}
     together = torch.cat(list(parts.values()))
     assert sorted(together.tolist()) == list(range(120))
     assert abs(len(parts["val"]) - 12) <= 4
@@ -90,39 +75,22 @@ def test_splits_partition_the_samples(path):
 
 
 def test_only_training_batches_are_shuffled(path):
-    datamodule = ready(path)
+    datamodule = ready(path, CONFIG)
     for name, loader in loaders(datamodule).items():
         index = collect(loader)["index"].tolist()
         assert (index == sorted(index)) == (name != "train")
 
 
 def test_scaling_statistics_come_from_the_training_split(path):
-    datamodule = ready(path, scaling="standard")
-    raw = collect(ready(path, scaling="none").predict_dataloader())["features"].double()
+    datamodule = ready(path, CONFIG, signed_log=False)
+    raw = collect(ready(path, CONFIG, scaling="none").predict_dataloader())["features"].double()
     training = collect(datamodule.train_dataloader())["index"]
-    torch.testing.assert_close(datamodule.feature_scaler.mean, raw[training].mean(dim=0))
-    assert not torch.allclose(datamodule.feature_scaler.mean, raw.mean(dim=0), rtol=1e-6)
+    torch.testing.assert_close(datamodule.feature_scaler.center, raw[training].mean(dim=0))
+    assert not torch.allclose(datamodule.feature_scaler.center, raw.mean(dim=0), rtol=1e-6)
 
-    initial = collect(ready(path, scaling="none").predict_dataloader())["initial_features"]
+    initial = collect(ready(path, CONFIG, scaling="none").predict_dataloader())["initial_features"]
     expected = initial[training].double().mean(dim=0)
-    torch.testing.assert_close(datamodule.initial_feature_scaler.mean, expected)
-
-
-def test_every_variant_is_split(path):
-    whole = collect(ready(path).predict_dataloader())["ic_family"]
-    val = collect(ready(path, val_fraction=0.25).val_dataloader())["ic_family"]
-    counts, of_val = (torch.bincount(x, minlength=4).double() for x in (whole, val))
-    # Each variant to about one operator; a family has up to five.
-    assert ((of_val - counts / 4).abs() <= torch.tensor([5, 3, 1, 1])).all()
-
-
-def test_features_are_those_of_the_last_timestep(tmp_path):
-    config = small_config(30, num_timesteps=3, num_realizations=1)
-    rows = collect(ready(tmp_path / "a.h5", config, scaling="none").predict_dataloader())
-    with h5py.File(tmp_path / "a.h5") as file:
-        stored = file["features/sdf/per_timestep/features"]
-        np.testing.assert_array_equal(rows["features"], stored[:, 2])
-        assert (stored[:, 2] != stored[:, 0]).any()
+    torch.testing.assert_close(datamodule.initial_feature_scaler.center, expected)
 
 
 def test_the_device_is_the_argument_else_the_trainers(path, monkeypatch):
@@ -143,45 +111,20 @@ def test_one_process_of_a_run_builds_by_default(path):
     assert not SpinlockDataModule(path, CONFIG).prepare_data_per_node
 
 
-def test_probes_of_an_operator_stay_together(tmp_path):
-    config = small_config(90, probes_per_operator=3, num_realizations=1)
-    datamodule = ready(tmp_path / "a.h5", config)
-    operators = [
-        set(collect(loader)["operator"].tolist()) for loader in loaders(datamodule).values()
-    ]
-    assert sum(map(len, operators)) == len(set.union(*operators)) == 30
-
-
 def test_extending_moves_no_sample_between_splits(tmp_path):
-    config = small_config(100, num_realizations=1)
+    config = small_config(40, num_realizations=1)
     before = loaders(ready(tmp_path / "a.h5", config))
     before = {name: set(collect(loader)["index"].tolist()) for name, loader in before.items()}
-    more = dataclasses.replace(config, num_samples=160)
+    more = dataclasses.replace(config, num_samples=64)
     after = loaders(ready(tmp_path / "a.h5", more))
     for name, loader in after.items():
-        kept = {index for index in collect(loader)["index"].tolist() if index < 100}
+        kept = {index for index in collect(loader)["index"].tolist() if index < 40}
         assert kept == before[name]
-
-
-def test_a_longer_file_serves_its_first_samples(path):
-    fewer = ready(path, dataclasses.replace(CONFIG, num_samples=60), val_fraction=0.3)
-    assert len(collect(fewer.predict_dataloader())["index"]) == 60
-
-
-def test_names_need_no_file(tmp_path):
-    datamodule = SpinlockDataModule(tmp_path / "missing.h5", CONFIG)
-    assert len(datamodule.ic_names) == 10
-    assert datamodule.family_names == (
-        "gaussian_noise",
-        "band_limited",
-        "sinusoids",
-        "gaussian_blobs",
-    )
 
 
 def test_prepare_data_builds_once(path, caplog):
     with caplog.at_level(logging.INFO, logger="spinlock"):
-        ready(path)
+        ready(path, CONFIG)
     assert "computing" not in caplog.text
 
 
@@ -194,8 +137,8 @@ def test_errors_name_the_file_and_what_to_do(path, tmp_path):
         SpinlockDataModule(path, dataclasses.replace(CONFIG, num_samples=500)).setup("fit")
     with pytest.raises(RuntimeError, match=r"call setup\(\) before"):
         SpinlockDataModule(path, CONFIG).train_dataloader()
-    with pytest.raises(ConfigurationError, match=r"the test split of .* is empty"):
-        ready(path, test_fraction=0.0).test_dataloader()
+    with pytest.raises(ConfigurationError, match=r"the test split is empty; there are"):
+        ready(path, CONFIG, test_fraction=0.0).test_dataloader()
 
 
 @pytest.mark.parametrize(
@@ -206,6 +149,14 @@ def test_errors_name_the_file_and_what_to_do(path, tmp_path):
         ({"val_fraction": -0.1}, "val_fraction and test_fraction: must be >= 0"),
         ({"scaling": "log"}, "scaling: must be one of"),
         ({"split_seed": -1}, "split_seed: must be at least 0"),
+        ({"max_samples": 0}, "max_samples: must be at least 1"),
+        ({"balance": "operator"}, "balance: must be one of none, variant, family, got 'operator'"),
+        ({"prefetch_factor": 2}, "prefetch_factor: needs num_workers of at least 1"),
+        ({"multiprocessing_context": "spawn"}, "multiprocessing_context: needs num_workers"),
+        (
+            {"multiprocessing_context": "thread", "num_workers": 1},
+            "multiprocessing_context: must be one of fork, spawn, forkserver",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(options, message, tmp_path):
@@ -213,12 +164,15 @@ def test_bad_arguments_are_refused(options, message, tmp_path):
         SpinlockDataModule(tmp_path / "a.h5", CONFIG, **options)
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_workers_give_the_same_batches(path, num_workers):
-    loader = ready(path, num_workers=num_workers).val_dataloader()
-    expected = collect(ready(path).val_dataloader())
-    for key, value in collect(loader).items():
-        assert torch.equal(value, expected[key]), key
+def test_loaders_are_made_as_asked(path):
+    options = {"num_workers": 2, "pin_memory": True, "prefetch_factor": 5}
+    for persistent in (True, False):
+        datamodule = ready(path, CONFIG, persistent_workers=persistent, **options)
+        datamodule.batch_size = 11  # Lightning's tuner sets it like this.
+        for loader in loaders(datamodule).values():
+            assert (loader.num_workers, loader.pin_memory, loader.prefetch_factor) == (2, True, 5)
+            assert (loader.persistent_workers, loader.batch_size) == (persistent, 11)
+    assert not ready(path, CONFIG).train_dataloader().persistent_workers
 
 
 MODEL = {"codebook_size": 16, "hidden_dims": [32], "latent_dim": 4}
@@ -242,23 +196,23 @@ def test_script_and_yaml_give_the_same_loss_curve(tmp_path):
         enable_model_summary=False,
         logger=CSVLogger(tmp_path, name="script", version=0),
     )
-    datamodule = SpinlockDataModule(tmp_path / "script.h5", CONFIG, batch_size=32, progress=False)
+    datamodule = SpinlockDataModule(tmp_path / "script.h5", SMALL, batch_size=16, progress=False)
     trainer.fit(FeatureVQVAE(**MODEL), datamodule=datamodule)
 
     generation = {
-        "num_samples": 120,
+        "num_samples": 60,
         "num_realizations": 2,
         "block_size": 4,
         "parameter_space": {"base_channels": {"low": 4, "high": 8}, "grid_size": [32]},
         "storage": {"shard_size": 8},
     }
-    assert GenerationConfig.from_dict(generation) == CONFIG
+    assert GenerationConfig.from_dict(generation) == SMALL
     config = {
         "seed_everything": 7,
         "data": {
             "path": str(tmp_path / "yaml.h5"),
             "generation": generation,
-            "batch_size": 32,
+            "batch_size": 16,
             "progress": False,
         },
         "model": {"class_path": "spinlock.models.FeatureVQVAE", "init_args": MODEL},
@@ -280,21 +234,3 @@ def test_script_and_yaml_give_the_same_loss_curve(tmp_path):
     script, from_yaml = (losses(tmp_path / name / "version_0") for name in ("script", "yaml"))
     assert len(script) == 9
     assert script == from_yaml
-
-
-def test_checkpoints_load_with_weights_only(path, tmp_path):
-    trainer = lightning.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-    )
-    trainer.fit(FeatureVQVAE(**MODEL), datamodule=ready(path))
-    checkpoint = torch.load(trainer.checkpoint_callback.best_model_path, weights_only=True)
-    stored = checkpoint["datamodule_hyper_parameters"]
-    assert stored["path"] == str(path)
-    assert GenerationConfig.from_dict(stored["generation"]) == CONFIG
-    again = SpinlockDataModule.load_from_checkpoint(trainer.checkpoint_callback.best_model_path)
-    assert again.generation == CONFIG

@@ -1,0 +1,89 @@
+"""Dataset files with made-up fields and features, written through the storage layer.
+
+Everything else in them is real: the design, the labels, the layout and the compression. They stand
+for simulated files where simulation would take long and values do not matter: in measurements of
+loading.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spinlock.config import GenerationConfig
+from spinlock.features import (
+    AGGREGATED_NAMES,
+    PER_TIMESTEP_NAMES,
+    PER_TRAJECTORY_NAMES,
+    SDFFeatures,
+)
+from spinlock.provenance import provenance
+from spinlock.simulation import Samples
+from spinlock.storage.assemble import assemble, plan_assembly
+from spinlock.storage.shards import Shard, shard_path, write_shard
+
+# Logarithms of the smallest and largest standard deviation of the noise between realizations.
+_LOG_NOISE = (math.log(1e-4), math.log(1.0))
+
+
+def write_synthetic(path: Path, config: GenerationConfig) -> None:
+    """Write a dataset file; its folder is used for shards.
+
+    Features are normal numbers, heavy-tailed in every other column. Realizations of a smooth field
+    differ by white noise as strong as in real files, so that they compress about as well.
+
+    Args:
+        path: The file.
+        config: The dataset.
+    """
+    shard = Shard(shard_path(path.parent, 0, config.num_samples), 0, config.num_samples)
+    origin = provenance(config, torch.device("cpu"))
+    write_shard(shard.path, config, 0, config.num_samples, _samples(config), origin)
+    plan = plan_assembly(config.num_samples, [shard])
+    assemble(config, plan.segments, path, path.parent, {}, replace=False)
+    shard.path.unlink()
+
+
+def _samples(config: GenerationConfig) -> Iterator[Samples]:
+    generator = torch.Generator().manual_seed(0)
+    for start in range(0, config.num_samples, config.block_size):
+        count = min(config.block_size, config.num_samples - start)
+        initial, fields = _fields(count, config, generator)
+        realizations, steps = config.num_realizations, config.num_timesteps
+        yield Samples(
+            index=np.arange(start, start + count),
+            initial=initial,
+            fields=fields,
+            features=SDFFeatures(
+                _features((count, steps, len(PER_TIMESTEP_NAMES)), generator),
+                _features((count, realizations, len(PER_TRAJECTORY_NAMES)), generator),
+                _features((count, len(AGGREGATED_NAMES)), generator),
+            ),
+            initial_features=_features((count, len(PER_TIMESTEP_NAMES)), generator),
+            custom={},
+        )
+
+
+def _features(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    values = torch.randn(shape, generator=generator)
+    values[..., ::2] = (3 * values[..., ::2]).exp()
+    return values
+
+
+def _fields(
+    count: int, config: GenerationConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Plane waves as initial conditions; their sines with noise at the stored timesteps."""
+    grid, shape = config.grid_size, (count, config.channels)
+    kx, ky, phase = 6.28 * torch.rand(3, *shape, 1, 1, generator=generator)
+    x = torch.linspace(0, 1, grid)
+    initial = torch.sin(kx * x + ky * x[:, None] + phase)
+    steps = torch.tensor(config.stored_steps, dtype=torch.float32).view(1, 1, -1, 1, 1, 1)
+    low, high = _LOG_NOISE
+    scale = (low + (high - low) * torch.rand(count, 1, 1, 1, 1, 1, generator=generator)).exp()
+    size = (count, config.num_realizations, steps.numel(), config.channels, grid, grid)
+    noise = torch.randn(size, generator=generator)
+    return initial, torch.sin((2 + steps) * initial[:, None, None]) + scale * noise

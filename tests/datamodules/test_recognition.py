@@ -1,0 +1,79 @@
+"""A file whose configuration is expected is recognized without parsing, and only then."""
+
+import dataclasses
+import shutil
+
+import h5py
+import pytest
+
+from spinlock.config import GenerationConfig, InitialConditionConfig
+from spinlock.errors import DatasetError
+from spinlock.storage import read_info, require_dataset
+
+
+def without_parsing(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("parsed")
+
+    monkeypatch.setattr(GenerationConfig, "from_dict", refuse)
+
+
+def test_size_and_packing_may_differ(datasets, monkeypatch):
+    path, config = datasets["single"]
+    assert read_info(path).config == config
+    without_parsing(monkeypatch)
+    storage = dataclasses.replace(config.storage, compression="none", shard_size=40)
+    expected = dataclasses.replace(config, num_samples=5, storage=storage)
+    assert require_dataset(path, expected).config == config
+
+
+def reordered(config):
+    weights = dict(reversed(config.initial_conditions.weights.items()))
+    return dataclasses.replace(config, initial_conditions=InitialConditionConfig(weights))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: dataclasses.replace(config, seed=7),
+        lambda config: dataclasses.replace(config, num_timesteps=2),
+        # The order of the weights decides which variant a sample has.
+        reordered,
+    ],
+)
+def test_another_dataset_is_read_for_what_it_is(datasets, change):
+    path, config = datasets["single"]
+    found = read_info(path, expected=change(config)).config
+    assert found == config
+    assert found.fingerprint == config.fingerprint
+    with pytest.raises(DatasetError, match="holds another dataset"):
+        require_dataset(path, change(config))
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [
+        ("configuration", "{}", "its configuration is not valid"),
+        ("configuration", "not JSON", "its configuration is not valid"),
+        ("schema_version", "0.1", "has schema version 0.1"),
+        ("fingerprint", "0" * 64, "holds another dataset"),
+        ("configuration", None, "lacks the root attribute"),
+    ],
+)
+def test_broken_attributes_are_named(datasets, tmp_path, attribute, value, message):
+    path, config = datasets["single"]
+    shutil.copy(path, tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        del file.attrs[attribute]
+        if value is not None:
+            file.attrs[attribute] = value
+    with pytest.raises(DatasetError, match=message):
+        require_dataset(tmp_path / "a.h5", config)
+
+
+def test_a_configuration_that_was_changed_is_not_overlooked(datasets, tmp_path):
+    path, config = datasets["single"]
+    shutil.copy(path, tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file.attrs["configuration"] = dataclasses.replace(config, seed=9).to_json()
+    assert read_info(tmp_path / "a.h5", expected=config).config.seed == 9

@@ -1,0 +1,34 @@
+"""The number of an operator's weights, against the weights that are drawn for it."""
+
+import numpy as np
+import pytest
+
+from spinlock.complexity import parameter_count, parameter_counts
+from spinlock.design import make_design
+from spinlock.drawing import OperatorDrawing
+from spinlock.operators import ConvOperator
+from spinlock.parameters import typed_row
+from tests.helpers import small_config, values
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize(("kernel_size", "channels"), [(3, 3), (5, 2)])
+def test_every_weight_that_is_drawn_counts(num_layers, kernel_size, channels, monkeypatch):
+    drawn, weight = [], OperatorDrawing.weight
+
+    def record(self, fan_out, fan_in, kernel, *others, **options):
+        drawn.append(fan_out * fan_in * kernel**2)
+        return weight(self, fan_out, fan_in, kernel, *others, **options)
+
+    monkeypatch.setattr(OperatorDrawing, "weight", record)
+    given = values(num_layers=num_layers, kernel_size=kernel_size, dropout_rate=0.3)
+    ConvOperator(given, seed=0, index=0, channels=channels)
+    assert parameter_count(given, channels) == sum(drawn)
+
+
+def test_rows_are_counted_one_by_one():
+    rows = make_design(small_config(200)).values
+    expected = [parameter_count(typed_row(row), 3) for row in rows]
+    np.testing.assert_array_equal(parameter_counts(rows, 3), expected)
+    assert len(set(expected)) > 30
+    assert parameter_counts(rows[:0], 3).tolist() == []

@@ -1,0 +1,61 @@
+"""Every shipped configuration runs, from `fit` to `predict`."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from spinlock.cli import main
+from spinlock.config import GenerationConfig
+from spinlock.storage import read_info
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+# What shrinks a configuration to seconds without changing its structure.
+SHRINK = {
+    "generation.num_samples": 48,
+    "generation.num_realizations": 2,
+    "generation.block_size": 4,
+    "generation.storage.shard_size": 16,
+    "generation.parameter_space.grid_size": [32],
+    "generation.parameter_space.base_channels.low": 4,
+    "generation.parameter_space.base_channels.high": 6,
+    "generation.parameter_space.kernel_size": [3],
+    "batch_size": 8,
+    "progress": False,
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_seed(monkeypatch):
+    """`seed_everything` leaves its seed in the environment, where other tests would find it."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_runs(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    overrides = dict(SHRINK)
+    if yaml.safe_load(config.read_text())["data"]["generation"].get("num_timesteps", 1) > 3:
+        overrides["generation.num_timesteps"] = 3
+    shrunk = [f"--data.{name}={value}" for name, value in overrides.items()]
+    shrunk += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
+    shrunk += ["--trainer.default_root_dir", str(tmp_path / "runs"), "--trainer.max_epochs=1"]
+    for command in ("fit", "validate", "test", "predict"):
+        main([command, "--config", str(config), *shrunk])
+    built = next((tmp_path / "data").glob("*.h5"))
+    checkpoint = next((tmp_path / "runs").rglob("*.ckpt"))
+    state = torch.load(checkpoint, weights_only=True)["SpinlockDataModule"]
+    assert state["fingerprint"] == read_info(built).fingerprint
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_a_configuration_is_what_it_says(config):
+    """Names and comments promise sizes; the fingerprint would change with anything else."""
+    generation = yaml.safe_load(config.read_text())["data"]["generation"]
+    parsed = GenerationConfig.from_dict(generation)
+    if "10k" in config.stem:
+        assert parsed == GenerationConfig(10_000)
+    if "t50" in config.stem:
+        assert parsed.num_timesteps == 50
+        assert parsed.stored_steps == ()

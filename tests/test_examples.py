@@ -1,0 +1,109 @@
+"""Examples run: the scripts under examples/, and what docs/extending.md shows."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+
+from spinlock import SpinlockDataModule
+
+DOCS, EXAMPLES = (Path(__file__).parent.parent / name for name in ("docs", "examples"))
+
+
+def test_quantizers_train_on_the_loader(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script = (EXAMPLES / "train_vq.py").read_text()
+    assert len([line for line in script.splitlines() if line]) <= 20
+    found = {}
+    assert script.count('"num_samples": 500') == script.count("range(10)") == 1
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        exec(
+            script.replace('"num_samples": 500', '"num_samples": 100').replace(
+                "range(10)", "range(60)"
+            ),
+            found,
+        )
+    errors = found["errors"]
+    assert set(errors) == {"VectorQuantize", "ResidualVQ"}
+    for name, losses in errors.items():
+        # The variance of a scaled column is one.
+        first, last = sum(losses[:6]) / 6, sum(losses[-6:]) / 6
+        assert last < 0.8 * first, name
+        assert last < 0.8, name
+    assert errors["ResidualVQ"][-1] < errors["VectorQuantize"][-1]
+
+
+def merged(documents):
+    """Nested dictionaries in one."""
+    whole = {}
+    for document in documents:
+        for key, value in document.items():
+            both = isinstance(value, dict) and isinstance(whole.get(key), dict)
+            whole[key] = merged([whole[key], value]) if both else value
+    return whole
+
+
+@pytest.fixture
+def extended(tmp_path, monkeypatch):
+    """A data module of the dataset that docs/extending.md describes, built."""
+    text = (DOCS / "extending.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "my_extensions.py").write_text("\n\n".join(code))
+    # Spawned workers find the module too.
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = merged(map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)))
+    small = {
+        "path": str(tmp_path / "a.h5"),
+        "batch_size": 4,
+        "val_fraction": 0.3,
+        "progress": False,
+        "generation": {
+            "num_samples": 24,
+            "num_realizations": 2,
+            "block_size": 4,
+            "storage": {"shard_size": 12},
+            "parameter_space": {"grid_size": [32], "update_policy": ["autoregressive"]},
+        },
+    }
+    parser = ArgumentParser()
+    parser.add_class_arguments(SpinlockDataModule, "data")
+    given = merged([config, {"data": small}])
+    yield parser.instantiate(parser.parse_object(given)).data
+    sys.modules.pop("my_extensions", None)
+
+
+def test_everything_in_docs_extending(extended):
+    extended.prepare_data()
+    assert type(extended.executor).__name__ == "PoliteProcesses"
+    extended.setup()
+    assert extended.ic_names == ("gaussian_noise_1", "sinusoids", "red_noise")
+    assert extended.family_names[-1] == "power_law"
+    assert extended.eval_parts == ("held_in", "held_out")
+    assert extended.feature_names[-1] == "positive_fraction"
+    assert extended.num_features == 47
+    batch = next(iter(extended.predict_dataloader()))
+    assert batch["features"].shape == (4, 47)
+    with h5py.File(extended.path) as file:
+        types = file["metadata/ic_types"][:].astype(str)
+        initial, fields = file["inputs/fields"][:], file["outputs/fields"][:]
+        fraction = file["features/custom/initial/features"][:, 0]
+        values = file["parameters/values"][:]
+    np.testing.assert_allclose(fraction, (initial > 0).mean(axis=(1, 2, 3)), atol=1e-6)
+    # |k|^-3: nine tenths of the power in the longest waves.
+    power = np.abs(np.fft.fft2(initial[types == "red_noise"])) ** 2
+    assert power[..., [0, 1, 1, -1], [1, 0, 1, 1]].sum() / power.sum() > 0.3
+    # Five modes, and a little noise: beyond them there is nothing.
+    quiet = fields[values["noise_scale"] < 1e-3]
+    assert len(quiet) > 3
+    spectrum = np.abs(np.fft.rfft2(np.arctanh(np.clip(quiet, -0.999999, 0.999999))))
+    high = spectrum[..., 5:-5, 5:]
+    assert high.max() < 0.05 * spectrum.max()
