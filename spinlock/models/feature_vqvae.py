@@ -2,15 +2,13 @@
 
 References:
     1. van den Oord, Vinyals & Kavukcuoglu, Neural discrete representation learning, NeurIPS 2017:
-       the loss, the straight-through gradient, and (appendix A.1) codes as moving averages.
-    2. Zeghidour et al., SoundStream, IEEE/ACM TASLP 30 (2022), section III-C: k-means
-       initialization and revival of codes that fall out of use.
+       the loss and the straight-through gradient.
+    2. Łańcucki et al., Robust training of vector quantized bottleneck models, IJCNN 2020: batch
+       normalization before the codebook, and a codebook made by k-means after a warm-up.
 """
 
-from collections.abc import Mapping, Sequence
-from functools import partial
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -19,46 +17,73 @@ from torch.nn import functional
 from torchmetrics.regression import R2Score
 
 from spinlock.callbacks import contract
+from spinlock.errors import ConfigurationError
 from spinlock.features import PER_TIMESTEP_NAMES
+from spinlock.models.autoencoder import (
+    Batch,
+    ConditionedAutoencoder,
+    Normalization,
+    other_probe,
+)
+from spinlock.models.conditioning import Condition
+from spinlock.models.configuration import configured, import_path, primitive
+from spinlock.models.independence import IndependenceConfig, IndependenceTerms
+from spinlock.models.quantizer import Quantizer, QuantizerConfig
+from spinlock.models.schedule import Schedule, ScheduleConfig
 
-if TYPE_CHECKING:
-    from vector_quantize_pytorch import VectorQuantize
+# Latents kept for k-means: 64 for each of 256 codes.
+_MOST_LATENTS = 16384
+_STAGES, _PARTS = ("val", "test"), ("held_in", "held_out")
 
 
 class FeatureVQVAE(LightningModule):
     """Encodes features to one token of a codebook, and decodes the token to features.
 
-    Since the initial condition is known, the encoder and the decoder may see its features too; what
-    the decoder gets from there, the token need not carry. The loss is mean squared error plus
-    `commitment_weight` times the squared distance of latent and code [1]; codes are moving averages
-    of the latents they take [1], initialized by k-means on the first training batch [2].
+    The initial condition is known, so encoder and decoder may see its features and its variant too:
+    what the decoder gets from there, the token need not carry. That it does not carry it all the
+    same is the business of `normalization`, of the `independence` terms and of pairs.
 
-    Logs ``train/loss`` each step, and over each validation epoch ``val/loss``,
-    ``val/reconstruction`` (mean squared error in the scale of ``batch["features"]``) and ``val/r2``
-    (1 − residual / total sum of squares, both summed over samples and columns, the total about each
-    column's mean); on testing the same under ``test/``. Validation and test epochs need two samples
-    or more.
+    The loss is the mean squared error of the reconstruction, plus `commitment_weight` times the
+    squared distance of latent and code [1], plus the independence terms. With `pair_weight` w the
+    error is (1 - w) that of the sample's own features plus w that of the features of the same
+    operator under another probe, decoded from the same token (the data module's view ``pairs``).
 
-    Weights, k-means and revival draw from torch's global generator: seed it
+    Training starts with continuous latents; then k-means of those latents makes the codebook [2].
+
+    Logs ``train/loss`` each step, with ``train/<term>`` of the ramped terms, and over each
+    validation epoch ``val/loss`` (without these terms), ``val/reconstruction`` (mean squared error
+    in the scale of ``batch["features"]``) and ``val/r2`` (1 − residual / total sum of squares, both
+    summed over samples and columns, the total about each column's mean). Of a second loader,
+    held-out variants, the same under ``val/held_out/``. On testing ``test/`` in place of ``val/``.
+    Validation and test epochs need two samples or more.
+
+    Weights, k-means, revival and projections draw from torch's global generator: seed it
     (``lightning.seed_everything``) for runs that repeat.
 
     Args:
         num_features: Columns of ``batch["features"]``.
         num_initial_features: Columns of ``batch["initial_features"]``.
+        num_variants: Number of variants that ``batch["ic_type"]`` counts.
         latent_dim: Dimension of a code.
         hidden_dims: Widths of the encoder's hidden layers; the decoder has them in reverse.
-        codebook_size: Number of codes.
+        codebook_size: Number of codes of each codebook.
+        quantizer: Kind and number of codebooks, and how codes learn.
         commitment_weight: Weight of the commitment term.
-        decay: Of the codes' moving averages, a step.
-        dead_code_threshold: A code that takes fewer samples of a batch than this, in moving
-            average, is moved to a random latent of the batch. Even use is batch size /
-            `codebook_size`; keep it well below. 0 revives none.
-        condition_encoder: Give the encoder ``batch["initial_features"]``.
-        condition_decoder: Give the decoder ``batch["initial_features"]``.
-        learning_rate: Of AdamW.
+        encoder_conditions: What the encoder sees beside the features: of ``initial_features``,
+            ``variant`` and ``increment``; see `Conditioning`.
+        decoder_conditions: What the decoder sees beside the code; it may not see ``increment``.
+        normalization: Batch normalization of the latent by the statistics of each ``variant``, by
+            ``pooled`` statistics, or ``none``; evaluation uses running statistics.
+        independence: Weights of the terms that make tokens independent of the variant.
+        pair_weight: w, in [0, 1].
+        alignment_weight: Weight of the mean squared distance of an operator's latents under its two
+            probes, ramped like the independence terms.
+        schedule: Warm-up, ramp and learning rate, in fractions of the run.
+        learning_rate: Largest learning rate, of AdamW.
         weight_decay: Of AdamW.
 
     Raises:
+        ConfigurationError: An argument is out of range, or arguments do not fit together.
         ImportError: vector-quantize-pytorch is not installed.
         ContractError: By its steps, where a batch lacks an entry or has another number of columns.
     """
@@ -68,153 +93,209 @@ class FeatureVQVAE(LightningModule):
         num_features: int = len(PER_TIMESTEP_NAMES),
         *,
         num_initial_features: int = len(PER_TIMESTEP_NAMES),
+        num_variants: int = 10,
         latent_dim: int = 8,
         hidden_dims: Sequence[int] = (128, 128),
         codebook_size: int = 256,
+        quantizer: QuantizerConfig | None = None,
         commitment_weight: float = 0.25,
-        decay: float = 0.95,
-        dead_code_threshold: float = 0.05,
-        condition_encoder: bool = True,
-        condition_decoder: bool = True,
-        learning_rate: float = 1e-3,
+        encoder_conditions: Sequence[Condition] = ("initial_features", "variant"),
+        decoder_conditions: Sequence[Condition] = ("initial_features", "variant"),
+        normalization: Normalization = "variant",
+        independence: IndependenceConfig | None = None,
+        pair_weight: float = 0.0,
+        alignment_weight: float = 0.0,
+        schedule: ScheduleConfig | None = None,
+        learning_rate: float = 3e-3,
         weight_decay: float = 0.0,
     ) -> None:
+        given = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         super().__init__()
-        self.save_hyperparameters()
-        self.num_features = num_features
-        self.num_initial_features = num_initial_features
+        # Primitives only: a checkpoint has to load with weights_only=True. LightningCLI needs the
+        # class to read a checkpoint's.
+        kept = {name: primitive(value) for name, value in given.items()}
+        self.save_hyperparameters(kept | {"_class_path": import_path(type(self))})
+        if not (0 <= pair_weight <= 1 and alignment_weight >= 0):
+            raise ConfigurationError(
+                "pair_weight: must be in [0, 1], and alignment_weight at least 0; got "
+                f"{pair_weight} and {alignment_weight}"
+            )
+        quantizer = configured(QuantizerConfig, quantizer)
+        self.num_variants = num_variants
         self.codebook_size = codebook_size
         self.commitment_weight = commitment_weight
-        self.condition_encoder = condition_encoder
-        self.condition_decoder = condition_decoder
+        self.pair_weight = pair_weight
+        self.alignment_weight = alignment_weight
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
-        encoder_inputs = num_features + condition_encoder * num_initial_features
-        decoder_inputs = latent_dim + condition_decoder * num_initial_features
-        self.encoder = _mlp([encoder_inputs, *hidden_dims, latent_dim])
-        self.decoder = _mlp([decoder_inputs, *reversed(hidden_dims), num_features])
-        self._make_quantizer = partial(
-            _codebook, latent_dim, codebook_size, decay, dead_code_threshold
+        self.autoencoder = ConditionedAutoencoder(
+            num_features,
+            num_initial_features=num_initial_features,
+            num_variants=num_variants,
+            latent_dim=latent_dim,
+            hidden_dims=hidden_dims,
+            codebook_size=codebook_size,
+            quantizer=quantizer,
+            encoder_conditions=encoder_conditions,
+            decoder_conditions=decoder_conditions,
+            normalization=normalization,
+            needed_by=type(self).__name__,
         )
-        self.quantizer = self._make_quantizer()
-        self.val_r2 = R2Score(multioutput="variance_weighted")
-        self.test_r2 = R2Score(multioutput="variance_weighted")
+        self.independence = IndependenceTerms(
+            configured(IndependenceConfig, independence),
+            num_variants=num_variants,
+            codebook_size=codebook_size,
+            num_codebooks=quantizer.num_codebooks,
+        )
+        self._schedule_config = configured(ScheduleConfig, schedule)
+        self._schedule: Schedule | None = None
+        self._recent: list[Tensor] = []
+        self.r2 = nn.ModuleDict(
+            {
+                f"{stage}_{part}": R2Score(multioutput="variance_weighted")
+                for stage in _STAGES
+                for part in _PARTS
+            }
+        )
+
+    @property
+    def quantizer(self) -> Quantizer:
+        """The codebook."""
+        return self.autoencoder.quantizer
 
     def setup(self, stage: str) -> None:
-        """Have processes that train together average their codes together.
+        """Check the number of variants, and connect the codebooks of processes.
 
-        VectorQuantize settles this when it is made, at which time they are not yet connected.
+        Raises:
+            ConfigurationError: The data module has another number of variants.
         """
+        known = contract.known_names(self.trainer, "ic_names")
+        if known is not None and len(known) != self.num_variants:
+            raise ConfigurationError(
+                f"num_variants: the model was made for {self.num_variants} variants of initial "
+                f"conditions, the data have {len(known)}; set model.num_variants to {len(known)}"
+            )
         if self.trainer.world_size > 1:
-            state = self.quantizer.state_dict()
-            self.quantizer = self._make_quantizer().to(self.device)
-            self.quantizer.load_state_dict(state)
+            self.autoencoder.synchronize_codebook()
 
-    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Encode, quantize and decode.
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Encode, quantize and decode; see `ConditionedAutoencoder.forward`."""
+        return self._outputs(self.autoencoder(self._rows(batch)), batch)
+
+    def decode(self, tokens: Tensor, batch: Batch) -> Tensor:
+        """Features ``[B, F]`` that tokens stand for under the initial conditions of a batch.
 
         Args:
-            batch: With ``features [B, F]`` and, where conditioned, ``initial_features [B, F']``.
-
-        Returns:
-            ``tokens [B]`` int64, ``latent [B, D]``, ``code [B, D]`` (the quantized latent, with the
-            latent's gradient) and ``reconstruction [B, F]``.
+            tokens: ``[B]`` or ``[B, Q]`` int64.
+            batch: What the decoder's conditions need: ``initial_features [B, F']``, ``ic_type``.
         """
-        features = self._columns(batch, "features", self.num_features)
-        latent = self.encoder(self._conditioned(features, batch, self.condition_encoder))
-        code, tokens = self._quantize(latent)
-        reconstruction = self.decoder(self._conditioned(code, batch, self.condition_decoder))
-        return {"tokens": tokens, "latent": latent, "code": code, "reconstruction": reconstruction}
+        return self.autoencoder.decode(self.quantizer.codes(tokens), batch)
 
-    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
-        losses = self._losses(batch, self(batch))
-        self.log("train/loss", losses["loss"], prog_bar=True, batch_size=len(batch["features"]))
-        return losses["loss"]
+        schedule, step = self._running_schedule(), self.global_step
+        rows = self._rows(batch)
+        if schedule.is_warming_up(step) and not self.quantizer.is_initialized:
+            outputs = self.autoencoder(rows, continuous=True)
+            self._remember(outputs["latent"])
+        else:
+            self._initialize_codebook(len(rows["features"]))
+            outputs = self.autoencoder(rows)
+        terms = self._terms(rows, outputs["latent"], schedule.ramp(step))
+        loss: Tensor = self._losses(rows, outputs)["loss"] + sum(terms.values())
+        size = len(batch["features"])
+        self.log_dict({f"train/{k}": v for k, v in terms.items()}, batch_size=size)
+        self.log("train/loss", loss, prog_bar=True, batch_size=size)
+        return loss
 
-    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor]:
         """What :meth:`forward` gives, and the loss: the contract's outputs."""
-        return self._evaluate(batch, "val", self.val_r2)
+        return self._evaluate(batch, "val", dataloader_idx)
 
-    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """What :meth:`forward` gives, and the loss: the contract's outputs."""
-        return self._evaluate(batch, "test", self.test_r2)
+        return self._evaluate(batch, "test", dataloader_idx)
 
-    def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """``tokens [B]`` and the ``index [B]`` of the samples they belong to."""
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """``tokens``, and ``token_sequence`` if any, with the ``index [B]`` of their samples."""
         index = contract.from_batch(batch, "index", needed_by=type(self).__name__)
-        return {"tokens": self(batch)["tokens"], "index": index}
+        outputs = self(batch)
+        kinds = ("tokens", "token_sequence")
+        return {"index": index, **{kind: outputs[kind] for kind in kinds if kind in outputs}}
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW over encoder and decoder; the codebook has no gradient."""
-        return torch.optim.AdamW(
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 (Lightning's type is not public)
+        """AdamW over encoder and decoder, scheduled by step; codes have no gradient."""
+        optimizer = torch.optim.AdamW(
             self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
         )
+        # A model may be trained again, for another number of steps.
+        self._schedule = None
+        factor = self._running_schedule().learning_rate
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
-    def _evaluate(self, batch: Mapping[str, Tensor], stage: str, r2: R2Score) -> dict[str, Tensor]:
-        outputs = self(batch)
-        losses = self._losses(batch, outputs)
-        r2.update(outputs["reconstruction"], batch["features"])
-        logged = {f"{stage}/{name}": value for name, value in losses.items()}
-        self.log_dict(logged, batch_size=len(batch["features"]), sync_dist=True)
-        self.log(f"{stage}/r2", r2, batch_size=len(batch["features"]))
-        return {**outputs, "loss": losses["loss"]}
+    def _rows(self, batch: Batch) -> Batch:
+        """The batch as rows of features ``[B, F]``, which this model's batches are already."""
+        return batch
 
-    def _losses(
-        self, batch: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        reconstruction = functional.mse_loss(outputs["reconstruction"], batch["features"])
+    def _outputs(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """What the rows of a batch gave, as the outputs of its samples."""
+        return outputs
+
+    def _running_schedule(self) -> Schedule:
+        if self._schedule is None:
+            steps = self.trainer.estimated_stepping_batches
+            self._schedule = Schedule(self._schedule_config, steps)
+        return self._schedule
+
+    def _remember(self, latent: Tensor) -> None:
+        """Keep the latest latents of the warm-up, for k-means."""
+        self._recent.append(latent.detach())
+        while sum(map(len, self._recent)) - len(self._recent[0]) > _MOST_LATENTS:
+            del self._recent[0]
+
+    def _initialize_codebook(self, batch_size: int) -> None:
+        if self._recent:
+            self.quantizer.initialize(torch.cat(self._recent), batch_size)
+            self._recent = []
+
+    def _terms(self, batch: Batch, latent: Tensor, ramp: float) -> dict[str, Tensor]:
+        ready = self.quantizer.is_initialized and self.independence.need_assignments
+        assignments = self.quantizer.soft_assignments(latent) if ready else []
+        variant = self.autoencoder.variants(batch)
+        terms = self.independence(latent, variant, assignments)
+        if self.alignment_weight:
+            distance = functional.mse_loss(latent, self.autoencoder.encode(other_probe(batch)))
+            terms["alignment"] = self.alignment_weight * distance
+        return {name: ramp * term for name, term in terms.items()}
+
+    def _evaluate(self, batch: Batch, stage: str, loader: int) -> dict[str, Tensor]:
+        if loader >= len(_PARTS):
+            raise ConfigurationError(
+                f"the model names {len(_PARTS)} loaders, {' and '.join(_PARTS)}; there are more"
+            )
+        rows = self._rows(batch)
+        outputs = self.autoencoder(rows)
+        losses = self._losses(rows, outputs)
+        r2 = cast(R2Score, self.r2[f"{stage}_{_PARTS[loader]}"])
+        r2.update(outputs["reconstruction"], rows["features"])
+        prefix = stage if loader == 0 else f"{stage}/{_PARTS[loader]}"
+        size = len(batch["features"])
+        options: dict[str, Any] = {"batch_size": size, "add_dataloader_idx": False}
+        self.log_dict({f"{prefix}/{k}": v for k, v in losses.items()}, sync_dist=True, **options)
+        self.log(f"{prefix}/r2", r2, **options)
+        return {**self._outputs(outputs, batch), "loss": losses["loss"]}
+
+    def _losses(self, batch: Batch, outputs: Batch) -> dict[str, Tensor]:
+        target = self.autoencoder.columns(batch, "features")
+        reconstruction = functional.mse_loss(outputs["reconstruction"], target)
+        error = reconstruction
+        if self.pair_weight:
+            decoded = self.autoencoder.decode(outputs["code"], other_probe(batch))
+            cross = functional.mse_loss(decoded, self.autoencoder.columns(batch, "other_features"))
+            error = (1 - self.pair_weight) * reconstruction + self.pair_weight * cross
         commitment = functional.mse_loss(outputs["latent"], outputs["code"].detach())
-        loss = reconstruction + self.commitment_weight * commitment
+        loss = error + self.commitment_weight * commitment
         return {"loss": loss, "reconstruction": reconstruction}
-
-    def _quantize(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest codes ``[B, D]`` and their numbers ``[B]``."""
-        if self.training:
-            code, tokens, _ = self.quantizer(latent)
-            return code, tokens
-        # VectorQuantize would run its k-means here too, on held-out data: sanity checking comes
-        # before the first training batch.
-        codebook = self.quantizer.codebook
-        tokens = torch.cdist(latent.float(), codebook).argmin(-1)
-        return codebook[tokens], tokens
-
-    def _conditioned(self, values: Tensor, batch: Mapping[str, Tensor], condition: bool) -> Tensor:
-        if not condition:
-            return values
-        initial = self._columns(batch, "initial_features", self.num_initial_features)
-        return torch.cat([values, initial], dim=-1)
-
-    def _columns(self, batch: Mapping[str, Tensor], key: str, expected: int) -> Tensor:
-        values = contract.from_batch(batch, key, needed_by=type(self).__name__)
-        if values.ndim != 2 or values.shape[1] != expected:
-            shape = f"{list(values.shape)}, expected [B, {expected}]"
-            raise contract.ContractError(f"batch[{key!r}] is {shape}: set the model's num_{key}")
-        return values
-
-
-def _mlp(widths: Sequence[int]) -> nn.Sequential:
-    """Linear layers of these widths with SiLU between them."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), nn.SiLU()]
-    return nn.Sequential(*layers[:-1])
-
-
-def _codebook(dim: int, size: int, decay: float, dead_code_threshold: float) -> "VectorQuantize":
-    try:
-        from vector_quantize_pytorch import VectorQuantize
-    except ImportError as error:
-        message = "FeatureVQVAE needs vector-quantize-pytorch: pip install 'spinlock[vqvae]'"
-        raise ImportError(message) from error
-    return VectorQuantize(
-        dim,
-        size,
-        decay=decay,
-        kmeans_init=True,
-        threshold_ema_dead_code=dead_code_threshold,
-        # The model adds the commitment term itself, so that it is in the validation loss too.
-        commitment_weight=0.0,
-        # Else it replaces the straight-through gradient.
-        rotation_trick=False,
-    )

@@ -1,5 +1,7 @@
 """Chunks: stock h5py must read what is compressed outside of it."""
 
+import zlib
+
 import h5py
 import numpy as np
 import pytest
@@ -37,3 +39,15 @@ def test_deflate_makes_smooth_fields_smaller():
     x = np.linspace(0, 1, 128, dtype=np.float32)
     field = np.sin(7 * x)[:, None] * np.cos(5 * x)[None, :]
     assert len(encode_chunk(field, "deflate")) < 0.9 * len(encode_chunk(field, "none"))
+
+
+@pytest.mark.parametrize("planes", [(), (0,), (0, 1, 2), (0, 1, 2, 3)])
+def test_bytes_that_do_not_shrink_are_stored(planes):
+    """Whichever planes are noise, and longer than a stored block, of which zlib knows 64 KiB."""
+    rng = np.random.default_rng(0)
+    bytes_of = np.zeros((150_000, 4), np.uint8)
+    bytes_of[:, planes] = rng.integers(0, 256, (150_000, len(planes)))
+    array = bytes_of.reshape(-1).view("<f4")
+    chunk = encode_chunk(array, "deflate")
+    assert zlib.decompress(chunk) == shuffle(array).tobytes()
+    assert len(chunk) < 150_000 * len(planes) + 2_000
