@@ -1,7 +1,7 @@
 """Speed of convolutions on one CPU thread: `python -m benchmarks.convolution [--fit]`.
 
-Prints, for layers of the baseline's operators, GFLOP/s of the direct convolution and of the method
-that the package chooses, both by the count of the direct sums, beside the rate of a large matrix
+Prints, for layers of the baseline's operators, GFLOP/s of the library's convolution and of the
+method that the package chooses, both by the count of the direct sums, beside the rate of a large matrix
 product measured in the same run. Times are CPU times of the thread, so that other programs on the
 machine disturb little.
 
@@ -63,20 +63,20 @@ def library_convolution(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def table(num: int, size: int) -> None:
-    """Print direct against chosen."""
+    """Print the library's convolution against the chosen method."""
     a = torch.ones(2048, 2048)
     print(f"matrix product 2048^3: {2 * 2048**3 / seconds(lambda: a @ a) / 1e9:.0f} GFLOP/s")
-    print(f"{num} x {size} x {size}     direct    chosen  tile  ratio")
+    print(f"{num} x {size} x {size}    library    chosen  tile  ratio")
     for (fan_in, fan_out), kernel in product(CHANNELS, (3, 5, 7)):
         x, weight = layer(kernel, fan_in, fan_out, num, size)
         plain_x, plain_weight = x.contiguous(), weight.contiguous()
-        direct = seconds(lambda a=plain_x, b=plain_weight: library_convolution(a, b), 1)
+        library = seconds(lambda a=plain_x, b=plain_weight: library_convolution(a, b), 1)
         chosen = seconds(lambda a=x, b=weight: periodic_convolution(a, b))
         tile = convolution.choose_tile(kernel, fan_in, fan_out, (num, size, size))
         flops = 2 * kernel**2 * fan_in * fan_out * num * size**2 / 1e9
         print(
-            f"{fan_in:3} -> {fan_out:3}  {kernel}x{kernel} {flops / direct:8.0f} "
-            f"{flops / chosen:9.0f}  {tile or '-':>4} {direct / chosen:6.1f}"
+            f"{fan_in:3} -> {fan_out:3}  {kernel}x{kernel} {flops / library:8.0f} "
+            f"{flops / chosen:9.0f}  {tile or '-':>4} {library / chosen:6.1f}"
         )
 
 

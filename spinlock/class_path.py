@@ -9,6 +9,23 @@ from spinlock.errors import ConfigurationError
 _T = TypeVar("_T")
 
 
+def imported(path: str, where: str) -> object:
+    """What an import path names.
+
+    Args:
+        path: ``package.module.attribute``.
+        where: The setting, for messages.
+
+    Raises:
+        ConfigurationError: If it cannot be imported.
+    """
+    module, _, attribute = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"{where}: cannot import {path}: {error}") from error
+
+
 def instantiate(base: type[_T], spec: Mapping[str, object], where: str) -> _T:
     """Make the object that a configuration describes.
 
@@ -23,20 +40,18 @@ def instantiate(base: type[_T], spec: Mapping[str, object], where: str) -> _T:
     """
     path, arguments = spec.get("class_path"), spec.get("init_args", {})
     known = {"class_path", "init_args"}
-    valid = isinstance(path, str) and "." in path and isinstance(arguments, dict)
-    if not (valid and set(spec) <= known):
+    named = isinstance(path, str) and "." in path and all(path.split("."))
+    if not (named and isinstance(arguments, dict) and set(spec) <= known):
         raise ConfigurationError(
             f"{where}: expected {{class_path: package.Class, init_args: {{...}}}}, got {spec}"
         )
-    module, _, attribute = str(path).rpartition(".")
-    try:
-        cls = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"{where}: cannot import {path}: {error}") from error
+    cls = imported(str(path), where)
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise ConfigurationError(f"{where}: {path} must be a subclass of {base.__qualname__}")
+    if missing := getattr(cls, "__abstractmethods__", None):
+        raise ConfigurationError(f"{where}: {path} does not implement {', '.join(sorted(missing))}")
     try:
-        made: _T = cls(**arguments)  # type: ignore[arg-type]
+        made: _T = cls(**arguments)
     except TypeError as error:
         raise ConfigurationError(
             f"{where}: {path} does not take these init_args: {error}"

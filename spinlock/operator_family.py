@@ -12,7 +12,8 @@ from spinlock.operators import ConvOperator
 from spinlock.parameters import ParameterValues
 from spinlock.timing import StageClock
 
-#: Maps fields (n, C, H, W) float32 to fields of the same shape, each by itself.
+#: Maps fields (n, C, H, W) float32 to fields of the same shape, each by itself; it leaves its
+#: argument as it is, and runs in inference mode.
 Operator = Callable[[Tensor], Tensor]
 
 

@@ -10,12 +10,15 @@ generator is read or seeded.
 The Philox counter holds four 64-bit words, the key two:
 
 ====================  =================================================================
-counter word 0        ``1 + position // 4`` (each counter yields four 64-bit words)
+counter word 0        ``1 + word // 4`` (each counter yields four 64-bit words)
 counter word 1        substream: layer of an operator, or realization and timestep
 counter word 2        index: the operator or the sample
 counter word 3        stream: what the number is for
 key words 0, 1        the seed, and 0
 ====================  =================================================================
+
+A word holds two numbers of `uniform` and `normal`, four of `symmetric_uniform`, low bits first; a
+number's position counts them.
 
 .. [1] J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as
    1, 2, 3", SC 2011, doi:10.1145/2063384.2063405.
@@ -95,17 +98,19 @@ def _draw(
                 convert(part, row[start * numbers_per_word : stop])
     else:
         convert(_on_device(addresses, words, out.device), out)
-    return out.view(*pairs.shape, -1)[..., :count]
+    return out.view(*pairs.shape, words * numbers_per_word)[..., :count]
 
 
 def _on_device(addresses: list[_Address], words: int, device: torch.device) -> Tensor:
     """The words of addresses, drawn by the host's threads and copied to a device: (n, words)."""
     host = torch.empty(len(addresses), words, dtype=torch.int64, pin_memory=device.type == "cuda")
+    # As NumPy sees it: torch refuses to write a tensor of inference mode from other threads.
+    drawn = host.numpy()
     pool = shared_pool("randomness", min(16, os.cpu_count() or 1))
 
     def fill(row: int, start: int) -> None:
-        target = host[row, start : start + _CHUNK]
-        target.copy_(torch.from_numpy(philox_words(addresses[row], start, len(target))))
+        part = drawn[row, start : start + _CHUNK]
+        part[:] = philox_words(addresses[row], start, len(part))
 
     parts = [(row, start) for row in range(len(addresses)) for start in range(0, words, _CHUNK)]
     for future in [pool.submit(fill, *part) for part in parts]:
@@ -166,7 +171,7 @@ def symmetric_uniform(
     """Uniform numbers in (-scale, scale) on 65,536 equally spaced levels: half of `uniform`'s cost.
 
     For the weights of operators, drawn by the million. Arguments as for `uniform`; the variance is
-    scale^2 / 3 (to 1e-10 relative).
+    scale^2 / 3 (to float32 rounding).
 
     Returns:
         float32 tensor of shape (..., count).

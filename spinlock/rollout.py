@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from spinlock.errors import SimulationError
 from spinlock.parameters import ParameterValues
 from spinlock.timing import StageClock
 
@@ -43,6 +44,9 @@ def rollout(
         step: The update policy.
         out: (M, T, C, H, W), receives the fields u_1 .. u_T.
         clock: Counts the time of ``convolutions`` (the operator) and ``forcing``.
+
+    Raises:
+        SimulationError: If the operator changes the shape of its fields.
     """
     clock = clock or StageClock()
     u = initial[None]
@@ -50,6 +54,11 @@ def rollout(
     for t in range(1, out.shape[1] + 1):
         with clock.stage("convolutions"):
             output = operator(u)
+        if output.shape != u.shape:
+            raise SimulationError(
+                f"the operator returned shape {tuple(output.shape)} for fields of shape "
+                f"{tuple(u.shape)}; it must keep the shape"
+            )
         with clock.stage("forcing"):
             u = step(u, output + forcing(t))
             out[:, t - 1] = u

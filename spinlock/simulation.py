@@ -60,7 +60,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     """The given device, or else the first CUDA device, or else the CPU.
 
     Raises:
-        ConfigurationError: If the device is not there, or of a kind without 64-bit integers.
+        ConfigurationError: If the device is not there, or is neither a CPU nor a CUDA device.
     """
     available = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -10,7 +10,8 @@ class StageClock:
     """Adds up the processor time that threads spend in named stages.
 
     Processor time, not time on the wall: stages run side by side in more threads than there are
-    cores, and their shares must add up to the work done.
+    cores, and their shares must add up to the work done. An accelerator's own time is not counted,
+    nor that of the threads that draw random words for it.
     """
 
     def __init__(self) -> None:

@@ -57,6 +57,11 @@ def test_a_family_of_ones_own_is_applied(device):
         ({"class_path": "spinlock.errors.SpinlockError"}, "must be a subclass of OperatorFamily"),
         (spec(size=3), "does not take these init_args"),
         ({**spec(), "args": {}}, "operator: expected {class_path"),
+        ({"class_path": ".Family"}, "operator: expected {class_path"),
+        (
+            {"class_path": "spinlock.operator_family.OperatorFamily"},
+            "OperatorFamily does not implement operator",
+        ),
     ],
 )
 def test_what_is_no_family_is_refused_before_anything_runs(given, message):
@@ -77,4 +82,17 @@ def test_the_family_is_part_of_the_identity():
 def test_a_diverging_operator_never_gets_into_a_file():
     config = small_config(2, num_timesteps=3, operator=spec(factor=torch.finfo().max))
     with pytest.raises(SimulationError, match="NaN or infinite values"):
+        simulate(config)
+
+
+class Averages(OperatorFamily):
+    """Not fields any more."""
+
+    def operator(self, values, *, seed, index, channels, precision, device, clock):
+        return lambda fields: fields.mean(dim=(1, 2, 3), keepdim=True)
+
+
+def test_an_operator_keeps_the_shape_of_fields():
+    config = small_config(2, operator={"class_path": f"{__name__}.Averages"})
+    with pytest.raises(SimulationError, match=r"returned shape \(1, 1, 1, 1\) for fields of shape"):
         simulate(config)

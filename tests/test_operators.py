@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from spinlock import operators
 from spinlock.calibration import calibration_fields
+from spinlock.convolution import periodic_convolution
+from spinlock.drawing import OperatorDrawing
 from spinlock.operators import (
     OUTPUT_BOUND,
     ConvOperator,
@@ -180,5 +183,44 @@ def test_bfloat16_is_near_float32_and_not_equal(num_layers, device):
         for precision in ("float32", "bfloat16")
     }
     error = root_mean_square(outputs["bfloat16"] - outputs["float32"])
-    # Each of up to 11 layers rounds twice to 8 bits.
+    # Each of up to 12 layers rounds twice to 8 bits.
     assert 2**-10 < error / root_mean_square(outputs["float32"]) < 2**-4
+
+
+@pytest.mark.parametrize(("num_layers", "count"), [(2, 4), (5, 14)])
+def test_every_convolution_is_rounded_to_bfloat16(num_layers, count, monkeypatch):
+    """Input, output, hidden ones; in residual networks two a block, and projections."""
+    operator = ConvOperator(
+        values(num_layers=num_layers, grid_size=16), seed=SEED, index=INDEX, precision="bfloat16"
+    )
+    seen = []
+
+    def recorded(x, weight, bias=None):
+        seen.append(weight.dtype)
+        return periodic_convolution(x, weight, bias)
+
+    monkeypatch.setattr(operators, "periodic_convolution", recorded)
+    operator(torch.ones(1, 3, 16, 16))
+    assert seen == [torch.bfloat16] * count
+
+
+def test_calibration_fields_run_from_white_to_smooth():
+    """Spectra f^0, f^-1, f^-2, f^-3 in turn, of unit variance without a mean."""
+    batch = calibration_fields(SEED, 3, 512, 7, torch.device("cpu")).double()
+    assert batch.shape == (8, 3, 64, 64)
+    assert batch.mean(dim=(2, 3)).abs().max() < 1e-6
+    f = np.hypot.outer(np.fft.fftfreq(64), np.fft.rfftfreq(64))[:, 1:32]
+    power = np.abs(np.fft.rfft2(batch.numpy()))[..., 1:32] ** 2
+    for number, spectra in enumerate(power):
+        slope = np.polyfit(np.log(f).ravel(), np.log(spectra.mean(axis=0)).ravel(), 1)[0]
+        assert slope == pytest.approx(-(number % 4), abs=0.15)
+    assert len({field.numpy().tobytes() for field in batch}) == 8
+
+
+def test_drawn_weights_have_the_stated_variance():
+    weight = OperatorDrawing(SEED, INDEX, values(), torch.device("cpu")).weight(64, 32, 5, 1.5)
+    assert weight.shape == (64, 32, 5, 5)
+    assert float(weight.var()) == pytest.approx(1.5**2 / (32 * 25), rel=0.02)
+    inputs = torch.tensor([3, 0, 31])
+    drawing = OperatorDrawing(SEED, INDEX, values(), torch.device("cpu"))
+    assert torch.equal(drawing.weight(64, 32, 5, 1.5, inputs), weight[:, inputs])

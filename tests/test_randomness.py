@@ -73,9 +73,12 @@ def test_words_are_those_of_the_oracle(address, start, count):
     assert words == reference_words(*address, start + count)[start:]
 
 
-def test_a_device_is_given_the_same_words():
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_device_is_given_the_same_words(inference):
     addresses = [(42, Stream.FORCING, 7, substream) for substream in range(3)]
-    words = _on_device(addresses, 70_001, torch.device("cpu"))
+    # Simulation draws in inference mode, which belongs to a thread; the pool's are outside.
+    with torch.inference_mode(inference):
+        words = _on_device(addresses, 70_001, torch.device("cpu"))
     assert words.shape == (3, 70_001)
     for row, address in zip(words, addresses, strict=True):
         assert torch.equal(row, torch.from_numpy(philox_words(address, 0, 70_001)))
@@ -105,8 +108,9 @@ def test_a_number_does_not_depend_on_what_it_is_drawn_with(draw, device):
     whole = draw(42, Stream.WEIGHTS, index, 70_000, substream=3, device=device)
     alone = draw(42, Stream.WEIGHTS, 12345, 100, substream=3, device=device)
     assert torch.equal(whole[2, :100], alone)
-    both = draw(42, Stream.WEIGHTS, 5, 11, substream=torch.tensor([2, 3], device=device))
-    assert torch.equal(both[1], whole[0, :11].cpu())
+    substreams = torch.tensor([2, 3], device=device)
+    both = draw(42, Stream.WEIGHTS, 5, 11, substream=substreams, device=device)
+    assert torch.equal(both[1], whole[0, :11])
 
 
 @pytest.mark.parametrize("draw", DRAWS)

@@ -10,7 +10,6 @@ They are stored beside the built-in ones, in arrays of their own that are made i
 column is named after the function.
 """
 
-import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from spinlock.class_path import imported
 from spinlock.config import CustomFeatureConfig
 from spinlock.errors import ConfigurationError
 from spinlock.features.batches import (
@@ -190,11 +190,7 @@ class CustomFeatures:
 
 def _imported(kind: Literal["per_field", "per_trajectory"], path: str) -> CustomFeature:
     where = f"features.{kind}: {path}"
-    module, _, attribute = path.rpartition(".")
-    try:
-        feature = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"{where}: cannot be imported: {error}") from error
+    feature, attribute = imported(path, where), path.rpartition(".")[2]
     if not isinstance(feature, CustomFeature):
         raise ConfigurationError(
             f"{where}: is {type(feature).__name__}; decorate the function with "
