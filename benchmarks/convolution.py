@@ -1,9 +1,9 @@
 """Speed of convolutions on one CPU thread: `python -m benchmarks.convolution [--fit]`.
 
 Prints, for layers of the baseline's operators, GFLOP/s of the library's convolution and of the
-method that the package chooses, both by the count of the direct sums, beside the rate of a large matrix
-product measured in the same run. Times are CPU times of the thread, so that other programs on the
-machine disturb little.
+method that the package chooses, both by the count of the direct sums, beside the rate of a large
+matrix product measured in the same run. Times are CPU times of the thread, so that other programs
+on the machine disturb little.
 
 ``--fit`` measures every method on a grid of shapes and prints the constants of the cost model in
 `spinlock.convolution`.

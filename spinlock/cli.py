@@ -8,11 +8,13 @@ so that none waits for what only another needs.
 import importlib
 import logging
 import sys
+from argparse import ArgumentParser
 from collections.abc import Sequence
 
 _HELP = """usage: spinlock COMMAND ...
 
-  fit | validate | test | predict   run a trainer on a yaml: spinlock fit --config FILE
+  fit | validate | test | predict   run a trainer on a yaml: spinlock fit --config FILE;
+                                    predict --out TOKENS.h5 writes the tokens of all samples
   generate                          build the dataset of a yaml: spinlock generate --config FILE
   info                              describe a dataset or an unfinished run: spinlock info FILE
   check                             measure every claim about a dataset: spinlock check FILE
@@ -45,8 +47,24 @@ def main(args: Sequence[str] | None = None) -> None:
     elif arguments[0] in _COMMANDS:
         importlib.import_module(_COMMANDS[arguments[0]]).run(arguments[1:])
     else:
-        # None lets LightningCLI read the process's own arguments, without a warning.
+        if arguments[0] == "predict":
+            arguments = _with_token_writer(arguments)
+        if args is None:
+            # LightningCLI reads the process's own arguments without a warning.
+            sys.argv[1:] = arguments
         _run_trainer(None if args is None else arguments)
+
+
+def _with_token_writer(arguments: list[str]) -> list[str]:
+    """``predict --out FILE`` is short for a `spinlock.models.TokenWriter` among the callbacks."""
+    parser = ArgumentParser(prog="spinlock predict", allow_abbrev=False, add_help=False)
+    parser.add_argument("--out")
+    known, others = parser.parse_known_args(arguments)
+    if known.out is None:
+        return arguments
+    writer = ["--trainer.callbacks+=spinlock.models.TokenWriter"]
+    # The file holds them: there is no need to keep them in memory too.
+    return [*others, *writer, f"--trainer.callbacks.path={known.out}", "--return_predictions=false"]
 
 
 def _run_trainer(arguments: list[str] | None) -> None:

@@ -68,6 +68,7 @@ def test_script_trainer_and_yaml_give_identical_batches(datasets, tmp_path, opti
         "trainer": {
             "max_epochs": 2,
             **QUIET,
+            "default_root_dir": str(tmp_path),
             "callbacks": [
                 {
                     "class_path": "tests.datamodules.recorder.BatchRecorder",
