@@ -19,12 +19,7 @@ from torchmetrics.regression import R2Score
 from spinlock.callbacks import contract
 from spinlock.errors import ConfigurationError
 from spinlock.features import PER_TIMESTEP_NAMES
-from spinlock.models.autoencoder import (
-    Batch,
-    ConditionedAutoencoder,
-    Normalization,
-    other_probe,
-)
+from spinlock.models.autoencoder import Batch, ConditionedAutoencoder, Normalization, other_probe
 from spinlock.models.conditioning import Condition
 from spinlock.models.configuration import configured, import_path, primitive
 from spinlock.models.independence import IndependenceConfig, IndependenceTerms
@@ -74,6 +69,8 @@ class FeatureVQVAE(LightningModule):
         decoder_conditions: What the decoder sees beside the code; it may not see ``increment``.
         normalization: Batch normalization of the latent by the statistics of each ``variant``, by
             ``pooled`` statistics, or ``none``; evaluation uses running statistics.
+        carry_initial: Add the initial features to what the decoder gives, times a learned factor
+            for each column: features of initial conditions unlike those trained on then still pass.
         independence: Weights of the terms that make tokens independent of the variant.
         pair_weight: w, in [0, 1].
         alignment_weight: Weight of the mean squared distance of an operator's latents under its two
@@ -102,6 +99,7 @@ class FeatureVQVAE(LightningModule):
         encoder_conditions: Sequence[Condition] = ("initial_features", "variant"),
         decoder_conditions: Sequence[Condition] = ("initial_features", "variant"),
         normalization: Normalization = "variant",
+        carry_initial: bool = False,
         independence: IndependenceConfig | None = None,
         pair_weight: float = 0.0,
         alignment_weight: float = 0.0,
@@ -139,6 +137,7 @@ class FeatureVQVAE(LightningModule):
             encoder_conditions=encoder_conditions,
             decoder_conditions=decoder_conditions,
             normalization=normalization,
+            carry_initial=carry_initial,
             needed_by=type(self).__name__,
         )
         self.independence = IndependenceTerms(
@@ -273,9 +272,8 @@ class FeatureVQVAE(LightningModule):
 
     def _evaluate(self, batch: Batch, stage: str, loader: int) -> dict[str, Tensor]:
         if loader >= len(_PARTS):
-            raise ConfigurationError(
-                f"the model names {len(_PARTS)} loaders, {' and '.join(_PARTS)}; there are more"
-            )
+            known = " and ".join(_PARTS)
+            raise ConfigurationError(f"the model names {len(_PARTS)} loaders, {known}; got more")
         rows = self._rows(batch)
         outputs = self.autoencoder(rows)
         losses = self._losses(rows, outputs)

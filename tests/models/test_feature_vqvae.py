@@ -120,6 +120,20 @@ def test_conditions_are_switched_apart(encoder, decoder):
         assert same == (condition not in decoder and tokens)
 
 
+def test_the_initial_features_are_carried_over_by_a_factor_each():
+    model, batch = model_and_batch(carry_initial=True)
+    outputs = model.train()(batch)
+    carried = model.autoencoder.carried
+    assert torch.equal(carried, torch.ones(46))
+    plain = model.autoencoder.decoder(model.autoencoder.decoder_inputs(outputs["code"], batch))
+    expected = plain + batch["initial_features"]
+    torch.testing.assert_close(outputs["reconstruction"], expected)
+    (gradient,) = torch.autograd.grad(outputs["reconstruction"].sum(), carried)
+    torch.testing.assert_close(gradient, batch["initial_features"].sum(0))
+    with pytest.raises(ConfigurationError, match=r"carry_initial: adds .* there are 13 and 46"):
+        FeatureVQVAE(**SMALL, carry_initial=True, num_initial_features=13)
+
+
 @pytest.mark.parametrize("normalization", ["variant", "pooled", "none"])
 def test_normalization_is_by_variant_pooled_or_none(normalization):
     model, batch = model_and_batch(normalization=normalization)

@@ -1,0 +1,34 @@
+"""Configurations of parts of a model, as arguments and as what a checkpoint holds of them."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+
+def configured(kind: type[Config], given: Config | Mapping[str, Any] | None) -> Config:
+    """An instance of a configuration class: what was given, or made of a checkpoint's dict.
+
+    Args:
+        kind: The class.
+        given: An instance; its fields, as `primitive` gives them; or None for the defaults.
+    """
+    if given is None:
+        return kind()
+    return kind(**given) if isinstance(given, Mapping) else given
+
+
+def import_path(kind: type) -> str:
+    """Where a class is imported from: its package, if that has it, else its module."""
+    package = kind.__module__.rpartition(".")[0]
+    exported = getattr(sys.modules.get(package), kind.__name__, None) is kind
+    return f"{package if exported else kind.__module__}.{kind.__qualname__}"
+
+
+def primitive(value: Any) -> Any:  # noqa: ANN401 (any argument)
+    """An argument as checkpoints can hold it: dataclasses as dicts, sequences as lists."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: primitive(item) for name, item in asdict(value).items()}
+    return list(value) if isinstance(value, tuple | list) else value

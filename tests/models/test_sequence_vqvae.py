@@ -1,0 +1,108 @@
+"""SequenceVQVAE: a token for each timestep, and what it logs of their dynamics."""
+
+import pytest
+import torch
+from lightning import seed_everything
+from torch.utils.data import DataLoader
+
+from spinlock.callbacks import ContractError, ICMutualInformation
+from spinlock.errors import ConfigurationError
+from spinlock.models import FeatureVQVAE, QuantizerConfig, SequenceVQVAE
+from tests.callbacks import POLICIES, VARIANTS, SyntheticData, SyntheticDataModule, quiet_trainer
+
+SMALL = {"hidden_dims": (32,), "latent_dim": 4, "codebook_size": 16, "num_variants": len(VARIANTS)}
+STEPS = 5
+
+
+class Sequences(SyntheticData):
+    """Features that turn from those of the sample into those of the next one."""
+
+    def __init__(self, size, first_index=0):
+        super().__init__(size, first_index)
+        share = torch.linspace(0, 1, STEPS)[:, None]
+        features = self.columns["features"][:, None]
+        self.columns["features"] = (1 - share) * features + share * features.roll(1, 0)
+
+
+class SequenceDataModule(SyntheticDataModule):
+    def __init__(self, size=64):
+        super().__init__(size)
+        self.train, self.val, self.test = (Sequences(size, n) for n in (0, 1000, 2000))
+
+
+def fitted(tmp_path, *callbacks, **settings):
+    seed_everything(0)
+    model, data = SequenceVQVAE(**(SMALL | settings)), SequenceDataModule()
+    trainer = quiet_trainer(tmp_path, *callbacks, max_epochs=6)
+    trainer.fit(model, data)
+    return trainer, model, data
+
+
+def test_outputs_are_those_of_each_timestep_by_itself(tmp_path):
+    _, model, data = fitted(tmp_path)
+    batch = data.val[:8]
+    outputs = model.eval()(batch)
+    assert {key: tuple(value.shape) for key, value in outputs.items()} == {
+        "tokens": (8,),
+        "token_sequence": (8, STEPS),
+        "latent": (8, 4),
+        "code": (8, 4),
+        "reconstruction": (8, 46),
+    }
+    assert torch.equal(outputs["tokens"], outputs["token_sequence"][:, -1])
+    single = FeatureVQVAE(**SMALL).eval()
+    single.load_state_dict({k: v for k, v in model.state_dict().items() if "dynamics" not in k})
+    for step in range(STEPS):
+        alone = single({**batch, "features": batch["features"][:, step]})
+        assert torch.equal(alone["tokens"], outputs["token_sequence"][:, step])
+    torch.testing.assert_close(alone["reconstruction"], outputs["reconstruction"])
+
+
+def test_figures_are_over_all_timesteps(tmp_path):
+    trainer, model, data = fitted(tmp_path, ICMutualInformation())
+    logged = {k: v.item() for k, v in trainer.callback_metrics.items()}
+    batch = data.val[:]
+    tokens = model.eval()(batch)["token_sequence"]
+    rows = model._rows(batch)
+    error = (model.autoencoder(rows)["reconstruction"] - rows["features"]).square().mean()
+    assert logged["val/reconstruction"] == pytest.approx(error.item(), rel=1e-5)
+    stay = (tokens[:, 1:] == tokens[:, :-1]).float().mean().item()
+    assert logged["sequence/stay_probability"] == pytest.approx(stay)
+    for number, name in enumerate(POLICIES):
+        own = tokens[batch["policy"] == number]
+        changes = (own[:, 1:] != own[:, :-1]).sum().item()
+        expected = own.numel() / (len(own) + changes)
+        assert logged[f"sequence/dwell_time/{name}"] == pytest.approx(expected)
+    (tested,) = trainer.test(model, data, verbose=False)
+    assert 0 < tested["test/sequence/stay_probability"] < 1
+
+
+def test_a_checkpoint_gives_the_same_sequences(tmp_path):
+    trainer, model, data = fitted(tmp_path)
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    loaded = SequenceVQVAE.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    before, after = (quiet_trainer(tmp_path).predict(m, data) for m in (model, loaded))
+    for one, other in zip(before, after, strict=True):
+        assert set(one) == {"index", "tokens", "token_sequence"}
+        assert torch.equal(one["token_sequence"], other["token_sequence"])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"quantizer": QuantizerConfig("residual", num_codebooks=2)}, {"pair_weight": 0.5}],
+)
+def test_one_codebook_and_no_pairs(tmp_path, settings):
+    model = SequenceVQVAE(**(SMALL | settings))
+    with pytest.raises(ConfigurationError, match="num_codebooks must be 1 and pair_weight 0"):
+        quiet_trainer(tmp_path).fit(model, SequenceDataModule())
+
+
+def test_single_timesteps_are_refused():
+    with pytest.raises(ContractError, match=r"is \[4, 46\], expected \[B, T, F\].*to sequence"):
+        SequenceVQVAE(**SMALL)(SyntheticData(4)[:])
+
+
+def test_policies_need_names(tmp_path):
+    loader = DataLoader(Sequences(8), batch_size=8)
+    with pytest.raises(ConfigurationError, match="no policy_names"):
+        quiet_trainer(tmp_path).fit(SequenceVQVAE(**SMALL), loader)

@@ -1,0 +1,96 @@
+"""Token files: aligned with sample indices, whole or absent."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from lightning import seed_everything
+from lightning.pytorch import LightningModule
+from torch.utils.data import DataLoader, Subset
+
+from spinlock.callbacks import ContractError
+from spinlock.errors import ConfigurationError
+from spinlock.models import FeatureVQVAE, QuantizerConfig, TokenWriter
+from tests.callbacks import VARIANTS, SyntheticData, SyntheticDataModule, quiet_trainer
+
+SMALL = {"hidden_dims": (32,), "latent_dim": 4, "codebook_size": 16, "num_variants": len(VARIANTS)}
+
+
+def model(**settings):
+    seed_everything(0)
+    made = FeatureVQVAE(**(SMALL | settings)).train()
+    made(SyntheticData(64)[:])
+    return made.eval()
+
+
+class Shuffled(SyntheticDataModule):
+    """Predicts on samples 2000 to 2036 in no order."""
+
+    def predict_dataloader(self):
+        order = torch.randperm(37, generator=torch.Generator().manual_seed(0)).tolist()
+        return DataLoader(Subset(SyntheticData(37, 2000), order), batch_size=8)
+
+
+@pytest.mark.parametrize(
+    "quantizer", [QuantizerConfig(), QuantizerConfig("residual", num_codebooks=3)]
+)
+def test_tokens_are_in_order_of_the_index(tmp_path, quantizer):
+    path = tmp_path / "tokens.h5"
+    network = model(quantizer=quantizer)
+    quiet_trainer(tmp_path, TokenWriter(path)).predict(network, Shuffled())
+    data = SyntheticData(37, 2000)
+    expected = network(data[:])["tokens"].numpy()
+    with h5py.File(path) as file:
+        assert set(file) == {"index", "tokens"}
+        assert np.array_equal(file["index"], data.columns["index"])
+        assert np.array_equal(file["tokens"], expected)
+        assert file["tokens"].dtype == np.int64
+        assert file.attrs["codebook_size"] == 16
+        assert file.attrs["model"] == "FeatureVQVAE"
+    assert len(np.unique(expected)) > 4
+
+
+def test_two_processes_write_one_file(tmp_path):
+    path = tmp_path / "tokens.h5"
+    network, data = model(), Shuffled()
+    trainer = quiet_trainer(tmp_path, TokenWriter(path), devices=2, strategy="ddp_spawn")
+    trainer.predict(network, data, return_predictions=False)
+    with h5py.File(path) as file:
+        # 37 samples: one of them was repeated to give both processes equally many.
+        assert file["index"][:].tolist() == list(range(2000, 2037))
+        expected = network(SyntheticData(37, 2000)[:])["tokens"].numpy()
+        assert np.array_equal(file["tokens"], expected)
+
+
+def test_a_file_is_not_written_over(tmp_path):
+    path = tmp_path / "tokens.h5"
+    path.write_text("precious")
+    with pytest.raises(ConfigurationError, match="is there already"):
+        quiet_trainer(tmp_path, TokenWriter(path)).predict(model(), Shuffled())
+    assert path.read_text() == "precious"
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"folder of .*nowhere.tokens.h5 does not exist"):
+        quiet_trainer(tmp_path, TokenWriter(tmp_path / "nowhere" / "tokens.h5")).predict(
+            model(), Shuffled()
+        )
+
+
+class Silent(LightningModule):
+    def predict_step(self, batch, batch_idx):
+        return {"tokens": batch["ic_type"]}
+
+
+def test_predictions_without_index_are_refused(tmp_path):
+    with pytest.raises(ContractError, match=r"needs index of what Silent.predict_step returns"):
+        quiet_trainer(tmp_path, TokenWriter(tmp_path / "t.h5")).predict(Silent(), Shuffled())
+    assert not (tmp_path / "t.h5").exists()
+
+
+def test_other_stages_do_not_mind_the_file(tmp_path):
+    path = tmp_path / "tokens.h5"
+    path.write_text("precious")
+    quiet_trainer(tmp_path, TokenWriter(path)).validate(
+        model(), SyntheticDataModule(), verbose=False
+    )
