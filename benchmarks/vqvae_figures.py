@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.vqvae import BASE, assemble
-from spinlock.metrics import TokenContingency
+from spinlock.metrics import TokenContingency, permuted_tables
 
 POLICIES = ("autoregressive", "residual", "convex")
 MAIN = ("plain", "conditioned", "normalized", "without_information", "without_wasserstein", BASE)
@@ -57,24 +57,28 @@ def probes(results: Sequence[dict[str, Any]]) -> Figure:
 
 
 def codes_by_variant() -> Figure:
-    """How often each code goes with each variant, relative to independence."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    for axes, name in zip(figure.subplots(2, 1), ("plain", BASE), strict=True):
+    """How often each code goes with each variant, relative to independence, and under it."""
+    tables, names = {}, ()
+    for name in ("plain", BASE):
         cli = assemble(name, seed=0)
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
         table = TokenContingency(cli.model.codebook_size, num_classes=cli.datamodule.num_variants)
         with torch.no_grad():
             for batch in cli.datamodule.test_dataloader():
                 table.update(cli.model.eval()(batch)["tokens"], batch["ic_type"])
-        counts = table.compute().double()
-        share = counts / counts.sum(1, keepdim=True).clamp(min=1)
-        order = share.argmax(1).argsort(stable=True)
-        ratio = share[order] / (counts.sum(0) / counts.sum())
+        tables[name], names = table.compute(), cli.datamodule.ic_names
+    permuted = next(permuted_tables(tables[BASE], permutations=1))
+    # Ordering alone makes a diagonal of what there is by chance.
+    tables[f"{BASE}, variants permuted among the samples"] = torch.from_numpy(permuted)
+    figure = Figure(figsize=(8, 7), layout="constrained")
+    for axes, (name, counts) in zip(figure.subplots(3, 1), tables.items(), strict=True):
+        share = counts.double() / counts.sum(1, keepdim=True).clamp(min=1)
+        ratio = share[share.argmax(1).argsort(stable=True)] / (counts.sum(0) / counts.sum())
         image = axes.imshow(ratio.T, aspect="auto", vmin=0, vmax=5, interpolation="nearest")
-        axes.set_yticks(range(len(cli.datamodule.ic_names)), cli.datamodule.ic_names, fontsize=7)
+        axes.set_yticks(range(len(names)), names, fontsize=7)
         axes.set_title(name)
-        figure.colorbar(image, ax=axes, label="share / chance", extend="max")
-    figure.axes[1].set_xlabel("code, ordered by its most frequent variant")
+        figure.colorbar(image, ax=axes, label="share / expected", extend="max")
+    figure.axes[2].set_xlabel("code, ordered by its most frequent variant")
     return figure
 
 
