@@ -10,7 +10,9 @@ Drawing figures, which happens every tenth epoch, is timed apart.
 """
 
 import argparse
+import contextlib
 import logging
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -232,10 +234,12 @@ def main(args: Sequence[str] | None = None) -> None:
         ),
         "fields": (f"fields of {options.grid}x{options.grid}", FieldVQVAE, 1, options.grid),
     }
-    for name in options.models:
-        label, model, timesteps, grid = cases[name]
-        data = Data(options.batch_size, timesteps, grid)
-        report(label, model(), data, device, options.runs, clock, options.each)
+    # Without a logger, figures go to the current folder.
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for name in options.models:
+            label, model, timesteps, grid = cases[name]
+            data = Data(options.batch_size, timesteps, grid)
+            report(label, model(), data, device, options.runs, clock, options.each)
 
 
 if __name__ == "__main__":
