@@ -32,7 +32,7 @@ class OperatorConsistency(EvaluationCallback):
     - ``consistency/token_agreement``: fraction of pairs with the same token (at all levels);
     - ``consistency/token_ami``: adjusted mutual information of the two tokens: 0 by chance. The
       design deals the two probes of an operator different families, so tokens that name the family
-      share information too: read it beside ``ic/family_ami``;
+      share information too: read it beside what `ICMutualInformation` logs of the family;
     - ``consistency/latent_correlation``: correlation of the two latents over pairs, mean of the
       dimensions that vary; only where the model returns ``latent``;
     - ``consistency/cross_probe_r2``: R2 of B's features decoded from A's token under B's initial

@@ -60,7 +60,8 @@ class TokenTable:
             return {}
         table = self._metric.compute()
         tables = table if isinstance(table, dict) else {"joint": table}
-        return {name: counts.cpu() for name, counts in tables.items()}
+        # torchmetrics makes a scalar of a table of one code and one class.
+        return {name: torch.atleast_2d(counts.cpu()) for name, counts in tables.items()}
 
     def _count(self) -> None:
         if not self._waiting:

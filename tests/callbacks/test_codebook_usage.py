@@ -33,6 +33,16 @@ def test_without_a_size_codes_are_those_up_to_the_largest(tmp_path):
     assert logged["codebook/dead_codes"] == 3
 
 
+def test_a_codebook_of_one_code(tmp_path):
+    data, model = SyntheticDataModule(), TokenModel("tokens")
+    data.val.columns["tokens"] = torch.zeros(96, dtype=torch.int64)
+    model.codebook_size = 1
+    logged = validate(tmp_path, model, data)
+    assert logged["codebook/usage"] == 1
+    assert logged["codebook/dead_codes"] == 0
+    assert logged["codebook/perplexity"] == 1
+
+
 def test_levels_are_reported_apart_and_together(tmp_path):
     data, model = SyntheticDataModule(), TokenModel("tokens")
     parts = torch.tensor([[0, 1], [0, 1], [1, 2], [1, 0]]).repeat(24, 1)
