@@ -61,7 +61,10 @@ class TokenTable:
         table = self._metric.compute()
         tables = table if isinstance(table, dict) else {"joint": table}
         # torchmetrics makes a scalar of a table of one code and one class.
-        return {name: torch.atleast_2d(counts.cpu()) for name, counts in tables.items()}
+        return {
+            name: counts.cpu() if counts.ndim else counts.cpu().view(1, 1)
+            for name, counts in tables.items()
+        }
 
     def _count(self) -> None:
         if not self._waiting:
