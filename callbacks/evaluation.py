@@ -1,5 +1,6 @@
 """What the callbacks of evaluation epochs share: when they watch, and when they log and draw."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class EvaluationCallback(Callback):
+class EvaluationCallback(Callback, ABC):
     """Watches validation and test epochs, and logs figures of each epoch as a whole.
 
     A subclass gathers in `_start` and `_observe`, and gives values in `_finish`, the same on all
@@ -83,9 +84,11 @@ class EvaluationCallback(Callback):
         """Log and draw."""
         self._report(trainer, pl_module, prefix="test/")
 
+    @abstractmethod
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        raise NotImplementedError
+        """Forget the epoch before."""
 
+    @abstractmethod
     def _observe(
         self,
         trainer: Trainer,
@@ -94,11 +97,11 @@ class EvaluationCallback(Callback):
         batch: object,
         dataloader_idx: int,
     ) -> None:
-        raise NotImplementedError
+        """Take a batch in."""
 
+    @abstractmethod
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> Mapping[str, float]:
         """The values of the epoch, key -> value."""
-        raise NotImplementedError
 
     def _draw(self, trainer: Trainer) -> Mapping[str, "Figure"]:
         """The figures of the epoch that `_finish` ended; asked of rank zero only."""

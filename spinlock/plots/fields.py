@@ -107,6 +107,12 @@ def gallery(initial: Array, final: Array, names: Sequence[str], *, step: int, ti
     return figure
 
 
+def _evenly_chosen(available: int, most: int) -> NDArray[np.int64]:
+    """Positions among ``available``, at most ``most``, the first and the last among them."""
+    positions = np.linspace(0, available - 1, min(most, available))
+    return np.unique(positions.round().astype(np.int64))
+
+
 def film_strip(trajectory: Array, steps: Sequence[int], *, title: str, columns: int = 8) -> Figure:
     """A trajectory as a strip of pictures, a row for each realization.
 
@@ -116,7 +122,7 @@ def film_strip(trajectory: Array, steps: Sequence[int], *, title: str, columns: 
         title: Title of the figure.
         columns: Largest number of timesteps shown, evenly chosen.
     """
-    chosen = np.unique(np.linspace(0, len(steps) - 1, min(columns, len(steps))).round().astype(int))
+    chosen = _evenly_chosen(len(steps), columns)
     shown = trajectory[:2]
     figure = new_figure(1.15 * len(chosen) + 1.0, 1.25 * len(shown) + 0.5)
     axes = figure.subplots(len(shown), len(chosen), squeeze=False)
@@ -141,7 +147,7 @@ def animation(trajectory: Array, steps: Sequence[int], *, title: str, frames: in
         title: Title of the figure.
         frames: Largest number of timesteps shown, evenly chosen.
     """
-    chosen = np.unique(np.linspace(0, len(steps) - 1, min(frames, len(steps))).round().astype(int))
+    chosen = _evenly_chosen(len(steps), frames)
     shown = trajectory[:2]
     figure = new_figure(2.1 * len(shown) + 0.7, 2.5)
     axes = figure.subplots(1, len(shown), squeeze=False)[0]

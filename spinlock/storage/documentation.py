@@ -257,9 +257,7 @@ def _parameter_table() -> str:
         if isinstance(axis, tuple):
             values = ", ".join(map(str, axis))
         else:
-            values = (
-                f"{type(axis).__name__.removesuffix('Range').lower()} {axis.low:g} to {axis.high:g}"
-            )
+            values = f"{_KINDS[type(axis).__name__]} {axis.low:g} to {axis.high:g}"
         rows.append((f"`{name}`", group, _type(stored[name]), _UNITS.get(name, "1"), values))
     return _table(("axis", "group", "type", "unit", "values (baseline)"), rows)
 
