@@ -54,29 +54,35 @@ def ridge_r_squared(
     varies = spread > 1e-6
     x = (x - x.mean(0))[:, varies] / spread[varies]
     y = y - y.mean(0)
-    z = torch.cat([torch.ones_like(x[:, :1]), x, y], 1)
+    x = torch.cat([torch.ones_like(x[:, :1]), x], 1)
     # Products of columns say all: a fold's residual needs no prediction of its samples.
-    products = torch.stack(
-        [z[number % folds == k].T @ z[number % folds == k] for k in range(folds)]
-    )
+    rows = [number % folds == k for k in range(folds)]
+    products = torch.stack([x[mine].T @ torch.cat([x[mine], y[mine]], 1) for mine in rows])
     total = products.sum(0)
-    size = 1 + x.shape[1]
+    variance = y.square().sum().item()
+    # A fold's sum is that of its targets, less what its fit explains.
     residuals = [
-        sum(_residual(products[k], total - products[k], size, penalty) for k in range(folds))
+        variance - sum(_explained(part, total - part, penalty) for part in products)
         for penalty in penalties
     ]
-    variance = total[size:, size:].trace().item()
     return 1 - min(residuals) / variance if variance > 0 else 0.0
 
 
-def _residual(held_out: Tensor, fitted: Tensor, size: int, penalty: float) -> float:
-    """Sum of squares that coefficients fitted on some products leave of the held-out ones."""
-    gram = fitted[:size, :size]
+def _explained(held_out: Tensor, fitted: Tensor, penalty: float) -> float:
+    """What coefficients fitted on some products take off the sum of squares of held-out targets.
+
+    Args:
+        held_out: Products of inputs with inputs and targets, ``[P, P + F]``.
+        fitted: Likewise.
+        penalty: Relative to the mean sum of squares of an input column.
+    """
+    size = len(fitted)
+    gram = fitted[:, :size]
     diagonal = gram.diagonal().clone()
     strength = penalty * diagonal[1:].mean() if size > 1 else diagonal.new_zeros(())
     shrink = torch.full_like(diagonal, float(strength))
     shrink[0] = 0
-    coefficients = torch.linalg.solve(gram + torch.diag(shrink), fitted[:size, size:])
-    cross = (coefficients * held_out[:size, size:]).sum()
-    fit = (coefficients * (held_out[:size, :size] @ coefficients)).sum()
-    return float(held_out[size:, size:].trace() - 2 * cross + fit)
+    coefficients = torch.linalg.solve(gram + torch.diag(shrink), fitted[:, size:])
+    cross = (coefficients * held_out[:, size:]).sum()
+    fit = (coefficients * (held_out[:, :size] @ coefficients)).sum()
+    return float(2 * cross - fit)

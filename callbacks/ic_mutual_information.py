@@ -25,8 +25,8 @@ LABELS: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 """Of each label: its key in the batch, and the data module's property with its names."""
 
-# Room for policies whose names are not known.
-_UNNAMED_POLICIES = 8
+# Room for families and policies whose names are not known.
+_UNNAMED = 8
 
 OnThreshold = Literal["warn", "stop"]
 
@@ -118,9 +118,9 @@ class ICMutualInformation(EvaluationCallback):
         self.permutations = permutations
         self.seed = seed
         self.epochs_exceeded = 0
-        self._tables: dict[str, TokenTable] = {}
+        self._table: TokenTable | None = None
+        self._axis_table: TokenTable | None = None
         self._axes: AxisClasses | None = None
-        self._num_policies = 1
         self._has_policy = False
         self._drawn: Tensor | None = None
 
@@ -133,13 +133,11 @@ class ICMutualInformation(EvaluationCallback):
         self.epochs_exceeded = state_dict["epochs_exceeded"]
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        policies = contract.known_names(trainer, "policy_names")
-        self._num_policies = len(policies) if policies else _UNNAMED_POLICIES
-        self._tables, self._axes, self._drawn = {}, None, None
-        for label, (_, attribute) in LABELS.items():
-            names = contract.known_names(trainer, attribute)
-            num_classes = len(names) * self._num_policies if names else None
-            self._tables[label] = TokenTable(pl_module, num_classes)
+        attributes = [*(attribute for _, attribute in LABELS.values()), "policy_names"]
+        names = [contract.known_names(trainer, attribute) for attribute in attributes]
+        variants, *others = [len(known) if known else None for known in names]
+        self._table = TokenTable(pl_module, variants, *(size or _UNNAMED for size in others))
+        self._axis_table, self._axes, self._drawn = None, None, None
 
     def _observe(
         self,
@@ -151,58 +149,46 @@ class ICMutualInformation(EvaluationCallback):
     ) -> None:
         me, model = type(self).__name__, type(pl_module).__name__
         tokens = contract.tokens_of(outputs, needed_by=me, given_by=model)
-        labels = {
-            label: contract.from_batch(batch, key, needed_by=me)
-            for label, (key, _) in LABELS.items()
-        }
+        labels = [contract.from_batch(batch, key, needed_by=me) for key, _ in LABELS.values()]
         entries: Mapping[str, Tensor] = batch if isinstance(batch, Mapping) else {}
         policy = entries.get("policy")
         self._has_policy = policy is not None
-        for label, classes in labels.items():
-            # The policy counts fastest: the number of variants need not be known.
-            cells = classes * self._num_policies
-            self._tables[label].add(tokens, cells if policy is None else cells + policy)
+        if self._table is not None:
+            policy = torch.zeros_like(labels[0]) if policy is None else policy
+            self._table.add(tokens, *labels, policy)
         if (params := entries.get("params")) is not None:
-            if self._axes is None:
+            if self._axis_table is None or self._axes is None:
                 self._axes = AxisClasses.of(trainer, params.shape[1])
-                self._tables["axes"] = TokenTable(pl_module, self._axes.num_classes)
-            self._tables["axes"].add(tokens, self._axes(params))
+                size = self._axes.num_classes
+                self._axis_table = TokenTable(pl_module, size, classify=self._axes)
+            self._axis_table.add(tokens, params)
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
+        tables = {} if self._table is None else self._table.tables()
+        if not tables or not tables["joint"].any():
+            return {}
         values: dict[str, float] = {}
-        found: dict[str, LabelFigures] = {}
         policies = contract.known_names(trainer, "policy_names")
-        for label in LABELS:
-            tables = self._tables[label].tables()
-            if not tables:
-                return {}
-            strata = self._by_policy(tables["joint"])
-            figures = label_figures(strata, permutations=self.permutations, seed=self.seed)
-            found[label] = figures
+        # [policies, codes, variants, families]
+        strata = tables.pop("joint").permute(3, 0, 1, 2)
+        found = label_figures(strata, permutations=self.permutations, seed=self.seed)
+        for label, figures in zip(LABELS, found, strict=True):
             values |= figures.named(f"ic/{label}", policies, by_stratum=self._has_policy)
-            for level in [name for name in tables if name != "joint"]:
-                pooled = self._by_policy(tables[level]).sum(0)
-                ami = metrics.adjusted_mutual_information(pooled)
+        for level, table in tables.items():
+            by_variant = table.sum(-1)
+            for label, counts in zip(LABELS, (by_variant.sum(2), by_variant.sum(1)), strict=True):
+                ami = metrics.adjusted_mutual_information(counts)
                 values[f"ic/{label}_ami/{level}"] = ami.item()
-            if label == "variant":
-                self._drawn = strata.sum(0)
-        if self._axes is not None:
-            values |= self._contrast(found["variant"])
+        self._drawn = strata.sum((0, 3))
+        values |= self._contrast(found[0])
         self._compare(trainer, values)
         return values
 
-    def _by_policy(self, table: Tensor) -> Tensor:
-        """``[policies, codes, classes]``."""
-        # Without names it grew to the last class and policy that occur together.
-        missing = -table.shape[1] % self._num_policies
-        table = torch.nn.functional.pad(table, (0, missing))
-        return table.view(len(table), -1, self._num_policies).permute(2, 0, 1)
-
     def _contrast(self, variant: LabelFigures) -> dict[str, float]:
         """Figures of the parameter axes."""
-        if self._axes is None:
+        if self._axes is None or self._axis_table is None:
             return {}
-        by_axis = self._axes.split(self._tables["axes"].tables()["joint"])
+        by_axis = self._axes.split(self._axis_table.tables()["joint"])
         if not by_axis:
             return {}
         widest = max(table.shape[1] for table in by_axis.values())

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
+from torch.nn import functional
 
 from spinlock import metrics
 from spinlock.callbacks import contract
@@ -48,61 +49,96 @@ class LabelFigures:
         return values
 
 
-def label_figures(strata: Tensor, *, permutations: int, seed: int) -> LabelFigures:
-    """Figures of tables of counts.
+def label_figures(strata: Tensor, *, permutations: int, seed: int) -> list[LabelFigures]:
+    """Figures of each label, from a table of counts.
+
+    Labels are permuted together, as combinations: one null serves them all.
 
     Args:
-        strata: ``[strata, codes, classes]``.
+        strata: ``[strata, codes, *labels]``, a dimension for each label.
         permutations: Permutations of labels, within strata.
         seed: Of the permutations.
     """
-    occupied = strata.sum((1, 2)).nonzero().flatten()
-    strata = strata[occupied]
-    pooled = strata.sum(0)
+    occupied = strata.sum(tuple(range(1, strata.ndim))).nonzero().flatten()
+    cells = strata[occupied].flatten(2)
     # What never occurs changes nothing, and takes time.
-    rows, columns = pooled.sum(1) > 0, pooled.sum(0) > 0
-    strata, pooled = strata[:, rows][:, :, columns], pooled[rows][:, columns]
+    rows, columns = cells.sum((0, 2)) > 0, cells.sum((0, 1)) > 0
+    cells = cells[:, rows][:, :, columns]
+    classes = [
+        torch.unique(label[columns], return_inverse=True)[1]
+        for label in _labels_of_cells(strata.shape[2:])
+    ]
+    nulls = _nulls(cells, classes, permutations, seed)
+    tables = [_counts_of(cells, label) for label in classes]
+    return [
+        _figures(table, null, occupied.tolist()) for table, null in zip(tables, nulls, strict=True)
+    ]
+
+
+def _labels_of_cells(sizes: torch.Size) -> list[Tensor]:
+    """Of each label, its class in each combination of labels, ``[combinations]``."""
+    numbers = torch.arange(sizes.numel()).view(sizes)
+    return [label.flatten() for label in torch.unravel_index(numbers, sizes)]
+
+
+def _counts_of(cells: Tensor, label: Tensor) -> Tensor:
+    """Counts of the classes of one label ``[combinations]``, of those of combinations."""
+    shape = (*cells.shape[:-1], int(label.max()) + 1 if len(label) else 0)
+    return cells.new_zeros(shape).index_add_(-1, label, cells)
+
+
+def _figures(strata: Tensor, nulls: tuple[Tensor, Tensor], occupied: list[int]) -> LabelFigures:
+    """Figures of tables ``[strata, codes, classes]`` without empty ones."""
+    pooled = strata.sum(0)
     mi = metrics.mutual_information(pooled)
     given = metrics.conditional_mutual_information(strata)
-    pooled_null, given_null = _nulls(strata, permutations, seed)
-    chance = metrics.expected_mutual_information(pooled)
-    chances = metrics.expected_mutual_information(strata)
-    quantile, given_quantile = (null.quantile(0.95).item() for null in (pooled_null, given_null))
-    ami = metrics.adjusted_mutual_information(strata, expected=chances).tolist()
+    chance, *chances = metrics.expected_mutual_information(torch.cat([pooled[None], strata]))
+    by_stratum = torch.stack(chances)
+    quantile, given_quantile = (null.quantile(0.95).item() for null in nulls)
+    ami = metrics.adjusted_mutual_information(strata, expected=by_stratum).tolist()
     nmi = metrics.normalized_mutual_information(strata).tolist()
-    adjusted = metrics.conditional_mutual_information(strata, adjusted=True, expected=chances)
+    adjusted = metrics.conditional_mutual_information(strata, adjusted=True, expected=by_stratum)
     return LabelFigures(
         pooled={
             "mi": mi.item(),
             "mi_corrected": metrics.mutual_information(pooled, corrected=True).item(),
             "nmi": metrics.normalized_mutual_information(pooled).item(),
             "ami": metrics.adjusted_mutual_information(pooled, expected=chance).item(),
-            "p_value": metrics.permutation_p_value(mi, pooled_null).item(),
+            "p_value": metrics.permutation_p_value(mi, nulls[0]).item(),
             "null_95": quantile,
         },
         within={
             "mi": given.item(),
             "ami": adjusted.item(),
-            "p_value": metrics.permutation_p_value(given, given_null).item(),
+            "p_value": metrics.permutation_p_value(given, nulls[1]).item(),
             "null_95": given_quantile,
         },
         by_stratum={
-            number: {"nmi": n, "ami": a}
-            for number, n, a in zip(occupied.tolist(), nmi, ami, strict=True)
+            number: {"nmi": n, "ami": a} for number, n, a in zip(occupied, nmi, ami, strict=True)
         },
         above_chance=(mi - chance).item(),
         null_above_chance=quantile - chance.item(),
     )
 
 
-def _nulls(strata: Tensor, permutations: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Information of permuted labels, pooled and given the stratum, ``[permutations]`` each.
+def _nulls(
+    cells: Tensor, labels: list[Tensor], permutations: int, seed: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Of each label, the information of permuted ones, pooled and given the stratum.
 
     Permuting changes the cells alone, and I = (Σ_cells n ln n - Σ_codes - Σ_classes) / N + ln N,
     where n ln n of the few integers there are is looked up.
+
+    Args:
+        cells: ``[strata, codes, combinations]``.
+        labels: Of each label, its class in each combination, ``[combinations]``.
+        permutations: Number of permutations.
+        seed: Of the permutations.
+
+    Returns:
+        ``[permutations]`` each.
     """
-    pooled = strata.sum(0)
-    n = np.arange(int(strata.sum()) + 1, dtype=np.float64)
+    n = np.arange(int(cells.sum()) + 1, dtype=np.float64)
     n_log_n = n * np.log(np.maximum(n, 1))
 
     def fixed(tables: Tensor) -> float:
@@ -110,14 +146,27 @@ def _nulls(strata: Tensor, permutations: int, seed: int) -> tuple[Tensor, Tensor
         total = n_log_n[tables.sum((-2, -1)).numpy()].sum()
         return float(total - sum(n_log_n[side.numpy()].sum() for side in sides))
 
-    cells = [
-        (n_log_n[tables.sum(0)].sum(), n_log_n[tables].sum())
-        for tables in metrics.permuted_tables(strata, permutations=permutations, seed=seed)
+    # Where combinations are a label's classes themselves, cells need no sum.
+    members = [
+        None if int(label.max()) + 1 == len(label) else functional.one_hot(label).numpy()
+        for label in labels
     ]
-    constant = torch.tensor([fixed(pooled), fixed(strata)], dtype=torch.float64)
-    sums = torch.tensor(cells, dtype=torch.float64)
-    information = ((sums + constant) / max(len(n) - 1, 1)).clamp(min=0)
-    return information[:, 0], information[:, 1]
+    sums = np.empty((len(labels), 2, permutations))
+    for number, table in enumerate(
+        metrics.permuted_tables(cells, permutations=permutations, seed=seed)
+    ):
+        pooled = table.sum(0)
+        for of_label, member in zip(sums, members, strict=True):
+            for which, counts in enumerate((pooled, table)):
+                counted = counts if member is None else counts @ member
+                of_label[which, number] = n_log_n[counted].sum()
+    found = []
+    for of_label, label in zip(sums, labels, strict=True):
+        counts_of_label = _counts_of(cells, label)
+        constant = np.array([[fixed(counts_of_label.sum(0))], [fixed(counts_of_label)]])
+        information = torch.from_numpy((of_label + constant) / max(len(n) - 1, 1)).clamp(min=0)
+        found.append((information[0], information[1]))
+    return found
 
 
 class AxisClasses:

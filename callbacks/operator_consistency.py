@@ -17,9 +17,6 @@ from spinlock.callbacks.probe_pairs import ProbePairs, pair_probes
 from spinlock.callbacks.tables import EpochSamples
 from spinlock.errors import ConfigurationError
 
-# Samples that are decoded together.
-_DECODED = 4096
-
 
 class OperatorConsistency(EvaluationCallback):
     """Compares the tokens of one operator under two initial conditions, its probes A and B.
@@ -44,9 +41,10 @@ class OperatorConsistency(EvaluationCallback):
       five folds, with the best of three penalties. It is linear: a decoder may exceed it without
       any token.
 
-    R2 is 1 - residual / total sum of squares, both summed over samples and columns. Where tokens
-    name operators, ``cross_probe_r2`` is above both floors. Testing logs the same with ``test/`` in
-    front. Draws no figures. Several loaders are pooled.
+    R2 is 1 - residual / total sum of squares, both summed over samples and columns; the three are
+    of the same pairs, at most `max_pairs`. Where tokens name operators, ``cross_probe_r2`` is above
+    both floors. Testing logs the same with ``test/`` in front. Draws no figures. Several loaders
+    are pooled.
 
     Needs ``tokens`` in the step's output; ``features`` (of a sequence, the last timestep's),
     ``initial_features``, ``ic_type``, ``operator`` and ``index`` in the batch; the model's
@@ -56,7 +54,8 @@ class OperatorConsistency(EvaluationCallback):
     Args:
         max_samples: Samples of each process that are kept, the first of the epoch: about 0.5 KB
             each.
-        seed: Of the shuffling.
+        max_pairs: Pairs that are decoded and told from the initial condition; of more, a sample.
+        seed: Of that sample and of the shuffling.
         every_n_epochs: As in :class:`EvaluationCallback`.
 
     Raises:
@@ -67,12 +66,19 @@ class OperatorConsistency(EvaluationCallback):
     """
 
     def __init__(
-        self, *, max_samples: int = 16_384, seed: int = 0, every_n_epochs: int = 1
+        self,
+        *,
+        max_samples: int = 16_384,
+        max_pairs: int = 4096,
+        seed: int = 0,
+        every_n_epochs: int = 1,
     ) -> None:
         super().__init__(every_n_epochs=every_n_epochs, figures_every_n_epochs=0)
-        if max_samples < 2:
-            raise ValueError(f"max_samples must be at least 2, got {max_samples}")
+        for name, value in (("max_samples", max_samples), ("max_pairs", max_pairs)):
+            if value < 2:
+                raise ValueError(f"{name} must be at least 2, got {value}")
         self.max_samples = max_samples
+        self.max_pairs = max_pairs
         self.seed = seed
         self._samples = EpochSamples()
         self._kept = 0
@@ -128,9 +134,11 @@ class OperatorConsistency(EvaluationCallback):
         if pairs is None or not len(pairs.tokens):
             self._complain(trainer)
             return {}
+        agreement = _agreement(columns, pairs)
+        pairs = pairs.sample(self.max_pairs, self.seed)
         shuffled = torch.from_numpy(np.random.default_rng(self.seed).permutation(len(pairs.tokens)))
-        own = self._decoded_r2(pl_module, pairs.tokens, pairs)
-        floor = self._decoded_r2(pl_module, pairs.tokens[shuffled.to(pairs.tokens.device)], pairs)
+        own = _decoded_r2(pl_module, pairs.tokens, pairs)
+        floor = _decoded_r2(pl_module, pairs.tokens[shuffled.to(pairs.tokens.device)], pairs)
         variant = torch.nn.functional.one_hot(pairs.ic_type)
         inputs = torch.cat([pairs.initial_features, variant], 1)
         values = {
@@ -138,20 +146,7 @@ class OperatorConsistency(EvaluationCallback):
             "consistency/shuffled_tokens_r2": floor,
             "consistency/ic_only_r2": ridge_r_squared(inputs, pairs.features, pairs.operator),
         }
-        return {**_agreement(columns, pairs), **values}
-
-    def _decoded_r2(self, pl_module: Any, tokens: Tensor, pairs: ProbePairs) -> float:  # noqa: ANN401
-        """R2 of B's features, decoded from tokens ``[N, Q]`` under B's initial conditions."""
-        tokens = tokens if tokens.shape[1] > 1 else tokens[:, 0]
-        given = {"initial_features": pairs.initial_features, "ic_type": pairs.ic_type}
-        parts = [
-            pl_module.decode(
-                tokens[start : start + _DECODED],
-                {key: column[start : start + _DECODED] for key, column in given.items()},
-            )
-            for start in range(0, len(tokens), _DECODED)
-        ]
-        return r_squared(torch.cat(parts), pairs.features)
+        return {**agreement, **values}
 
     def _complain(self, trainer: Trainer) -> None:
         message = (
@@ -162,6 +157,13 @@ class OperatorConsistency(EvaluationCallback):
             remedy = "Generate the dataset with probes_per_operator of 2 or more"
             raise contract.ContractError(f"{message}. {remedy}, and keep an operator in one split.")
         warnings.warn(f"{message}, of which there were few", RuntimeWarning, stacklevel=2)
+
+
+def _decoded_r2(pl_module: Any, tokens: Tensor, pairs: ProbePairs) -> float:  # noqa: ANN401
+    """R2 of B's features, decoded from tokens ``[N, Q]`` under B's initial conditions."""
+    tokens = tokens if tokens.shape[1] > 1 else tokens[:, 0]
+    given = {"initial_features": pairs.initial_features, "ic_type": pairs.ic_type}
+    return r_squared(pl_module.decode(tokens, given), pairs.features)
 
 
 def _agreement(columns: Mapping[str, Tensor], pairs: ProbePairs) -> dict[str, float]:

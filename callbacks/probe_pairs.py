@@ -1,8 +1,9 @@
 """Samples of an epoch, paired with the next probe of their operator."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +29,15 @@ class ProbePairs:
     ic_type: Tensor
     seen_rows: Tensor
     seen_partners: Tensor
+
+    def sample(self, most: int, seed: int) -> "ProbePairs":
+        """At most so many of the pairs, drawn without replacement; what was seen stays."""
+        if len(self.tokens) <= most:
+            return self
+        chosen = np.random.default_rng(seed).choice(len(self.tokens), most, replace=False)
+        rows = torch.from_numpy(chosen).to(self.tokens.device)
+        keys = ("operator", "tokens", "features", "initial_features", "ic_type")
+        return replace(self, **{key: getattr(self, key)[rows] for key in keys})
 
 
 def pair_probes(columns: Mapping[str, Tensor]) -> ProbePairs:

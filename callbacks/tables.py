@@ -1,6 +1,7 @@
 """Counts and samples of an evaluation epoch, gathered cheaply and over all processes."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
@@ -17,70 +18,104 @@ _WAITING = 1 << 16
 
 
 class TokenTable:
-    """A table of tokens against classes that counts many batches at once.
+    """A table of tokens against combinations of labels that counts many batches at once.
 
     Batches wait until there are 65,536 samples: while it waits, a batch costs an append, no kernel
     and no transfer. Memory does not grow beyond that.
 
     Args:
         pl_module: The model; its ``codebook_size``, where it has one, is the number of codes.
-        num_classes: Number of classes; None: the largest met.
+        size: Number of classes of the first label; None: up to the largest met.
+        others: Numbers of classes of further labels.
+        classify: Gives the first label ``[N]`` or ``[N, L]`` of what is added in its place, for
+            many batches at once; None: labels are added as they are.
     """
 
-    def __init__(self, pl_module: LightningModule, num_classes: int | None) -> None:
+    def __init__(
+        self,
+        pl_module: LightningModule,
+        size: int | None,
+        *others: int,
+        classify: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self.num_codes: int | None = getattr(pl_module, "codebook_size", None)
-        self.num_classes = num_classes
+        self.size = size
+        self.others = others
+        self.classify = classify
         self.device = pl_module.device
         self._metric: metrics.TokenContingency | None = None
-        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._waiting: list[tuple[Tensor, ...]] = []
         self._num_waiting = 0
 
-    def add(self, tokens: Tensor, classes: Tensor) -> None:
+    def add(self, tokens: Tensor, *labels: Tensor) -> None:
         """Count samples later.
 
         Args:
             tokens: ``[B, Q]``.
-            classes: ``[B]``, or ``[B, L]``: L labels of one numbering, counted in one table.
+            labels: ``[B]`` each, one for each size; a single one may be ``[B, L]``: L labels
+                of one numbering, counted in one table.
         """
-        if len(tokens) != len(classes):
-            sizes = f"{len(tokens)} samples, the batch {len(classes)}"
-            raise ValueError(f"the output has tokens of {sizes}")
-        self._waiting.append((tokens, classes))
+        for label in labels:
+            if len(tokens) != len(label):
+                sizes = f"{len(tokens)} samples, the batch {len(label)}"
+                raise ValueError(f"the output has tokens of {sizes}")
+        self._waiting.append((tokens, *labels))
         self._num_waiting += len(tokens)
         if self._num_waiting >= _WAITING:
             self._count()
 
     def tables(self) -> dict[str, Tensor]:
-        """The tables of all processes, ``[codes, classes]`` on the CPU.
+        """The tables of all processes, ``[codes, size, *others]`` on the CPU.
 
         ``joint``, and with Q > 1 levels ``level_0`` and so on; none where no sample was added.
+
+        Raises:
+            ValueError: A token or a label is outside its range.
         """
         self._count()
         if self._metric is None:
             return {}
         table = self._metric.compute()
         tables = table if isinstance(table, dict) else {"joint": table}
+        return {name: self._shaped(counts.cpu()) for name, counts in tables.items()}
+
+    def _shaped(self, table: Tensor) -> Tensor:
+        """``[codes, size, *others]`` of the metric's table ``[codes, classes]``."""
         # torchmetrics makes a scalar of a table of one code and one class.
-        return {
-            name: counts.cpu() if counts.ndim else counts.cpu().view(1, 1)
-            for name, counts in tables.items()
-        }
+        table = table if table.ndim else table.view(1, 1)
+        # Without a size it grew to the last combination that occurs.
+        missing = -table.shape[1] % math.prod(self.others)
+        return torch.nn.functional.pad(table, (0, missing)).view(len(table), -1, *self.others)
 
     def _count(self) -> None:
         if not self._waiting:
             return
-        tokens, classes = (torch.cat(column) for column in zip(*self._waiting, strict=True))
+        tokens, *labels = (torch.cat(column) for column in zip(*self._waiting, strict=True))
         self._waiting, self._num_waiting = [], 0
         levels = tokens.shape[1]
         if self._metric is None:
             self._metric = metrics.TokenContingency(
                 self.num_codes,
-                num_classes=self.num_classes,
+                num_classes=None if self.size is None else self.size * math.prod(self.others),
                 num_levels=levels if levels > 1 else None,
             ).to(self.device)
+        classes = self._classes(labels)
         if classes.ndim == 2:
             tokens = tokens[:, None].expand(*classes.shape, levels)
         self._metric.update(tokens if levels > 1 else tokens[..., 0], classes)
+
+    def _classes(self, labels: list[Tensor]) -> Tensor:
+        """The combinations' numbers; the last label counts fastest."""
+        classes, *others = labels
+        if self.classify is not None:
+            classes = self.classify(classes)
+        for label, size in zip(others, self.others, strict=True):
+            # Of the first the metric would tell; a later one would count as another's class.
+            lowest, highest = torch.stack(label.aminmax()).tolist()
+            if lowest < 0 or highest >= size:
+                raise ValueError(f"labels must be in [0, {size}), got {lowest} to {highest}")
+            classes = classes * size + label
+        return classes
 
 
 def gather_objects(mine: T) -> list[T]:

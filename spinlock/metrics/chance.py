@@ -22,8 +22,10 @@ from spinlock.metrics.counts import as_counts, plug_in_information
 
 # Flat terms of the expectation that are in memory together: some 30 arrays of 8 MB.
 _TERMS = 1 << 20
-# Up to so many samples, permuting their labels is faster than drawing the cells' counts.
-_FEW_SAMPLES = 1 << 15
+# Probability of the counts that the expectation leaves out.
+_NEGLIGIBLE = 1e-20
+# Samples that are permuted in the time that the count of one cell is drawn in.
+_SAMPLES_PER_CELL = 16
 
 
 def expected_mutual_information(contingency: Tensor) -> Tensor:
@@ -60,9 +62,9 @@ def permuted_tables(
     """Tables of samples whose classes are permuted at random.
 
     Permuting labels keeps both marginals, and all tables of these marginals arise with the
-    multivariate hypergeometric probability, so the table is all that is needed. Up to 32,768
-    samples the labels are laid out and shuffled, beyond that cell counts are drawn: the law is the
-    same, and time does not grow with the number of samples.
+    multivariate hypergeometric probability, so the table is all that is needed. Where samples are
+    few the labels are laid out and shuffled; where there are more than 16 for each cell, the cells'
+    counts are drawn: the law is the same, and time does not grow with the number of samples.
 
     Args:
         contingency: Integer counts ``[codes, classes]``, or ``[groups, codes, classes]``: classes
@@ -84,8 +86,7 @@ def permuted_tables(
         raise ValueError(f"contingency must be [codes, classes] or [groups, ...], got {shape}")
     generator = np.random.default_rng(seed)
     groups = counts if counts.ndim == 3 else counts[None]
-    draw = _shuffled if counts.sum() <= _FEW_SAMPLES else _hypergeometric
-    streams = [draw(table, generator) for table in groups]
+    streams = [_permuted(table, generator) for table in groups]
     for _ in range(permutations):
         yield np.stack([next(stream) for stream in streams]).reshape(counts.shape)
 
@@ -137,7 +138,9 @@ def _range(a: Tensor, b: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
     """First and last n that count, max(1, a + b − N)..min(a, b) without the negligible tails."""
     mean = a * b / total
     variance = mean * (total - a) * (total - b) / (total * (total - 1).clamp(min=1))
-    reach = 48 + 10 * variance.sqrt()
+    # Where Bernstein's bound 2 exp(-t² / (2 variance + 2 t / 3)) falls to _NEGLIGIBLE.
+    third = math.log(2 / _NEGLIGIBLE) / 3
+    reach = third + (third**2 + 6 * third * variance).sqrt()
     first = torch.maximum((a + b - total).clamp(min=1), (mean - reach).floor())
     last = torch.minimum(torch.minimum(a, b), (mean + reach).ceil())
     return first, last
@@ -184,6 +187,15 @@ def _look_up(table: Tensor, n: Tensor) -> Tensor:
     return table[n.long()]
 
 
+def _permuted(
+    table: NDArray[np.int64], generator: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    codes, classes = table.shape
+    drawn_cells = codes * max(classes - 1, 0)
+    few = table.sum() <= _SAMPLES_PER_CELL * drawn_cells
+    return _shuffled(table, generator) if few else _hypergeometric(table, generator)
+
+
 def _shuffled(
     table: NDArray[np.int64], generator: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
@@ -202,8 +214,9 @@ def _hypergeometric(
     codes, classes = table.sum(1), table.sum(0)
     while True:
         out, left = np.empty_like(table), codes.copy()
-        for column, size in enumerate(classes):
+        for column, size in enumerate(classes[:-1]):
             # The default method takes memory proportional to the samples.
             out[:, column] = generator.multivariate_hypergeometric(left, size, method="marginals")
             left -= out[:, column]
+        out[:, -1:] = left[:, None]
         yield out

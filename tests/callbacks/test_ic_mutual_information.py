@@ -308,24 +308,42 @@ def test_figures_within_policies_are_those_of_their_samples(tmp_path):
     assert logged["ic/variant_within_policy_ami"] > 2 * logged["ic/variant_ami"] > 0
 
 
-def test_the_null_is_that_of_permutations_within_policies(tmp_path):
+@pytest.mark.parametrize("nested", [True, False])
+def test_the_null_is_that_of_permutations_within_policies(tmp_path, nested):
+    """Of variants and families together, whether or not a variant is of one family."""
     data = random_tokens(SyntheticDataModule(size=300), codes=7)
     columns = data.val.columns
+    if not nested:
+        generator = torch.Generator().manual_seed(5)
+        columns["ic_family"] = torch.randint(4, (300,), generator=generator)
     logged = validate(tmp_path, TokenModel("random"), data, ic_information(permutations=40, seed=3))
-    cells = columns["policy"] * 42 + columns["random"] * 6 + columns["ic_type"]
-    counts = torch.bincount(cells, minlength=126).view(3, 7, 6)
-    tables = list(metrics.permuted_tables(counts, permutations=40, seed=3))
-    given = torch.stack(
-        [metrics.conditional_mutual_information(torch.from_numpy(t)) for t in tables]
-    )
-    pooled = torch.stack([metrics.mutual_information(torch.from_numpy(t.sum(0))) for t in tables])
-    for key, null, observed in (
-        ("variant", pooled, metrics.mutual_information(counts.sum(0))),
-        ("variant_within_policy", given, metrics.conditional_mutual_information(counts)),
-    ):
-        assert logged[f"ic/{key}_null_95"] == pytest.approx(null.quantile(0.95).item(), rel=1e-5)
-        p_value = metrics.permutation_p_value(observed, null).item()
-        assert logged[f"ic/{key}_p_value"] == pytest.approx(p_value)
+    combination = columns["ic_type"] * 4 + columns["ic_family"]
+    cells = columns["policy"] * 168 + columns["random"] * 24 + combination
+    counts = torch.bincount(cells, minlength=504).view(3, 7, 6, 4)
+    occupied = counts.sum((0, 1)) > 0
+    assert occupied.sum() == (6 if nested else 24)
+    drawn = metrics.permuted_tables(counts[:, :, occupied], permutations=40, seed=3)
+    tables = torch.zeros(40, 3, 7, 6, 4, dtype=torch.int64)
+    tables[:, :, :, occupied] = torch.stack([torch.from_numpy(table) for table in drawn])
+    for label, others in (("variant", 4), ("family", 3)):
+        null, counted = tables.sum(others), counts.sum(others - 1)
+        for key, information, stack, observed in (
+            ("", metrics.mutual_information, null.sum(1), counted.sum(0)),
+            ("_within_policy", metrics.conditional_mutual_information, null, counted),
+        ):
+            values = torch.stack([information(table) for table in stack])
+            quantile = values.quantile(0.95).item()
+            assert logged[f"ic/{label}{key}_null_95"] == pytest.approx(quantile, rel=1e-5)
+            p_value = metrics.permutation_p_value(information(observed), values).item()
+            assert logged[f"ic/{label}{key}_p_value"] == pytest.approx(p_value)
+
+
+def test_a_family_that_has_no_name_is_refused(tmp_path):
+    """It would be counted as another variant's."""
+    data = SyntheticDataModule()
+    data.val.columns["ic_family"][5] = 4
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 4\), got 0 to 4"):
+        validate(tmp_path, TokenModel("ic_type"), data)
 
 
 def test_axes_are_cut_as_documented(tmp_path):

@@ -197,6 +197,33 @@ def test_a_model_that_cannot_decode_is_told_so_before_training(tmp_path):
         validate(tmp_path, TokenModel(), case()[0])
 
 
+def test_decoded_pairs_are_bounded(tmp_path):
+    """They are a sample of all pairs, which agreement goes on to count."""
+    data, codes = case()
+    columns = data.val.columns
+    # The later operators' tokens are useless.
+    columns["tokens"] = torch.where(columns["operator"] < 60, columns["tokens"], 0)
+    everything = validate(tmp_path, DecodingModel(codes), data)
+    callback = OperatorConsistency(max_pairs=120)
+    model = DecodingModel(codes)
+    decoded = []
+    decode = model.decode
+    model.decode = lambda tokens, batch: decoded.append(tokens) or decode(tokens, batch)
+    trainer = quiet_trainer(tmp_path, callback)
+    some = trainer.validate(model, data, verbose=False)[0]
+    # The model's own steps decode too, before the epoch ends.
+    own, shuffled = decoded[-2:]
+    assert len(own) == 120
+    assert torch.equal(own.sort().values, shuffled.sort().values)
+    assert some["consistency/token_ami"] == everything["consistency/token_ami"]
+    for key in ("cross_probe_r2", "shuffled_tokens_r2", "ic_only_r2"):
+        sampled, whole = some[f"consistency/{key}"], everything[f"consistency/{key}"]
+        assert sampled != whole
+        assert sampled == pytest.approx(whole, abs=0.2)
+    with pytest.raises(ValueError, match="max_pairs must be at least 2, got 1"):
+        OperatorConsistency(max_pairs=1)
+
+
 def test_kept_samples_are_bounded(tmp_path):
     data, codes = case()
     callback = OperatorConsistency(max_samples=64)
