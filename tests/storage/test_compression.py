@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from spinlock.storage.compression import FILTERS, encode_chunk, shuffle
+from spinlock.storage.compression import FILTERS, decode_chunk, encode_chunk, shuffle
 
 
 @pytest.mark.parametrize("compression", FILTERS)
@@ -28,6 +28,14 @@ def test_h5py_reads_encoded_chunks(compression, array, tmp_path_factory):
         data.id.write_direct_chunk((0,) * array.ndim, encode_chunk(array, compression))
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["x"][...], array)
+
+
+@pytest.mark.parametrize("compression", FILTERS)
+@pytest.mark.parametrize("dtype", ["<f4", "<f8", "<i2", "u1"])
+def test_decoding_undoes_encoding(compression, dtype):
+    array = np.random.default_rng(1).integers(0, 256, 24 * 8, np.uint8).view(dtype)
+    chunk = encode_chunk(array, compression)
+    assert decode_chunk(chunk, compression, array.itemsize) == array.tobytes()
 
 
 def test_shuffle_groups_bytes_by_significance():
