@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from spinlock.datamodules.views import ONE_TIMESTEP_VIEWS
+
 if TYPE_CHECKING:
     from spinlock.datamodules.spinlock_datamodule import SpinlockDataModule
 
@@ -15,11 +17,13 @@ def describe(datamodule: "SpinlockDataModule") -> str:
     share = ", ".join(f"{fraction:.4g}" for fraction in serving.fractions)
     order = "" if datamodule.balance == "none" else f", balanced by {datamodule.balance}"
     realizations = f", realizations: {datamodule.realizations}" if "fields" in serving.view else ""
+    one_timestep = serving.view in ONE_TIMESTEP_VIEWS
+    timestep = f", timestep {serving.timestep} of {config.num_timesteps}" if one_timestep else ""
     rows = {
         "dataset": f"{datamodule.path}, fingerprint {config.fingerprint[:12]}",
         "samples": f"{config.num_samples} ({config.probes_per_operator} probe(s) per operator, "
         f"{config.num_realizations} realizations, {config.num_timesteps} timesteps)",
-        "view": f"{serving.view}{realizations}",
+        "view": f"{serving.view}{timestep}{realizations}",
         "batches": f"of {datamodule.batch_size}, {loading.num_workers} worker(s){order}",
         "split": f"{share} (train, val, test) of the operators, split_seed {serving.split_seed}",
         "trained on": _selected(names.ic, masks.train),

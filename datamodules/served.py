@@ -25,6 +25,7 @@ class ServingOptions:
 
     Args:
         view: What a batch holds.
+        timestep: Whose features, in 1..T, in views of one timestep.
         fractions: Of the operators for training, validation and testing.
         split_seed: Seed of the split.
         masks: The variants that are trained and evaluated on.
@@ -34,6 +35,7 @@ class ServingOptions:
     """
 
     view: View
+    timestep: int
     fractions: tuple[float, float, float]
     split_seed: int
     masks: VariantMasks
@@ -45,6 +47,7 @@ class ServingOptions:
     def settings(self) -> dict[str, object]:
         """What must agree between a checkpoint and these data, beside the dataset."""
         return {
+            "timestep": self.timestep,
             "split_seed": self.split_seed,
             "fractions": list(self.fractions),
             "scaling": self.scaling,
@@ -108,7 +111,7 @@ def serve(
     Raises:
         ConfigurationError: If no sample is left to train on.
     """
-    columns = read_view(path, config, options.view, names)
+    columns = read_view(path, config, options.view, names, timestep=options.timestep)
     operator = columns.labels["operator"]
     count = -(-config.num_samples // config.probes_per_operator)
     split = torch.from_numpy(split_operators(count, options.fractions, options.split_seed))

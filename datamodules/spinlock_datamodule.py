@@ -35,7 +35,7 @@ class SpinlockDataModule(DescribedDataModule):
     A batch is a dictionary. Every view but ``fields`` has
 
     ====================  =================  ====================================================
-    ``features``          [B, F] float32     scaled features of the last timestep, mean over noise
+    ``features``          [B, F] float32     scaled features of one timestep, mean over noise
     ``initial_features``  [B, F] float32     the same features of the initial condition, scaled
     ====================  =================  ====================================================
 
@@ -72,6 +72,7 @@ class SpinlockDataModule(DescribedDataModule):
         path: The dataset file; built by `prepare_data` when it is missing.
         generation: What the dataset is made from; for a file at hand, ``read_info(path).config``.
         view: What a batch holds: ``features``, ``sequence``, ``pairs``, ``fields`` or ``both``.
+        timestep: Whose ``features`` the views of one timestep hold, in 1..T; by default the last.
         realizations: Of ``output_fields``: their ``mean`` (M = 1), ``one`` at random each epoch
             (M = 1; in evaluation always the same one) or ``all``. Features are always means over
             realizations, which is what the file holds.
@@ -114,6 +115,7 @@ class SpinlockDataModule(DescribedDataModule):
         generation: GenerationConfig,
         *,
         view: View = "features",
+        timestep: int | None = None,
         realizations: Realizations = "mean",
         batch_size: int = 256,
         val_fraction: float = 0.1,
@@ -142,12 +144,13 @@ class SpinlockDataModule(DescribedDataModule):
         if isinstance(generation, dict):
             # What a checkpoint holds of it.
             generation = GenerationConfig.from_dict(generation)
-        check_view(generation, view, realizations)
+        check_view(generation, view, realizations, timestep)
         super().__init__(generation)
         self.path = Path(path)
         self.realizations: Realizations = realizations
         self.serving = ServingOptions(
             view=view,
+            timestep=generation.num_timesteps if timestep is None else timestep,
             fractions=(1 - val_fraction - test_fraction, val_fraction, test_fraction),
             split_seed=split_seed,
             masks=masks_of(self.label_names, train_variants, eval_variants),

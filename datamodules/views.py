@@ -18,13 +18,16 @@ View = Literal["features", "sequence", "pairs", "fields", "both"]
 Realizations = Literal["mean", "one", "all"]
 
 FIELD_VIEWS = ("fields", "both")
+ONE_TIMESTEP_VIEWS = ("features", "pairs", "both")
 
 
-def check_view(config: GenerationConfig, view: str, realizations: str) -> None:
-    """Refuse a view that the dataset does not have.
+def check_view(
+    config: GenerationConfig, view: str, realizations: str, timestep: int | None
+) -> None:
+    """Refuse a view, or a timestep, that the dataset does not have.
 
     Raises:
-        ConfigurationError: Listing the views that there are.
+        ConfigurationError: Listing those that there are.
     """
     for name, value, allowed in (
         ("view", view, get_args(View)),
@@ -49,6 +52,18 @@ def check_view(config: GenerationConfig, view: str, realizations: str) -> None:
             f"realizations, so that view={view} has realizations=mean only. Views with fields: "
             f"{', '.join(FIELD_VIEWS) if steps else 'none, since storage.fields is none'}"
         )
+    if timestep is None:
+        return
+    if view not in ONE_TIMESTEP_VIEWS:
+        raise ConfigurationError(
+            f"timestep: is for views whose features are of one timestep "
+            f"({', '.join(ONE_TIMESTEP_VIEWS)}); got timestep={timestep} with view={view}"
+        )
+    if not 1 <= timestep <= config.num_timesteps:
+        raise ConfigurationError(
+            f"timestep: must be in 1..{config.num_timesteps}, the timesteps of this dataset; got "
+            f"{timestep}"
+        )
 
 
 @dataclass(frozen=True)
@@ -66,16 +81,30 @@ class Columns:
 
 
 def read_view(
-    path: str | os.PathLike[str], config: GenerationConfig, view: View, names: LabelNames
+    path: str | os.PathLike[str],
+    config: GenerationConfig,
+    view: View,
+    names: LabelNames,
+    *,
+    timestep: int,
 ) -> Columns:
-    """Read the columns of a view, of the first ``config.num_samples`` samples."""
+    """Read the columns of a view, of the first ``config.num_samples`` samples.
+
+    Args:
+        path: The file.
+        config: The dataset.
+        view: The view.
+        names: Names of its labels.
+        timestep: Of ``features``, in 1..T. The view ``sequence`` has them all.
+    """
     arrays = {} if view == "fields" else _feature_arrays(config)
     datasets = [dataset for parts in arrays.values() for dataset in parts]
     columns = read_columns(
         path,
         (*LABEL_COLUMNS, *datasets),
         config.num_samples,
-        last_timestep_of=() if view == "sequence" else arrays.get("features", ()),
+        one_timestep_of=() if view == "sequence" else arrays.get("features", ()),
+        timestep=timestep - 1,
     )
     features = {
         key: torch.from_numpy(np.concatenate([columns[part] for part in parts], axis=-1))

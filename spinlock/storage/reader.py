@@ -126,7 +126,8 @@ def read_columns(
     names: Iterable[str],
     num_samples: int,
     *,
-    last_timestep_of: Collection[str] = (),
+    one_timestep_of: Collection[str] = (),
+    timestep: int = -1,
 ) -> dict[str, NDArray[Any]]:
     """The first ``num_samples`` rows of datasets, in memory. Text comes as ``str``.
 
@@ -134,12 +135,13 @@ def read_columns(
         path: The file.
         names: The datasets.
         num_samples: How many rows.
-        last_timestep_of: Datasets (N, T, ...) of which only the last timestep is read, (N, ...).
+        one_timestep_of: Datasets (N, T, ...) of which only one timestep is read, (N, ...).
+        timestep: Its position; by default the last.
     """
     columns = {}
     with open_hdf5(path) as file:
         for name in names:
             rows = slice(num_samples)
-            column = file[name][(rows, -1) if name in last_timestep_of else rows]
+            column = file[name][(rows, timestep) if name in one_timestep_of else rows]
             columns[name] = column.astype(str) if column.dtype.kind == "S" else np.asarray(column)
     return columns

@@ -242,6 +242,7 @@ def test_hyperparameters_make_the_same_data_module_again(datasets, tmp_path):
     ("name", "options", "message"),
     [
         ("steps", {}, r"another dataset \(fingerprint .* num_timesteps: 1 there, 3 asked for"),
+        ("steps", {"timestep": 2}, r"num_timesteps: 1 there"),
         ("single", {"split_seed": 1}, "other data settings: split_seed: 0 there, 1 here"),
         ("single", {"val_fraction": 0.2}, "other data settings: fractions: "),
         ("single", {"scaling": "robust"}, "scaling: 'rank' there, 'robust' here"),

@@ -47,6 +47,40 @@ def test_features_are_those_of_the_file(datasets, view):
     np.testing.assert_array_equal(rows["initial_features"], initial)
 
 
+@pytest.mark.parametrize("view", ["features", "both", "pairs"])
+@pytest.mark.parametrize("timestep", [1, 2, 3])
+def test_features_of_any_timestep(datasets, tmp_path, view, timestep):
+    path, config = datasets["steps"]
+    if view == "pairs":
+        config = dataclasses.replace(config, probes_per_operator=2)
+        path = tmp_path / "pairs.h5"
+        write_synthetic(path, config)
+    datamodule = ready(path, config, view=view, scaling="none", timestep=timestep)
+    rows = collect(datamodule.predict_dataloader())
+    with h5py.File(path) as file:
+        features = file["features/sdf/per_timestep/features"][:]
+    np.testing.assert_array_equal(rows["features"], features[:, timestep - 1])
+    if view == "pairs":
+        other = features[rows["other_index"], timestep - 1]
+        np.testing.assert_array_equal(rows["other_features"], other)
+    assert f"{view}, timestep {timestep} of 3" in str(datamodule)
+
+
+@pytest.mark.parametrize(
+    ("view", "timestep", "message"),
+    [
+        ("features", 0, r"timestep: must be in 1\.\.3, the timesteps of this dataset; got 0"),
+        ("features", 4, r"timestep: must be in 1\.\.3, the timesteps of this dataset; got 4"),
+        ("sequence", 1, r"of one timestep \(features, pairs, both\); got timestep=1 with view=seq"),
+        ("fields", 1, r"got timestep=1 with view=fields"),
+    ],
+)
+def test_timesteps_that_there_are_not_are_refused(datasets, view, timestep, message):
+    path, config = datasets["steps"]
+    with pytest.raises(ConfigurationError, match=message):
+        SpinlockDataModule(path, config, view=view, timestep=timestep)
+
+
 def test_sequences_are_scaled_by_the_training_samples(datasets):
     datamodule = ready(*datasets["steps"], view="sequence", signed_log=False)
     raw = collect(ready(*datasets["steps"], view="sequence", scaling="none").predict_dataloader())
