@@ -52,7 +52,33 @@ def probes(results: Sequence[dict[str, Any]]) -> Figure:
         axes.set_xticks(range(4), ["all", *POLICIES], rotation=20)
         axes.set_title("recipe" if name == "probes" else name)
     figure.axes[0].set_ylabel("R² under the other probe")
-    figure.axes[0].legend(loc="lower right")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def horizons(results: Sequence[dict[str, Any]]) -> Figure:
+    """R2 under the other probe, and its two floors, against the number of timesteps."""
+    runs: dict[int, list[dict[str, float]]] = {}
+    for result in results:
+        step = result["name"].removeprefix("horizon_")
+        if step.isdigit():
+            runs.setdefault(int(step), []).append(result["metrics"])
+    kinds = {
+        "cross_probe_r2": "own token",
+        "ic_only_r2": "initial condition alone (ridge)",
+        "shuffled_tokens_r2": "shuffled token",
+    }
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    steps = sorted(runs)
+    for kind, label in kinds.items():
+        values = [[run[f"test/consistency/{kind}"] for run in runs[step]] for step in steps]
+        axes.plot(steps, [sum(each) / len(each) for each in values], "o-", label=label)
+    axes.axhline(0, color="0.8", zorder=0)
+    axes.set_xticks(steps)
+    axes.set_xlabel("timesteps")
+    axes.set_ylabel("R² under the other probe")
+    axes.legend()
     return figure
 
 
@@ -92,6 +118,7 @@ def main(args: Sequence[str] | None = None) -> None:
     figures = {
         "vqvae_independence": independence(results),
         "vqvae_probes": probes(results),
+        "vqvae_horizons": horizons(results),
         "vqvae_codes_by_variant": codes_by_variant(),
     }
     for name, figure in figures.items():
