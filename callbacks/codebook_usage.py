@@ -51,7 +51,7 @@ class CodebookUsage(EvaluationCallback):
         self._transition_counts: Tensor | None = None
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._table = TokenTable(pl_module, 1)
+        self._table = TokenTable(pl_module, {"all": 1})
         self._transitions = None
         self._counts, self._transition_counts = {}, None
 
@@ -73,9 +73,11 @@ class CodebookUsage(EvaluationCallback):
             self._follow(pl_module, sequence)
 
     def _follow(self, pl_module: LightningModule, sequence: Tensor) -> None:
+        if sequence.shape[1] < 2:
+            return
         if self._transitions is None:
             num_codes = getattr(pl_module, "codebook_size", None)
-            self._transitions = TokenTable(pl_module, num_codes)
+            self._transitions = TokenTable(pl_module, {"next token": num_codes})
         earlier, later = sequence[:, :-1].flatten(), sequence[:, 1:].flatten()
         self._transitions.add(earlier[:, None], later)
 

@@ -18,7 +18,7 @@ def r_squared(prediction: Tensor, target: Tensor) -> float:
     target = target.double()
     residual = (prediction.double() - target).square().sum()
     total = (target - target.mean(0)).square().sum()
-    return (1 - residual / total).item() if total > 0 else 0.0
+    return (1 - residual / total).item() if total != 0 else 0.0
 
 
 def ridge_r_squared(
@@ -54,7 +54,7 @@ def ridge_r_squared(
     varies = spread > 1e-6
     x = (x - x.mean(0))[:, varies] / spread[varies]
     y = y - y.mean(0)
-    x = torch.cat([torch.ones_like(x[:, :1]), x], 1)
+    x = torch.cat([x.new_ones(len(x), 1), x], 1)
     # Products of columns say all: a fold's residual needs no prediction of its samples.
     rows = [number % folds == k for k in range(folds)]
     products = torch.stack([x[mine].T @ torch.cat([x[mine], y[mine]], 1) for mine in rows])
@@ -65,7 +65,7 @@ def ridge_r_squared(
         variance - sum(_explained(part, total - part, penalty) for part in products)
         for penalty in penalties
     ]
-    return 1 - min(residuals) / variance if variance > 0 else 0.0
+    return 1 - min(residuals) / variance if variance != 0 else 0.0
 
 
 def _explained(held_out: Tensor, fitted: Tensor, penalty: float) -> float:

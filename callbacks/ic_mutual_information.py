@@ -25,7 +25,7 @@ LABELS: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 """Of each label: its key in the batch, and the data module's property with its names."""
 
-# Room for families and policies whose names are not known.
+# Room for families, and for policies, whose names are not known.
 _UNNAMED = 8
 
 OnThreshold = Literal["warn", "stop"]
@@ -75,7 +75,8 @@ class ICMutualInformation(EvaluationCallback):
     Needs of the :mod:`~spinlock.callbacks.contract`: ``tokens`` in the step's output, ``ic_type``
     and ``ic_family`` in the batch. Uses ``policy`` (without it, keys within policies are left out)
     and ``params`` (without it, those of the axes), the model's ``codebook_size``, and the data
-    module's names and ``parameter_space`` (without it, every axis is cut into terciles).
+    module's names and ``parameter_space`` (without it, every axis is cut into terciles). Families
+    and policies without names may be 8 each.
 
     Args:
         threshold: What the largest of ``ic/variant_ami``, ``ic/family_ami`` and the two within
@@ -133,10 +134,13 @@ class ICMutualInformation(EvaluationCallback):
         self.epochs_exceeded = state_dict["epochs_exceeded"]
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        attributes = [*(attribute for _, attribute in LABELS.values()), "policy_names"]
-        names = [contract.known_names(trainer, attribute) for attribute in attributes]
-        variants, *others = [len(known) if known else None for known in names]
-        self._table = TokenTable(pl_module, variants, *(size or _UNNAMED for size in others))
+        sizes: dict[str, int | None] = {}
+        for key, attribute in (*LABELS.values(), ("policy", "policy_names")):
+            names = contract.known_names(trainer, attribute)
+            # Of variants, which come first, the number need not be known.
+            unnamed = _UNNAMED if sizes else None
+            sizes[key] = len(names) if names else unnamed
+        self._table = TokenTable(pl_module, sizes)
         self._axis_table, self._axes, self._drawn = None, None, None
 
     def _observe(
@@ -159,9 +163,10 @@ class ICMutualInformation(EvaluationCallback):
         if (params := entries.get("params")) is not None:
             if self._axis_table is None or self._axes is None:
                 self._axes = AxisClasses.of(trainer, params.shape[1])
-                size = self._axes.num_classes
-                self._axis_table = TokenTable(pl_module, size, classify=self._axes)
-            self._axis_table.add(tokens, params)
+                sizes = {"axis": self._axes.num_classes}
+                self._axis_table = TokenTable(pl_module, sizes, classify=self._axes)
+            if self._axes.num_classes:
+                self._axis_table.add(tokens, params)
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
         tables = {} if self._table is None else self._table.tables()
@@ -175,9 +180,9 @@ class ICMutualInformation(EvaluationCallback):
         for label, figures in zip(LABELS, found, strict=True):
             values |= figures.named(f"ic/{label}", policies, by_stratum=self._has_policy)
         for level, table in tables.items():
-            by_variant = table.sum(-1)
-            for label, counts in zip(LABELS, (by_variant.sum(2), by_variant.sum(1)), strict=True):
-                ami = metrics.adjusted_mutual_information(counts)
+            counts = table.sum(-1)
+            for label, of_label in zip(LABELS, (counts.sum(2), counts.sum(1)), strict=True):
+                ami = metrics.adjusted_mutual_information(of_label)
                 values[f"ic/{label}_ami/{level}"] = ami.item()
         self._drawn = strata.sum((0, 3))
         values |= self._contrast(found[0])
@@ -188,9 +193,10 @@ class ICMutualInformation(EvaluationCallback):
         """Figures of the parameter axes."""
         if self._axes is None or self._axis_table is None:
             return {}
-        by_axis = self._axes.split(self._axis_table.tables()["joint"])
-        if not by_axis:
+        tables = self._axis_table.tables()
+        if not tables:
             return {}
+        by_axis = self._axes.split(tables["joint"])
         widest = max(table.shape[1] for table in by_axis.values())
         stack = torch.stack(
             [

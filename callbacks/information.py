@@ -148,7 +148,7 @@ def _nulls(
 
     # Where combinations are a label's classes themselves, cells need no sum.
     members = [
-        None if int(label.max()) + 1 == len(label) else functional.one_hot(label).numpy()
+        None if int(label.max()) + 1 == len(label) else functional.one_hot(label).double().numpy()
         for label in labels
     ]
     sums = np.empty((len(labels), 2, permutations))
@@ -158,7 +158,8 @@ def _nulls(
         pooled = table.sum(0)
         for of_label, member in zip(sums, members, strict=True):
             for which, counts in enumerate((pooled, table)):
-                counted = counts if member is None else counts @ member
+                # In floating point, exact up to 2^53: products of integers have no fast kernel.
+                counted = counts if member is None else (counts @ member).astype(np.int64)
                 of_label[which, number] = n_log_n[counted].sum()
     found = []
     for of_label, label in zip(sums, labels, strict=True):

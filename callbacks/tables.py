@@ -25,8 +25,8 @@ class TokenTable:
 
     Args:
         pl_module: The model; its ``codebook_size``, where it has one, is the number of codes.
-        size: Number of classes of the first label; None: up to the largest met.
-        others: Numbers of classes of further labels.
+        sizes: Of each label its number of classes, by name; None: up to the largest met, which only
+            a single label, or the first one, may be.
         classify: Gives the first label ``[N]`` or ``[N, L]`` of what is added in its place, for
             many batches at once; None: labels are added as they are.
     """
@@ -34,13 +34,12 @@ class TokenTable:
     def __init__(
         self,
         pl_module: LightningModule,
-        size: int | None,
-        *others: int,
+        sizes: Mapping[str, int | None],
+        *,
         classify: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.num_codes: int | None = getattr(pl_module, "codebook_size", None)
-        self.size = size
-        self.others = others
+        self.sizes = dict(sizes)
         self.classify = classify
         self.device = pl_module.device
         self._metric: metrics.TokenContingency | None = None
@@ -52,7 +51,7 @@ class TokenTable:
 
         Args:
             tokens: ``[B, Q]``.
-            labels: ``[B]`` each, one for each size; a single one may be ``[B, L]``: L labels
+            labels: ``[B]`` each, one for each of `sizes`; a single one may be ``[B, L]``: L labels
                 of one numbering, counted in one table.
         """
         for label in labels:
@@ -65,7 +64,7 @@ class TokenTable:
             self._count()
 
     def tables(self) -> dict[str, Tensor]:
-        """The tables of all processes, ``[codes, size, *others]`` on the CPU.
+        """The tables of all processes, ``[codes, *sizes]`` on the CPU.
 
         ``joint``, and with Q > 1 levels ``level_0`` and so on; none where no sample was added.
 
@@ -79,13 +78,20 @@ class TokenTable:
         tables = table if isinstance(table, dict) else {"joint": table}
         return {name: self._shaped(counts.cpu()) for name, counts in tables.items()}
 
+    @property
+    def _others(self) -> list[int]:
+        """Numbers of classes of all labels but the first."""
+        return [size for size in list(self.sizes.values())[1:] if size is not None]
+
     def _shaped(self, table: Tensor) -> Tensor:
-        """``[codes, size, *others]`` of the metric's table ``[codes, classes]``."""
+        """``[codes, *sizes]`` of the metric's table ``[codes, classes]``."""
         # torchmetrics makes a scalar of a table of one code and one class.
         table = table if table.ndim else table.view(1, 1)
+        inner = math.prod(self._others)
         # Without a size it grew to the last combination that occurs.
-        missing = -table.shape[1] % math.prod(self.others)
-        return torch.nn.functional.pad(table, (0, missing)).view(len(table), -1, *self.others)
+        outer = -(-table.shape[1] // inner)
+        padded = torch.nn.functional.pad(table, (0, outer * inner - table.shape[1]))
+        return padded.view(len(table), outer, *self._others)
 
     def _count(self) -> None:
         if not self._waiting:
@@ -94,9 +100,10 @@ class TokenTable:
         self._waiting, self._num_waiting = [], 0
         levels = tokens.shape[1]
         if self._metric is None:
+            first = next(iter(self.sizes.values()))
             self._metric = metrics.TokenContingency(
                 self.num_codes,
-                num_classes=None if self.size is None else self.size * math.prod(self.others),
+                num_classes=None if first is None else first * math.prod(self._others),
                 num_levels=levels if levels > 1 else None,
             ).to(self.device)
         classes = self._classes(labels)
@@ -106,16 +113,30 @@ class TokenTable:
 
     def _classes(self, labels: list[Tensor]) -> Tensor:
         """The combinations' numbers; the last label counts fastest."""
-        classes, *others = labels
         if self.classify is not None:
-            classes = self.classify(classes)
-        for label, size in zip(others, self.others, strict=True):
-            # Of the first the metric would tell; a later one would count as another's class.
-            lowest, highest = torch.stack(label.aminmax()).tolist()
-            if lowest < 0 or highest >= size:
-                raise ValueError(f"labels must be in [0, {size}), got {lowest} to {highest}")
-            classes = classes * size + label
+            labels[0] = self.classify(labels[0])
+        if len(labels) == 1:
+            return labels[0]
+        classes = torch.zeros(len(labels[0]), dtype=torch.int64, device=labels[0].device)
+        for label, (name, size) in zip(labels, self.sizes.items(), strict=True):
+            _check_label(name, label, size)
+            classes = classes * (1 if size is None else size) + label
         return classes
+
+
+def _check_label(name: str, label: Tensor, size: int | None) -> None:
+    """Refuse what the metric cannot: in a combination it would count as another class."""
+    if label.ndim != 1 or label.is_floating_point() or label.dtype == torch.bool:
+        raise ValueError(f"{name} must be integers [B], got {list(label.shape)} {label.dtype}")
+    if not len(label):
+        return
+    lowest, highest = torch.stack(label.aminmax()).tolist()
+    if lowest < 0 or (size is not None and highest >= size):
+        expected = "at least 0" if size is None else f"in [0, {size})"
+        raise ValueError(
+            f"{name} must be {expected}, got values from {lowest} to {highest}; the data module's "
+            "names of it tell how many there are"
+        )
 
 
 def gather_objects(mine: T) -> list[T]:

@@ -56,7 +56,7 @@ class TokenTransfer(EvaluationCallback):
         batches = trainer.num_test_batches if trainer.testing else _validation_batches(trainer)
         self._table, self._samples = None, EpochSamples()
         if len(batches) == len(PARTS):
-            self._table = TokenTable(pl_module, len(PARTS))
+            self._table = TokenTable(pl_module, {"part": len(PARTS)})
         elif not trainer.testing:
             raise ConfigurationError(
                 "TokenTransfer needs two validation loaders, of held-in and of held-out variants; "

@@ -59,10 +59,10 @@ def check_view(
             f"timestep: is for views whose features are of one timestep "
             f"({', '.join(ONE_TIMESTEP_VIEWS)}); got timestep={timestep} with view={view}"
         )
-    if not 1 <= timestep <= config.num_timesteps:
+    if type(timestep) is not int or not 1 <= timestep <= config.num_timesteps:
         raise ConfigurationError(
             f"timestep: must be in 1..{config.num_timesteps}, the timesteps of this dataset; got "
-            f"{timestep}"
+            f"{timestep!r}"
         )
 
 

@@ -89,7 +89,7 @@ def unshuffle(planes: NDArray[np.uint8], out: NDArray[Any]) -> None:
     """The inverse of `shuffle`.
 
     Args:
-        planes: Bytes ``(itemsize, ...)``, those of the least value first.
+        planes: Bytes ``(itemsize, ...)``, those of the least value first; itemsize 1, 2, 4 or 8.
         out: Values of ``itemsize`` bytes ``(...)``, which are overwritten.
     """
     # Shifting whole arrays is ten times faster than transposing the bytes.

@@ -338,11 +338,45 @@ def test_the_null_is_that_of_permutations_within_policies(tmp_path, nested):
             assert logged[f"ic/{label}{key}_p_value"] == pytest.approx(p_value)
 
 
-def test_a_family_that_has_no_name_is_refused(tmp_path):
-    """It would be counted as another variant's."""
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "ic_family",
+            4,
+            r"ic_family must be in \[0, 4\), got values from 0 to 4; the data",
+        ),
+        ("ic_family", -1, r"ic_family must be in \[0, 4\), got values from -1 to 3"),
+        ("ic_type", 6, r"ic_type must be in \[0, 6\), got values from 0 to 6"),
+        ("policy", 3, r"policy must be in \[0, 3\), got values from 0 to 3"),
+    ],
+)
+def test_a_label_that_has_no_name_is_refused(tmp_path, key, value, message):
+    """It would be counted as another label's."""
     data = SyntheticDataModule()
-    data.val.columns["ic_family"][5] = 4
-    with pytest.raises(ValueError, match=r"labels must be in \[0, 4\), got 0 to 4"):
+    data.val.columns[key][5] = value
+    with pytest.raises(ValueError, match=message):
+        validate(tmp_path, TokenModel("index"), data)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32])
+def test_labels_of_small_types_are_counted_right(tmp_path, dtype):
+    """With loaders alone: combinations of unnamed labels have numbers beyond 255."""
+    data = random_tokens(SyntheticDataModule(), codes=5)
+    expected = validate(tmp_path, TokenModel("random"), data)
+    for key in ("ic_type", "ic_family", "policy"):
+        data.val.columns[key] = data.val.columns[key].to(dtype)
+    trainer = quiet_trainer(tmp_path, ic_information())
+    loader = data.val_dataloader()
+    (logged,) = trainer.validate(TokenModel("random"), loader, verbose=False)
+    for key in ("variant_mi", "family_mi", "variant_within_policy_mi", "family_null_95"):
+        assert logged[f"ic/{key}"] == pytest.approx(expected[f"ic/{key}"], rel=1e-6)
+
+
+def test_a_label_that_is_no_number_of_a_class_is_refused(tmp_path):
+    data = SyntheticDataModule()
+    data.val.columns["ic_family"] = data.val.columns["ic_family"][:, None]
+    with pytest.raises(ValueError, match=r"ic_family must be integers \[B\], got \[\d+, 1\]"):
         validate(tmp_path, TokenModel("ic_type"), data)
 
 

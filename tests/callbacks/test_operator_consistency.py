@@ -172,6 +172,12 @@ def test_ridge_floor_takes_the_best_penalty_and_is_no_more_than_chance_on_noise(
     x, y = torch.randn(200, 20, generator=generator), torch.randn(200, 3, generator=generator)
     each = [ridge_r_squared(x, y, torch.arange(200), penalties=[p]) for p in PENALTIES]
     assert ridge_r_squared(x, y, torch.arange(200)) == max(each) < 0.02
+    # Without an input that varies there is the mean of the other folds, worse than one's own.
+    constant = ridge_r_squared(torch.ones(200, 3), y, torch.arange(200))
+    assert -0.05 < constant < 0
+    assert np.isnan(
+        ridge_r_squared(x, y.index_fill(0, torch.tensor([3]), np.nan), torch.arange(200))
+    )
     assert np.isnan(ridge_r_squared(x, y, torch.zeros(200, dtype=torch.int64)))
     assert ridge_r_squared(x, torch.ones(200, 2), torch.arange(200)) == 0
 
@@ -202,18 +208,24 @@ def test_decoded_pairs_are_bounded(tmp_path):
     data, codes = case()
     columns = data.val.columns
     # The later operators' tokens are useless.
-    columns["tokens"] = torch.where(columns["operator"] < 60, columns["tokens"], 0)
+    columns["tokens"] = torch.where(columns["operator"] < 1060, columns["tokens"], 0)
     everything = validate(tmp_path, DecodingModel(codes), data)
     callback = OperatorConsistency(max_pairs=120)
     model = DecodingModel(codes)
     decoded = []
     decode = model.decode
-    model.decode = lambda tokens, batch: decoded.append(tokens) or decode(tokens, batch)
+
+    def recorded(tokens, batch):
+        decoded.append((tokens, batch["initial_features"]))
+        return decode(tokens, batch)
+
+    model.decode = recorded
     trainer = quiet_trainer(tmp_path, callback)
     some = trainer.validate(model, data, verbose=False)[0]
     # The model's own steps decode too, before the epoch ends.
-    own, shuffled = decoded[-2:]
-    assert len(own) == 120
+    (own, given), (shuffled, _) = decoded[-2:]
+    assert len(own) == len(given.unique(dim=0)) == 120
+    assert not torch.equal(own, shuffled)
     assert torch.equal(own.sort().values, shuffled.sort().values)
     assert some["consistency/token_ami"] == everything["consistency/token_ami"]
     for key in ("cross_probe_r2", "shuffled_tokens_r2", "ic_only_r2"):

@@ -242,7 +242,6 @@ def test_hyperparameters_make_the_same_data_module_again(datasets, tmp_path):
     ("name", "options", "message"),
     [
         ("steps", {}, r"another dataset \(fingerprint .* num_timesteps: 1 there, 3 asked for"),
-        ("steps", {"timestep": 2}, r"num_timesteps: 1 there"),
         ("single", {"split_seed": 1}, "other data settings: split_seed: 0 there, 1 here"),
         ("single", {"val_fraction": 0.2}, "other data settings: fractions: "),
         ("single", {"scaling": "robust"}, "scaling: 'rank' there, 'robust' here"),
@@ -256,6 +255,14 @@ def test_a_checkpoint_of_other_data_is_refused(datasets, checkpoint, name, optio
     with pytest.raises(DatasetError, match=message) as caught:
         trainer().test(MeanModel(), datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
     assert "allow_transfer=True" in str(caught.value)
+
+
+def test_a_checkpoint_of_another_timestep_is_refused(datasets):
+    path, config = datasets["steps"]
+    state = ready(path, config).state_dict()
+    ready(path, config, timestep=3).load_state_dict(state)
+    with pytest.raises(DatasetError, match="data settings: timestep: 3 there, 2 here"):
+        ready(path, config, timestep=2).load_state_dict(state)
 
 
 def test_transfer_takes_the_scaling_along(datasets, checkpoint):

@@ -71,6 +71,7 @@ def test_features_of_any_timestep(datasets, tmp_path, view, timestep):
     [
         ("features", 0, r"timestep: must be in 1\.\.3, the timesteps of this dataset; got 0"),
         ("features", 4, r"timestep: must be in 1\.\.3, the timesteps of this dataset; got 4"),
+        ("features", 1.5, r"timestep: must be in 1\.\.3, the timesteps of this dataset; got 1.5"),
         ("sequence", 1, r"of one timestep \(features, pairs, both\); got timestep=1 with view=seq"),
         ("fields", 1, r"got timestep=1 with view=fields"),
     ],

@@ -60,6 +60,14 @@ def test_mean_of_the_null_is_the_expected_information():
     assert abs(null.mean() - metrics.expected_mutual_information(COUNTS)) < 4 * error
 
 
+@pytest.mark.usefixtures("sampler")
+@pytest.mark.parametrize("shape", [(4, 1), (1, 3), (1, 1), (3, 0)])
+def test_degenerate_tables_are_permuted_too(shape):
+    """With one class or one code there is one table only."""
+    counts = torch.arange(1, 1 + shape[0] * shape[1]).view(shape)
+    assert (permuted(counts, 3) == counts.numpy()).all()
+
+
 def test_tables_depend_on_the_seed_alone():
     assert np.array_equal(permuted(COUNTS, 5), permuted(COUNTS, 5))
     assert not np.array_equal(permuted(COUNTS, 5), permuted(COUNTS, 5, seed=1))
