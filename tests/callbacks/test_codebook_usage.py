@@ -85,6 +85,19 @@ def test_transitions_are_counted_along_time(tmp_path):
     assert torch.equal(callback._transition_counts, expected)
 
 
+@pytest.mark.parametrize("size", [None, 4])
+def test_sequences_of_one_timestep_have_no_transitions(tmp_path, size):
+    data = SyntheticDataModule()
+    data.val.columns["sequence"] = torch.tensor([[3], [1]]).repeat(48, 1)
+    model = SequenceModel()
+    if size is not None:
+        model.codebook_size = size
+    trainer = quiet_trainer(tmp_path, CodebookUsage())
+    logged = trainer.validate(model, data, verbose=False)[0]
+    assert logged["codebook/perplexity"] == pytest.approx(2)
+    assert "codebook/self_transition" not in logged
+
+
 def test_many_samples_are_counted_in_parts(tmp_path, monkeypatch):
     data = SyntheticDataModule()
     whole = validate(tmp_path, TokenModel("ic_type"), data)
