@@ -61,28 +61,31 @@ def ridge_r_squared(
     total = products.sum(0)
     variance = y.square().sum().item()
     # A fold's sum is that of its targets, less what its fit explains.
-    residuals = [
-        variance - sum(_explained(part, total - part, penalty) for part in products)
-        for penalty in penalties
-    ]
-    return 1 - min(residuals) / variance if variance != 0 else 0.0
+    explained = _explained(products, total - products, torch.tensor(penalties).to(x))
+    return explained.max().item() / variance if variance != 0 else 0.0
 
 
-def _explained(held_out: Tensor, fitted: Tensor, penalty: float) -> float:
+def _explained(held_out: Tensor, fitted: Tensor, penalties: Tensor) -> Tensor:
     """What coefficients fitted on some products take off the sum of squares of held-out targets.
 
     Args:
-        held_out: Products of inputs with inputs and targets, ``[P, P + F]``.
-        fitted: Likewise.
-        penalty: Relative to the mean sum of squares of an input column.
+        held_out: Of each fold, products of inputs with inputs and targets, ``[folds, P, P + F]``.
+        fitted: Those of the other folds.
+        penalties: ``[L]``, relative to the mean sum of squares of an input column.
+
+    Returns:
+        ``[L]``, summed over folds.
     """
-    size = len(fitted)
-    gram = fitted[:, :size]
-    diagonal = gram.diagonal().clone()
-    strength = penalty * diagonal[1:].mean() if size > 1 else diagonal.new_zeros(())
-    shrink = torch.full_like(diagonal, float(strength))
-    shrink[0] = 0
-    coefficients = torch.linalg.solve(gram + torch.diag(shrink), fitted[:, size:])
-    cross = (coefficients * held_out[:, size:]).sum()
-    fit = (coefficients * (held_out[:, :size] @ coefficients)).sum()
-    return float(2 * cross - fit)
+    size = held_out.shape[1]
+    gram, right = fitted[:, :, :size], fitted[:, :, size:]
+    # The first column, of ones, is the intercept's.
+    squares = gram.diagonal(dim1=1, dim2=2)
+    mean = squares[:, 1:].mean(1) if size > 1 else squares.new_zeros(len(squares))
+    shrunk = torch.ones_like(squares[0])
+    shrunk[0] = 0
+    strength = penalties[:, None, None] * mean[:, None] * shrunk
+    coefficients = torch.linalg.solve(gram + torch.diag_embed(strength), right)
+    cross = (coefficients * held_out[:, :, size:]).sum((1, 2, 3))
+    fit = (coefficients * (held_out[:, :, :size] @ coefficients)).sum((1, 2, 3))
+    explained: Tensor = 2 * cross - fit
+    return explained

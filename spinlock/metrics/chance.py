@@ -35,7 +35,8 @@ def expected_mutual_information(contingency: Tensor) -> Tensor:
 
         E I = Σ_ab Σ_n  n/N · ln(N·n / (a·b)) · P(n; a, b, N).
 
-    It depends on the marginals alone, so equal ones are evaluated once. The sum over n leaves out
+    It depends on the marginals alone, so equal ones are evaluated once, also those of different
+    tables. The sum over n leaves out
     what Bernstein's inequality bounds by a probability of 1e-20.
 
     Args:
@@ -50,9 +51,10 @@ def expected_mutual_information(contingency: Tensor) -> Tensor:
     expected = counts.new_zeros(len(tables))
     if pairs:
         a, b, total, times, group = (torch.cat(column) for column in zip(*pairs, strict=True))
-        for some in _pieces(_ends(a, b, total)):
-            terms = times[some] * _chance_sums(a[some], b[some], total[some])
-            expected.index_add_(0, group[some].long(), terms)
+        chosen, which = _distinct(a, b, total)
+        a, b, total = a[chosen], b[chosen], total[chosen]
+        sums = [_chance_sums(a[p], b[p], total[p]) for p in _pieces(_ends(a, b, total))]
+        expected.index_add_(0, group, times * torch.cat(sums)[which])
     return expected.view(counts.shape[:-2])
 
 
@@ -131,7 +133,18 @@ def _marginal_pairs(table: Tensor, number: int) -> tuple[Tensor, ...]:
     )
     times = (a_times[:, None] * b_times).flatten().double()
     pairs = a.repeat_interleave(len(b)), b.repeat(len(a))
-    return (*pairs, table.sum().expand_as(times), times, torch.full_like(times, number))
+    group = torch.full_like(times, number, dtype=torch.int64)
+    return (*pairs, table.sum().expand_as(times), times, group)
+
+
+def _distinct(a: Tensor, b: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions of distinct triples, and of each triple its place among them."""
+    size = int(total.max()) + 1 if len(total) else 1
+    number = torch.unique(total, return_inverse=True)[1]
+    key = (number * size + a.long()) * size + b.long()
+    keys, which = torch.unique(key, return_inverse=True)
+    chosen = torch.empty_like(keys).scatter_(0, which, torch.arange(len(key), device=key.device))
+    return chosen, which
 
 
 def _range(a: Tensor, b: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:

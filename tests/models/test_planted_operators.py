@@ -14,13 +14,17 @@ KEYS = ("features", "initial_features", "ic_type", "operator")
 
 
 def planted(size, seed):
-    """Features: the operator's own, plus a larger shift by the variant, plus a little noise."""
+    """Features: the operator's own, plus a larger shift by the variant, plus a little noise.
+
+    Every operator meets every variant equally often, so that tokens which name the operator share
+    nothing with the variant, not even by chance.
+    """
     maps = torch.Generator().manual_seed(0)
     generator = torch.Generator().manual_seed(seed)
     own = torch.randn(OPERATORS, 46, generator=maps)
     shift = 3 * torch.randn(VARIANTS, 46, generator=maps)
-    operator = torch.randint(OPERATORS, (size,), generator=generator)
-    variant = torch.randint(VARIANTS, (size,), generator=generator)
+    cell = torch.randperm(size, generator=generator) % (OPERATORS * VARIANTS)
+    operator, variant = cell % OPERATORS, cell // OPERATORS
     noise = 0.1 * torch.randn(2, size, 46, generator=generator)
     features = own[operator] + shift[variant] + noise[0]
     return TensorDataset(features / 3, shift[variant] / 3 + noise[1], variant, operator)
@@ -42,7 +46,7 @@ def trained(tmp_path, **settings):
     )
     trainer = quiet_trainer(tmp_path, max_epochs=40)
     trainer.fit(model, loader(planted(1536, 1), shuffle=True))
-    held_out = dict(zip(KEYS, planted(1024, 2).tensors, strict=True))
+    held_out = dict(zip(KEYS, planted(4096, 2).tensors, strict=True))
     return model.eval()(held_out)["tokens"], held_out
 
 
