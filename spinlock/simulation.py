@@ -28,7 +28,7 @@ from spinlock.noise import Forcing
 from spinlock.operator_family import operator_family
 from spinlock.parameters import typed_row
 from spinlock.rollout import rollout, update_step
-from spinlock.threads import abandon, shared_pool
+from spinlock.threads import abandon, settle_vector_math, shared_pool
 from spinlock.timing import StageClock
 
 
@@ -165,6 +165,7 @@ class Simulator:
 
     def _on_threads(self, units: Iterator[tuple[Design, range]]) -> Iterator[Samples]:
         """Compute units side by side, one thread each."""
+        settle_vector_math()
         threads = torch.get_num_threads()
         pool = shared_pool("simulate", threads, _use_one_thread)
         pending: deque[Future[Samples]] = deque()

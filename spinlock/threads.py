@@ -1,4 +1,4 @@
-"""Threads that outlive a task.
+"""Threads that outlive a task, and what has to happen before the first of them computes.
 
 The allocator keeps memory for each thread that ever ran, and convolutions keep a workspace in each:
 with new threads for every shard the memory of a run would grow with the number of shards.
@@ -9,6 +9,34 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any
+
+import torch
+
+# The functions that torch leaves to a vector library, on the CPU.
+_VECTOR_FUNCTIONS = [
+    "acos",
+    "asin",
+    "atan",
+    "cos",
+    "cosh",
+    "erf",
+    "erfc",
+    "erfinv",
+    "exp",
+    "expm1",
+    "lgamma",
+    "log",
+    "log10",
+    "log1p",
+    "log2",
+    "rsqrt",
+    "sigmoid",
+    "sin",
+    "sinh",
+    "sqrt",
+    "tan",
+    "tanh",
+]
 
 
 def shared_pool(
@@ -30,6 +58,25 @@ def _pool(
     process: int, name: str, threads: int, initializer: Callable[[], None] | None
 ) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=initializer)
+
+
+@cache
+def settle_vector_math() -> None:
+    """Use the CPU's mathematical libraries once, in this thread alone; later calls do nothing.
+
+    They choose their kernels on first use. Two threads that first use them at the same moment may
+    get kernels of low accuracy instead (seen with MKL: about once in 3,000 process starts one of
+    the threads had normal numbers that were off by 1e-3), and bytes would not repeat. Call this
+    before threads that compute are started.
+    """
+    for dtype in (torch.float32, torch.float64):
+        values = torch.full((64, 64), 0.5, dtype=dtype)
+        for name in _VECTOR_FUNCTIONS:
+            getattr(torch, name)(values)
+        torch.fft.irfft2(torch.fft.rfft2(values))
+        torch.fft.ifft2(torch.fft.fft2(values))
+        torch.bmm(values[None], values[None])
+        values @ values
 
 
 def abandon(futures: Iterable[Future[Any]]) -> None:

@@ -2,11 +2,13 @@
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
+from threading import get_ident
 
 import numpy as np
 import pytest
 import torch
 
+from spinlock import simulation
 from spinlock.axes import IntegerRange, LogUniformRange, ParameterSpaceConfig, UniformRange
 from spinlock.config import Every, GenerationConfig, InitialConditionConfig, StorageConfig
 from spinlock.design import make_design
@@ -32,6 +34,26 @@ def simulate(config, start, stop, device="cpu"):
         columns = [getattr(p.features, name).cpu().numpy() for p in parts]
         arrays[name] = np.concatenate(columns)
     return arrays
+
+
+@pytest.mark.parametrize("stop", [3, 20])
+def test_libraries_are_settled_before_threads_compute(stop, monkeypatch):
+    """Two threads that first use them at once may get kernels of low accuracy."""
+    events = []
+    monkeypatch.setattr(
+        simulation, "settle_vector_math", lambda: events.append(("settle", get_ident()))
+    )
+    original = Simulator._simulate
+
+    def recorded(self, unit, wanted):
+        events.append(("unit", get_ident()))
+        return original(self, unit, wanted)
+
+    monkeypatch.setattr(Simulator, "_simulate", recorded)
+    simulate(small_config(20, num_realizations=1), 0, stop)
+    assert events[0] == ("settle", get_ident())
+    assert {kind for kind, _ in events[1:]} == {"unit"}
+    assert get_ident() not in {thread for _, thread in events[1:]}
 
 
 def assert_same_bytes(one, two):

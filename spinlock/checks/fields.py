@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from spinlock.checks.source import CheckSource
 from spinlock.initial_conditions import BandLimited
 from spinlock.storage import schema
-from spinlock.threads import abandon, shared_pool
+from spinlock.threads import abandon, settle_vector_math, shared_pool
 
 
 @dataclass
@@ -85,6 +85,7 @@ def measure_fields(source: CheckSource, on_samples: Callable[[int], None]) -> Fi
     }
     sampled = set(source.sampled.tolist())
     threads = os.cpu_count() or 1
+    settle_vector_math()
     pool = shared_pool("check", threads)
     pending: deque[tuple[int, Future[_Sample]]] = deque()
     try:
