@@ -83,7 +83,7 @@ def _labels_of_cells(sizes: torch.Size) -> list[Tensor]:
 
 def _counts_of(cells: Tensor, label: Tensor) -> Tensor:
     """Counts of the classes of one label ``[combinations]``, of those of combinations."""
-    shape = (*cells.shape[:-1], int(label.max()) + 1 if len(label) else 0)
+    shape = (*cells.shape[:-1], int(label.max()) + 1)
     return cells.new_zeros(shape).index_add_(-1, label, cells)
 
 

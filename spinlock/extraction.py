@@ -35,7 +35,7 @@ from spinlock.storage.layout import open_hdf5, read_configuration
 from spinlock.storage.locking import dataset_lock
 from spinlock.storage.shards import publish
 from spinlock.storage.update import Columns, missing_features, update_features
-from spinlock.threads import settle_vector_math
+from spinlock.threads import settle_vector_math, use_one_thread
 
 # One digit of the names of unfinished work: nothing else is ever removed.
 _HEX = "[0-9a-f]"
@@ -201,7 +201,7 @@ def _computed(
     size = 1 if cpu else config.block_size
     threads = torch.get_num_threads() if cpu else 1
     settle_vector_math()
-    pool = ThreadPoolExecutor(threads, initializer=_one_thread if cpu else None)
+    pool = ThreadPoolExecutor(threads, initializer=use_one_thread if cpu else None)
     pending: deque[Future[Columns]] = deque()
     with pool:
         try:
@@ -223,10 +223,6 @@ def _computed(
             if cpu:
                 # The last call anywhere is the default of threads to come.
                 torch.set_num_threads(threads)
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def _features(

@@ -28,7 +28,7 @@ from spinlock.noise import Forcing
 from spinlock.operator_family import operator_family
 from spinlock.parameters import typed_row
 from spinlock.rollout import rollout, update_step
-from spinlock.threads import abandon, settle_vector_math, shared_pool
+from spinlock.threads import abandon, settle_vector_math, shared_pool, use_one_thread
 from spinlock.timing import StageClock
 
 
@@ -167,7 +167,7 @@ class Simulator:
         """Compute units side by side, one thread each."""
         settle_vector_math()
         threads = torch.get_num_threads()
-        pool = shared_pool("simulate", threads, _use_one_thread)
+        pool = shared_pool("simulate", threads, use_one_thread)
         pending: deque[Future[Samples]] = deque()
         try:
             for unit, wanted in units:
@@ -277,11 +277,6 @@ def _runs(rows: range, key: Callable[[int], int]) -> Iterator[range]:
     for _, group in groupby(rows, key=key):
         members = list(group)
         yield range(members[0], members[-1] + 1)
-
-
-def _use_one_thread() -> None:
-    """Operations of this thread never use two, so that bytes do not depend on the cores."""
-    torch.set_num_threads(1)
 
 
 def _to_host(tensor: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import torch
@@ -37,6 +38,8 @@ _VECTOR_FUNCTIONS = [
     "tan",
     "tanh",
 ]
+# Of a cached function that two threads call at once, both would run.
+_SETTLING = Lock()
 
 
 def shared_pool(
@@ -60,15 +63,25 @@ def _pool(
     return ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=initializer)
 
 
-@cache
+def use_one_thread() -> None:
+    """Operations of this thread never use two, so that bytes do not depend on the cores."""
+    torch.set_num_threads(1)
+
+
 def settle_vector_math() -> None:
-    """Use the CPU's mathematical libraries once, in this thread alone; later calls do nothing.
+    """Use the CPU's mathematical libraries once, in one thread alone; later calls do nothing.
 
     They choose their kernels on first use. Two threads that first use them at the same moment may
     get kernels of low accuracy instead (seen with MKL: about once in 3,000 process starts one of
     the threads had normal numbers that were off by 1e-3), and bytes would not repeat. Call this
-    before threads that compute are started.
+    before threads that compute are started. Callers in several threads wait for the first of them.
     """
+    with _SETTLING:
+        _settle()
+
+
+@cache
+def _settle() -> None:
     for dtype in (torch.float32, torch.float64):
         values = torch.full((64, 64), 0.5, dtype=dtype)
         for name in _VECTOR_FUNCTIONS:

@@ -2,13 +2,15 @@
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from threading import get_ident
+from time import sleep
 
 import numpy as np
 import pytest
 import torch
 
-from spinlock import simulation
+from spinlock import simulation, threads
 from spinlock.axes import IntegerRange, LogUniformRange, ParameterSpaceConfig, UniformRange
 from spinlock.config import Every, GenerationConfig, InitialConditionConfig, StorageConfig
 from spinlock.design import make_design
@@ -54,6 +56,24 @@ def test_libraries_are_settled_before_threads_compute(stop, monkeypatch):
     assert events[0] == ("settle", get_ident())
     assert {kind for kind, _ in events[1:]} == {"unit"}
     assert get_ident() not in {thread for _, thread in events[1:]}
+
+
+def test_one_thread_settles_the_libraries(monkeypatch):
+    """Threads that ask for it at once, as those of a cluster's worker do, wait for the first."""
+    running, most, runs = [], [], []
+
+    def slow():
+        running.append(None)
+        most.append(len(running))
+        runs.append(get_ident())
+        sleep(0.05)
+        running.pop()
+
+    monkeypatch.setattr(threads, "_settle", cache(slow))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: threads.settle_vector_math(), range(4)))
+    assert most == [1]
+    assert len(runs) == 1
 
 
 def assert_same_bytes(one, two):

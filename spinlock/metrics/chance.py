@@ -36,8 +36,7 @@ def expected_mutual_information(contingency: Tensor) -> Tensor:
         E I = Σ_ab Σ_n  n/N · ln(N·n / (a·b)) · P(n; a, b, N).
 
     It depends on the marginals alone, so equal ones are evaluated once, also those of different
-    tables. The sum over n leaves out
-    what Bernstein's inequality bounds by a probability of 1e-20.
+    tables. The sum over n leaves out what Bernstein's inequality bounds by a probability of 1e-20.
 
     Args:
         contingency: Counts ``[..., codes, classes]``.
