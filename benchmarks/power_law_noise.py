@@ -1,7 +1,5 @@
 """An initial condition of the user's own: noise whose power falls like a power of the frequency."""
 
-from typing import ClassVar
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,8 +14,6 @@ class PowerLawNoise(GaussianNoise):
         exponent: Of the amplitude; the power falls with twice it.
         variance: Variance of each field.
     """
-
-    family: ClassVar[str] = "power_law_noise"
 
     def __init__(self, exponent: float = 1.0, variance: float = 1.0) -> None:
         super().__init__(variance)

@@ -12,7 +12,7 @@ from torch import Tensor
 from spinlock.complexity import parameter_counts
 from spinlock.config import GenerationConfig
 from spinlock.design import Design
-from spinlock.initial_conditions import Mixture
+from spinlock.mixture import Mixture
 from spinlock.storage import schema
 
 #: Columns of the file that labels are made of.

@@ -16,7 +16,7 @@ from PIL import Image
 
 from spinlock.config import GenerationConfig
 from spinlock.design import make_design
-from spinlock.initial_conditions import Mixture
+from spinlock.mixture import Mixture
 from spinlock.plots.fields import gallery
 from spinlock.plots.style import png, themed
 from spinlock.simulation import Simulator

@@ -1,57 +1,97 @@
-"""Objects of a user's own, named in yaml by ``class_path`` and ``init_args``."""
+"""Classes and functions that a configuration names by import path.
+
+A path stays text until a computation needs what it names. Importing a module runs its code, so a
+path that comes from a file is imported only from this package or from a module that the user
+trusts; see docs/security.md.
+"""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeVar
 
 from spinlock.errors import ConfigurationError
 
 _T = TypeVar("_T")
+_PACKAGE = "spinlock"
+
+#: Names of the modules that may be imported besides this package; None: every module, since the
+#: user wrote the configuration.
+Trusted = Collection[str] | None
 
 
-def imported(path: str, where: str) -> object:
-    """What an import path names.
+def imported(path: str, where: str, trusted: Trusted = None) -> object:
+    """Import what a path names.
 
     Args:
-        path: ``package.module.attribute``.
-        where: The setting, for messages.
+        path: Import path ``package.module.attribute``.
+        where: Name of the setting, for messages.
+        trusted: Modules that may be imported; a package includes its submodules.
 
     Raises:
-        ConfigurationError: If it cannot be imported.
+        ConfigurationError: If the module is not trusted, or the path cannot be imported.
     """
     module, _, attribute = path.rpartition(".")
+    allowed = trusted is None or any(
+        module == name or module.startswith(f"{name}.") for name in (_PACKAGE, *trusted)
+    )
+    if not allowed:
+        raise ConfigurationError(
+            f"{where}: {path} is named by a configuration that was read from a file, and importing "
+            f"it runs the code of {module}. If you trust that module, say so: --trust {module} on "
+            f"the command line, trust=[{module!r}] in Python"
+        )
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigurationError(f"{where}: cannot import {path}: {error}") from error
 
 
-def instantiate(base: type[_T], spec: Mapping[str, object], where: str) -> _T:
+def check_spec(spec: Mapping[str, object], where: str, further: Collection[str] = ()) -> None:
+    """Check the form of a ``{class_path: ..., init_args: ...}`` mapping, without importing it.
+
+    Args:
+        spec: Mapping to check.
+        where: Name of the setting, for messages.
+        further: Further keys that the mapping may have.
+
+    Raises:
+        ConfigurationError: If it has another form.
+    """
+    path, arguments = spec.get("class_path"), spec.get("init_args", {})
+    named = isinstance(path, str) and "." in path and all(path.split("."))
+    if not (
+        named and isinstance(arguments, dict) and {*spec} <= {"class_path", "init_args", *further}
+    ):
+        keys = "".join(f", {key}: ..." for key in further)
+        raise ConfigurationError(
+            f"{where}: expected {{class_path: package.Class, init_args: {{...}}{keys}}}, got "
+            f"{dict(spec)}"
+        )
+
+
+def instantiate(
+    base: type[_T], spec: Mapping[str, object], where: str, trusted: Trusted = None
+) -> _T:
     """Make the object that a configuration describes.
 
     Args:
-        base: What it must be a subclass of.
-        spec: ``{class_path: package.Class, init_args: {...}}``; ``init_args`` may be left out.
-        where: The setting, for messages.
+        base: Class that the object must be an instance of.
+        spec: Mapping ``{class_path: package.Class, init_args: {...}}``, as `check_spec` accepts it.
+        where: Name of the setting, for messages.
+        trusted: Modules that may be imported.
 
     Raises:
-        ConfigurationError: If there is no such class, it is no subclass, or it does not take the
-            arguments.
+        ConfigurationError: If the module is not trusted, the class cannot be imported, is not a
+            subclass of ``base``, or does not take the arguments.
     """
-    path, arguments = spec.get("class_path"), spec.get("init_args", {})
-    known = {"class_path", "init_args"}
-    named = isinstance(path, str) and "." in path and all(path.split("."))
-    if not (named and isinstance(arguments, dict) and set(spec) <= known):
-        raise ConfigurationError(
-            f"{where}: expected {{class_path: package.Class, init_args: {{...}}}}, got {spec}"
-        )
-    cls = imported(str(path), where)
+    path, arguments = str(spec["class_path"]), spec.get("init_args", {})
+    cls = imported(path, where, trusted)
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise ConfigurationError(f"{where}: {path} must be a subclass of {base.__qualname__}")
     if missing := getattr(cls, "__abstractmethods__", None):
         raise ConfigurationError(f"{where}: {path} does not implement {', '.join(sorted(missing))}")
     try:
-        made: _T = cls(**arguments)
+        made: _T = cls(**arguments)  # type: ignore[arg-type]
     except TypeError as error:
         raise ConfigurationError(
             f"{where}: {path} does not take these init_args: {error}"

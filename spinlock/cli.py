@@ -62,6 +62,10 @@ def _with_token_writer(arguments: list[str]) -> list[str]:
     known, others = parser.parse_known_args(arguments)
     if known.out is None:
         return arguments
+    # Imported here: it takes longer than the rest of this module.
+    from spinlock.outputs import check_output
+
+    check_output(known.out)
     writer = ["--trainer.callbacks+=spinlock.models.TokenWriter"]
     # The file holds them: there is no need to keep them in memory too.
     return [*others, *writer, f"--trainer.callbacks.path={known.out}", "--return_predictions=false"]
@@ -70,15 +74,15 @@ def _with_token_writer(arguments: list[str]) -> list[str]:
 def _run_trainer(arguments: list[str] | None) -> None:
     # Imported here: Lightning takes seconds to import.
     from lightning import LightningModule
-    from lightning.pytorch.cli import LightningCLI
 
     from spinlock.datamodules import SpinlockDataModule
+    from spinlock.trainer_cli import ConfigWriter, TrainerCLI
 
-    LightningCLI(
+    TrainerCLI(
         LightningModule,
         SpinlockDataModule,
         subclass_mode_model=True,
         parser_kwargs={"allow_abbrev": False},
-        save_config_kwargs={"overwrite": True},
+        save_config_callback=ConfigWriter,
         args=arguments,
     )

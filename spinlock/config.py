@@ -7,13 +7,15 @@ input is refused before anything is computed or written.
 import dataclasses
 import hashlib
 import json
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from spinlock.axes import ParameterSpaceConfig
+from spinlock.class_path import Trusted, check_spec
 from spinlock.errors import ConfigurationError
-from spinlock.validation import check_types
+from spinlock.mixture import InitialConditionConfig
+from spinlock.validation import check_types, structured
 
 # Part of every fingerprint: raised whenever a change of the code changes the bytes of a sample.
 SIMULATION_VERSION = 2
@@ -24,69 +26,6 @@ MAX_INDEX = 2**30
 # A realization and a timestep share one word of the random generator's counter, the timestep in
 # its lowest 16 bits.
 MAX_REALIZATIONS = MAX_TIMESTEPS = 2**16 - 1
-
-BASELINE_WEIGHTS: dict[str, float] = {
-    "gaussian_noise_0.25": 0.05,
-    "gaussian_noise_0.5": 0.05,
-    "gaussian_noise_1": 0.05,
-    "gaussian_noise_2": 0.05,
-    "gaussian_noise_4": 0.05,
-    "band_limited_low": 0.25 / 3,
-    "band_limited_mid": 0.25 / 3,
-    "band_limited_high": 0.25 / 3,
-    "sinusoids": 0.25,
-    "gaussian_blobs": 0.25,
-}
-
-
-@dataclass(frozen=True)
-class InitialConditionConfig:
-    """The mixture of initial conditions.
-
-    Args:
-        weights: Variant name -> weight, in the order in which the design's coordinate is cut;
-            weights are divided by their sum. A variant that is not named does not occur.
-        custom: Further variants of the user's own, to be used in ``weights``: name ->
-            ``{class_path: ..., init_args: {...}}``, where ``class_path`` names a subclass of
-            `spinlock.initial_conditions.InitialCondition`.
-    """
-
-    weights: dict[str, float] = field(default_factory=lambda: dict(BASELINE_WEIGHTS))
-    custom: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        check_types(self, "initial_conditions.")
-        known = [*BASELINE_WEIGHTS, *self.custom]
-        for name, weight in self.weights.items():
-            if name not in known:
-                raise ConfigurationError(
-                    f"initial_conditions.weights: unknown variant {name!r}; known are "
-                    f"{', '.join(known)}. Define others under initial_conditions.custom."
-                )
-            if not (math.isfinite(weight) and weight >= 0):
-                raise ConfigurationError(
-                    f"initial_conditions.weights: {name} must have a finite weight >= 0, "
-                    f"got {weight}"
-                )
-        # As for ranges: 1 and 1.0 must not make two fingerprints.
-        weights = {name: float(weight) for name, weight in self.weights.items()}
-        object.__setattr__(self, "weights", weights)
-        if sum(self.weights.values()) <= 0:
-            raise ConfigurationError(
-                "initial_conditions.weights: weights must sum to a positive number, got "
-                f"{sum(self.weights.values())} over {len(self.weights)} variants"
-            )
-        for name in self.custom:
-            if not name.isascii():
-                raise ConfigurationError(
-                    f"initial_conditions.custom: names must be ASCII, got {name!r}"
-                )
-        clash = sorted(set(self.custom) & set(BASELINE_WEIGHTS))
-        if clash:
-            raise ConfigurationError(
-                f"initial_conditions.custom: {', '.join(clash)} is the name of a built-in variant; "
-                "choose another"
-            )
 
 
 @dataclass(frozen=True)
@@ -138,7 +77,7 @@ class CustomFeatureConfig:
         return tuple(path.rpartition(".")[2] for path in paths)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GenerationConfig:
     """Everything that a dataset is made from.
 
@@ -181,6 +120,8 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         check_types(self)
         check_types(self.storage, "storage.")
+        if isinstance(self.operator, dict):
+            check_spec(self.operator, "operator")
         _check_count("num_samples", self.num_samples, MAX_INDEX)
         _check_count("num_realizations", self.num_realizations, MAX_REALIZATIONS)
         _check_count("num_timesteps", self.num_timesteps, MAX_TIMESTEPS)
@@ -199,6 +140,12 @@ class GenerationConfig:
             _check_count("storage.fields.every", self.storage.fields.every, self.num_timesteps)
         if isinstance(self.features, CustomFeatureConfig):
             _check_custom_features(self.features)
+
+    def __eq__(self, other: object) -> bool:
+        # Whoever wrote it: the settings alone count.
+        if not isinstance(other, GenerationConfig):
+            return NotImplemented
+        return self.to_json() == other.to_json()
 
     @property
     def grid_size(self) -> int:
@@ -224,45 +171,71 @@ class GenerationConfig:
 
         Neither ``num_samples`` nor how samples are packed (``compression``, ``shard_size``).
         """
-        content = dataclasses.asdict(self)
+        content = _plain(self)
         del content["num_samples"], content["storage"]["compression"]
         del content["storage"]["shard_size"]
         content["simulation_version"] = SIMULATION_VERSION
         # Keys are not sorted: the order of the weights cuts the variant coordinate.
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
+    @property
+    def trusted_modules(self) -> Trusted:
+        """Modules that class paths may name besides this package; None: every module."""
+        return None
+
+    @property
+    def vouched_modules(self) -> tuple[str, ...]:
+        """Modules that a file of this dataset may name, since the user's configuration does."""
+        specs = [*self.initial_conditions.custom.values()]
+        specs += [self.operator] if isinstance(self.operator, dict) else []
+        paths = [str(spec["class_path"]) for spec in specs]
+        if isinstance(self.features, CustomFeatureConfig):
+            paths += [*self.features.per_field, *self.features.per_trajectory]
+        return tuple(dict.fromkeys(path.rpartition(".")[0] for path in paths))
+
     def to_json(self) -> str:
         """The configuration as JSON, readable by `from_json`."""
-        return json.dumps(dataclasses.asdict(self))
+        return json.dumps(_plain(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
+    def from_json(cls, text: str | bytes) -> Self:
         """Read what `to_json` wrote.
 
+        Args:
+            text: JSON object.
+
         Raises:
-            ConfigurationError: If the text is no valid configuration.
+            ConfigurationError: If the text is not JSON, or not a valid configuration.
         """
-        return cls.from_dict(json.loads(text))
+        try:
+            values = json.loads(text)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigurationError(f"the configuration is not valid JSON: {error}") from error
+        return cls.from_dict(values)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Build from nested dictionaries, checking every key and type.
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from nested mappings of plain data, checking every key and type.
+
+        Nothing is imported: class paths stay text until samples are computed.
+
+        Args:
+            values: Field names and values; sections are mappings.
 
         Raises:
-            ConfigurationError: If a key is unknown or a value has the wrong type, naming it.
-        """
-        if not isinstance(values, dict):
-            raise ConfigurationError(f"not a valid generation configuration: {values!r}")
-        # Imported here: jsonargparse takes longer to import than the rest of this module.
-        from jsonargparse import ArgumentError, ArgumentParser
+            ConfigurationError: If a key is unknown or a value has the wrong type. Names the key.
 
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_class_arguments(cls)
-        try:
-            instance = parser.instantiate(parser.parse_object(values))
-        except ArgumentError as error:
-            raise ConfigurationError(f"not a valid generation configuration: {error}") from error
-        return cls(**vars(instance))
+        Example:
+            >>> GenerationConfig.from_dict({"num_samples": 10, "storage": {"fields": "last"}}).seed
+            42
+        """
+        return structured(cls, values)
+
+
+def _plain(config: GenerationConfig) -> dict[str, Any]:
+    """The settings as nested dictionaries, without what a subclass adds."""
+    content = dataclasses.asdict(config)
+    return {field.name: content[field.name] for field in dataclasses.fields(GenerationConfig)}
 
 
 def _check_count(name: str, value: int, largest: int | None = None) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from spinlock.config import GenerationConfig
-from spinlock.initial_conditions import Mixture
+from spinlock.mixture import Mixture
 from spinlock.parameters import PARAMETER_NAMES, ParameterSpace
 
 _NUM_AXES = len(PARAMETER_NAMES)

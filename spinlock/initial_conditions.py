@@ -14,22 +14,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spinlock.class_path import instantiate
-from spinlock.config import InitialConditionConfig
+from spinlock.class_path import Trusted, instantiate
 from spinlock.errors import ConfigurationError, SimulationError
+from spinlock.mixture import InitialConditionConfig, Mixture
 from spinlock.randomness import Stream, normal, uniform
 
 
 class InitialCondition(ABC):
     """A distribution over fields.
 
-    A subclass sets ``family`` and implements `raw`; mean and variance are imposed here.
+    A subclass implements `raw`; mean and variance are imposed here.
 
     Args:
         variance: Variance of each field over its channels and pixels.
     """
-
-    family: ClassVar[str]
 
     def __init__(self, variance: float = 1.0) -> None:
         if not (math.isfinite(variance) and variance > 0):
@@ -80,8 +78,6 @@ class InitialCondition(ABC):
 class GaussianNoise(InitialCondition):
     """Spatially white Gaussian noise."""
 
-    family = "gaussian_noise"
-
     def raw(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
         """White noise; see `InitialCondition.raw`."""
         count = channels * grid_size**2
@@ -97,7 +93,6 @@ class BandLimited(GaussianNoise):
         variance: Variance of each field.
     """
 
-    family = "band_limited"
     #: Radii of the annuli in cycles per pixel, both included; 25 % guard gaps lie between them.
     PASSBANDS: ClassVar[dict[str, tuple[float, float]]] = {
         "low": (1 / 128, 3 / 64),
@@ -145,7 +140,6 @@ class Sinusoids(InitialCondition):
     (0.5, 1.5), phases uniform.
     """
 
-    family = "sinusoids"
     NUM_WAVES: ClassVar[int] = 3
     MAX_WAVENUMBER: ClassVar[int] = 8
 
@@ -194,7 +188,6 @@ class GaussianBlobs(InitialCondition):
     other three, is symmetric under u -> -u.
     """
 
-    family = "gaussian_blobs"
     NUM_BLOBS: ClassVar[int] = 5
     #: Smallest and largest standard deviation, as fractions of the grid.
     WIDTHS: ClassVar[tuple[float, float]] = (5 / 128, 15 / 128)
@@ -237,37 +230,36 @@ def _builtin_variants() -> dict[str, InitialCondition]:
     return variants
 
 
-class Mixture:
-    """The variants in use, with their weights: a coordinate in [0, 1) chooses one.
+def make_variant(
+    name: str, config: InitialConditionConfig, trusted: Trusted = None
+) -> InitialCondition:
+    """The distribution of one variant.
 
     Args:
+        name: Name of a variant, built in or custom.
         config: Weights and the user's own variants.
+        trusted: Modules that class paths may name besides this package; None: every module.
 
     Raises:
         ConfigurationError: If a custom variant cannot be made.
     """
+    if name not in config.custom:
+        return _builtin_variants()[name]
+    where = f"initial_conditions.custom.{name}"
+    return instantiate(InitialCondition, config.custom[name], where, trusted)  # type: ignore[type-abstract]
 
-    def __init__(self, config: InitialConditionConfig) -> None:
-        available = _builtin_variants()
-        for name, spec in config.custom.items():
-            where = f"initial_conditions.custom.{name}"
-            available[name] = instantiate(InitialCondition, spec, where)  # type: ignore[type-abstract]
-        used = {name: weight for name, weight in config.weights.items() if weight > 0}
-        self.names: tuple[str, ...] = tuple(used)
-        self.variants: tuple[InitialCondition, ...] = tuple(available[name] for name in used)
-        self.families: tuple[str, ...] = tuple(variant.family for variant in self.variants)
-        weights = np.array(list(used.values()), dtype=np.float64)
-        self.weights: NDArray[np.float64] = weights / weights.sum()
+
+class InitialConditions:
+    """Draws the initial conditions of samples. Arguments and errors as for `make_variant`."""
+
+    def __init__(self, config: InitialConditionConfig, trusted: Trusted = None) -> None:
+        names = Mixture(config).names
+        self.variants = tuple(make_variant(name, config, trusted) for name in names)
 
     def check_grid(self, grid_size: int) -> None:
         """Raise ConfigurationError, naming the variant, if one of them does not fit the grid."""
         for variant in self.variants:
             variant.check_grid(grid_size)
-
-    def assign(self, coordinate: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Variants (positions in `names`) at coordinates in [0, 1), by cumulative weight."""
-        cuts = np.cumsum(self.weights)[:-1]
-        return np.searchsorted(cuts, coordinate, side="right").astype(np.int64)
 
     def fields(
         self,
@@ -282,7 +274,7 @@ class Mixture:
         Args:
             seed: The dataset's seed.
             index: (B,) int64 sample indices; its device is where to compute.
-            variant: (B,) positions in `names`.
+            variant: (B,) positions in `spinlock.mixture.Mixture.names`.
             channels: Channels C.
             grid_size: Side of the grid, H = W.
 

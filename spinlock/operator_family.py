@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from spinlock.class_path import instantiate
+from spinlock.class_path import Trusted, instantiate
 from spinlock.config import Precision
 from spinlock.operators import ConvOperator
 from spinlock.parameters import ParameterValues
@@ -76,12 +76,16 @@ class ConvolutionalOperators(OperatorFamily):
         )
 
 
-def operator_family(spec: Mapping[str, object] | str) -> OperatorFamily:
+def operator_family(spec: Mapping[str, object] | str, trusted: Trusted = None) -> OperatorFamily:
     """The family that ``GenerationConfig.operator`` names.
+
+    Args:
+        spec: Value of ``GenerationConfig.operator``.
+        trusted: Modules that class paths may name besides this package; None: every module.
 
     Raises:
         ConfigurationError: If it cannot be made.
     """
     if isinstance(spec, str):
         return ConvolutionalOperators()
-    return instantiate(OperatorFamily, spec, "operator")  # type: ignore[type-abstract]
+    return instantiate(OperatorFamily, spec, "operator", trusted)  # type: ignore[type-abstract]

@@ -29,7 +29,7 @@ def provenance(config: GenerationConfig, device: torch.device) -> dict[str, str]
         name = torch.cuda.get_device_name(device)
     else:
         name = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    rows = (*FEATURES, *CustomFeatures(config.features).rows)
+    rows = (*FEATURES, *CustomFeatures(config.features, config.trusted_modules).rows)
     return {
         "package_versions": json.dumps([{package: version(package) for package in _PACKAGES}]),
         "device": json.dumps([{"type": device.type, "name": name}]),

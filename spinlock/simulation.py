@@ -9,21 +9,21 @@ unit is a block, its initial conditions and features batched.
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spinlock.arithmetic import fixed_arithmetic
 from spinlock.config import GenerationConfig
 from spinlock.design import Design, make_design
 from spinlock.errors import ConfigurationError, SimulationError
 from spinlock.features import CustomFeatures, SDFFeatures, extract, extract_per_timestep
-from spinlock.initial_conditions import Mixture
+from spinlock.initial_conditions import InitialConditions
 from spinlock.noise import Forcing
 from spinlock.operator_family import operator_family
 from spinlock.parameters import typed_row
@@ -75,33 +75,8 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     return chosen
 
 
-@contextmanager
-def _arithmetic(precision: str) -> Iterator[None]:
-    """Fix what decides the rounding of CUDA convolutions and products, and restore it."""
-    tf32 = precision == "tf32"
-    cudnn: Any = torch.backends.cudnn
-    matmul: Any = torch.backends.cuda.matmul
-    switches: list[tuple[Any, str, object]] = [
-        # Timing candidates, or ones that add in any order, would not give the same bytes twice.
-        (cudnn, "benchmark", False),
-        (cudnn, "deterministic", True),
-    ]
-    if hasattr(matmul, "fp32_precision"):
-        # torch >= 2.9; reading the older switches would fail where the newer have been used.
-        switches += [
-            (cudnn.conv, "fp32_precision", "tf32" if tf32 else "ieee"),
-            (matmul, "fp32_precision", "tf32" if tf32 else "ieee"),
-        ]
-    else:
-        switches += [(cudnn, "allow_tf32", tf32), (matmul, "allow_tf32", tf32)]
-    before = [getattr(module, name) for module, name, _ in switches]
-    for module, name, value in switches:
-        setattr(module, name, value)
-    try:
-        yield
-    finally:
-        for (module, name, _), value in zip(switches, before, strict=True):
-            setattr(module, name, value)
+# TODO(remove): only until tests/test_simulation.py imports fixed_arithmetic.
+_arithmetic = partial(fixed_arithmetic, device="cuda")
 
 
 class Simulator:
@@ -126,11 +101,14 @@ class Simulator:
         self.config = config
         self.device = choose_device(device)
         self.clock = clock or StageClock()
-        self.mixture = Mixture(config.initial_conditions)
-        self.mixture.check_grid(config.grid_size)
-        self.operators = operator_family(config.operator)
-        self.custom = CustomFeatures(config.features)
-        self._stored = torch.tensor([step - 1 for step in config.stored_steps], dtype=torch.int64)
+        trusted = config.trusted_modules
+        self.initial_conditions = InitialConditions(config.initial_conditions, trusted)
+        self.initial_conditions.check_grid(config.grid_size)
+        self.operators = operator_family(config.operator, trusted)
+        self.custom = CustomFeatures(config.features, trusted)
+        self._stored = torch.tensor(
+            [step - 1 for step in config.stored_steps], dtype=torch.int64, device="cpu"
+        )
 
     def samples(self, start: int, stop: int) -> Iterator[Samples]:
         """Samples ``start .. stop`` in order, a unit of work at a time.
@@ -197,11 +175,8 @@ class Simulator:
 
     def _simulate(self, unit: Design, wanted: range) -> Samples:
         """The wanted samples of a unit; everything batched has the shape of the whole unit."""
-        # The switches are global to the process; on a CPU they mean nothing and threads would race.
-        cuda = self.device.type == "cuda"
-        arithmetic = _arithmetic(self.config.precision) if cuda else nullcontext()
         try:
-            with torch.inference_mode(), arithmetic:
+            with fixed_arithmetic(self.config.precision, self.device), torch.inference_mode():
                 return self._simulate_unit(unit, wanted)
         except Exception as error:
             error.add_note(f"while computing samples {wanted.start}..{wanted.stop - 1}")
@@ -210,7 +185,7 @@ class Simulator:
     def _simulate_unit(self, unit: Design, wanted: range) -> Samples:
         config, clock = self.config, self.clock
         with clock.stage("initial conditions"):
-            initial = self.mixture.fields(
+            initial = self.initial_conditions.fields(
                 config.seed,
                 torch.arange(unit.start, unit.stop, device=self.device),
                 unit.variant,
@@ -283,7 +258,7 @@ def _to_host(tensor: Tensor) -> Tensor:
     """A copy in the host's memory; from a CUDA device in the background, into pinned memory."""
     if tensor.device.type == "cpu":
         return tensor
-    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
     return pinned.copy_(tensor, non_blocking=True)
 
 

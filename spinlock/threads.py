@@ -8,10 +8,12 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import torch
+
+from spinlock.arithmetic import fixed_arithmetic
 
 # The functions that torch leaves to a vector library, on the CPU.
 _VECTOR_FUNCTIONS = [
@@ -40,6 +42,7 @@ _VECTOR_FUNCTIONS = [
 ]
 # Of a cached function that two threads call at once, both would run.
 _SETTLING = Lock()
+_ENDING = Event()
 
 
 def shared_pool(
@@ -76,14 +79,14 @@ def settle_vector_math() -> None:
     the threads had normal numbers that were off by 1e-3), and bytes would not repeat. Call this
     before threads that compute are started. Callers in several threads wait for the first of them.
     """
-    with _SETTLING:
+    with _SETTLING, fixed_arithmetic("float32"):
         _settle()
 
 
 @cache
 def _settle() -> None:
     for dtype in (torch.float32, torch.float64):
-        values = torch.full((64, 64), 0.5, dtype=dtype)
+        values = torch.full((64, 64), 0.5, dtype=dtype, device="cpu")
         for name in _VECTOR_FUNCTIONS:
             getattr(torch, name)(values)
         torch.fft.irfft2(torch.fft.rfft2(values))
@@ -94,4 +97,11 @@ def _settle() -> None:
 
 def abandon(futures: Iterable[Future[Any]]) -> None:
     """Cancel what has not begun and wait for the rest: nothing goes on behind the caller."""
-    wait([future for future in futures if not future.cancel()])
+    running = [future for future in futures if not future.cancel()]
+    if not _ENDING.is_set():
+        wait(running)
+
+
+def stop_waiting() -> None:
+    """From now on `abandon` does not wait: the process ends, and with it all that goes on."""
+    _ENDING.set()

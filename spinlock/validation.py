@@ -1,65 +1,184 @@
-"""Checking a configuration's values against its annotations, for those who write Python."""
+"""Checking values against annotations, and making dataclasses from plain data.
+
+`structured` is the one parser of every configuration that a file or a checkpoint holds. It makes
+only the classes that annotations name, and never imports, calls or opens what the data name.
+"""
 
 import dataclasses
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from spinlock.errors import ConfigurationError
 
+_T = TypeVar("_T")
+_UNIONS = (Union, UnionType)
+_LISTS = (tuple, Sequence)
+# Characters of a wrong value that a message shows.
+_MOST_CHARACTERS = 200
+
 
 def check_types(instance: Any, prefix: str = "") -> None:  # noqa: ANN401 (any dataclass)
-    """Check the fields of a dataclass against their annotations, which yaml's parser does for yaml.
+    """Check the fields of a dataclass against their annotations.
 
-    Understood are the kinds that configurations are made of: int, float, str, Any, Literal, unions,
-    ``tuple[X, ...]``, ``dict[str, X]`` and dataclasses.
+    Supported annotations are int, float, str, bool, None, Any, Literal, unions, ``tuple[X, ...]``,
+    ``Sequence[X]``, ``dict[str, X]`` and dataclasses.
 
     Args:
-        instance: A dataclass instance.
-        prefix: Put in front of field names in messages.
+        instance: Dataclass instance to check.
+        prefix: Text put in front of field names in messages.
 
     Raises:
-        ConfigurationError: Naming the first field whose value is of another kind, what it is and
-            what is allowed.
+        ConfigurationError: If a field's value has another type. Names the field, its value and what
+            is allowed.
     """
     hints = get_type_hints(type(instance))
     for field in dataclasses.fields(instance):
         value, hint = getattr(instance, field.name), hints[field.name]
         if not _matches(value, hint):
-            raise ConfigurationError(
-                f"{prefix}{field.name}: must be {_describe(hint)}, got {value!r} "
-                f"({type(value).__name__})"
-            )
+            raise _mismatch(f"{prefix}{field.name}", hint, value)
 
 
-def _matches(value: object, hint: Any) -> bool:  # noqa: ANN401 (annotations have no common type)
+def structured(kind: type[_T], values: object, where: str = "") -> _T:
+    """Make an instance of a dataclass from plain data, such as parsed JSON.
+
+    Args:
+        kind: Dataclass to make. Its annotations are those that `check_types` supports.
+        values: Mapping of field names to values: numbers, text, lists and mappings.
+        where: Name of the setting, for messages; empty for the outermost one.
+
+    Returns:
+        The instance. Lists become tuples, and mappings become the dataclasses that annotations
+        name.
+
+    Raises:
+        ConfigurationError: If a key is unknown or missing, or a value has the wrong type. Names the
+            key, what was given and what is allowed.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class Grid:
+        ...     size: int
+        ...     spacing: float = 1.0
+        >>> structured(Grid, {"size": 64})
+        Grid(size=64, spacing=1.0)
+        >>> structured(Grid, {"side": 64})
+        Traceback (most recent call last):
+        spinlock.errors.ConfigurationError: side: unknown key; allowed are size, spacing
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if not isinstance(values, Mapping):
+        raise _mismatch(where or "configuration", dict[str, Any], values)
+    prefix = f"{where}." if where else ""
+    for key in values:
+        if key not in fields:
+            raise ConfigurationError(f"{prefix}{key}: unknown key; allowed are {', '.join(fields)}")
+    for name, field in fields.items():
+        optional = (field.default, field.default_factory) != (dataclasses.MISSING,) * 2
+        if name not in values and not optional:
+            raise ConfigurationError(f"{prefix}{name}: is required and missing")
+    hints = get_type_hints(kind)
+    return kind(**{name: _converted(hints[name], values[name], prefix + name) for name in values})
+
+
+def check_arguments(function: Callable[..., object], values: Mapping[str, object]) -> None:
+    """Check plain data that are to become keyword arguments, without calling the function.
+
+    Args:
+        function: Function whose annotations are those that `check_types` supports.
+        values: Argument names and values.
+
+    Raises:
+        ConfigurationError: As for `structured`.
+    """
+    hints = {name: hint for name, hint in get_type_hints(function).items() if name != "return"}
+    for name, value in values.items():
+        if name not in hints:
+            raise ConfigurationError(f"{name}: unknown key; allowed are {', '.join(hints)}")
+        _converted(hints[name], value, name)
+
+
+def _converted(hint: Any, value: object, where: str) -> object:  # noqa: ANN401 (annotations)
+    """A value as its annotation describes it."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in _UNIONS:
+        chosen = next((each for each in arguments if _is_meant_for(each, value)), None)
+        if chosen is None:
+            raise _mismatch(where, hint, value)
+        return _converted(chosen, value, where)
+    if dataclasses.is_dataclass(hint):
+        return structured(hint, value, where)  # type: ignore[arg-type]
+    if origin in _LISTS and isinstance(value, list | tuple):
+        items = enumerate(value)
+        return tuple(_converted(arguments[0], item, f"{where}[{i}]") for i, item in items)
+    if origin is dict and isinstance(value, Mapping):
+        pairs = value.items()
+        return {key: _converted(arguments[1], item, f"{where}.{key}") for key, item in pairs}
+    if not _matches(value, hint) or (hint is Any and not _is_plain(value)):
+        raise _mismatch(where, hint, value)
+    return value
+
+
+def _is_meant_for(hint: Any, value: object) -> bool:  # noqa: ANN401 (annotations)
+    """Whether a value is to be read as this member of a union."""
+    if isinstance(value, Mapping):
+        return dataclasses.is_dataclass(hint) or get_origin(hint) is dict
+    if isinstance(value, list | tuple):
+        return get_origin(hint) in _LISTS
+    return _matches(value, hint)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value is one that JSON can hold."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def _matches(value: object, hint: Any) -> bool:  # noqa: ANN401 (annotations)
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return True
     if origin is Literal:
         return any(value == allowed and type(value) is type(allowed) for allowed in arguments)
-    if origin in (Union, UnionType):
+    if origin in _UNIONS:
         return any(_matches(value, argument) for argument in arguments)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_matches(item, arguments[0]) for item in value)
+    if origin in _LISTS:
+        kind = tuple if origin is tuple else (tuple, list)
+        return isinstance(value, kind) and all(_matches(item, arguments[0]) for item in value)
     if origin is dict:
         return isinstance(value, dict) and all(
             _matches(key, arguments[0]) and _matches(item, arguments[1])
             for key, item in value.items()
         )
     if isinstance(value, bool):
-        # bool is a subclass of int, but True layers are nobody's intention.
+        # bool is a subclass of int, but True is not a number of layers.
         return hint is bool
     return isinstance(value, int | float) if hint is float else type(value) is hint
 
 
-def _describe(hint: Any) -> str:  # noqa: ANN401 (annotations have no common type)
+def _mismatch(where: str, hint: Any, value: object) -> ConfigurationError:  # noqa: ANN401
+    shown = repr(value)
+    if len(shown) > _MOST_CHARACTERS:
+        shown = f"{shown[:_MOST_CHARACTERS]}..."
+    return ConfigurationError(
+        f"{where}: must be {_describe(hint)}, got {shown} ({type(value).__name__})"
+    )
+
+
+def _describe(hint: Any) -> str:  # noqa: ANN401 (annotations)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return "one of " + ", ".join(repr(argument) for argument in arguments)
-    if origin in (Union, UnionType):
+    if origin in _UNIONS:
         return " or ".join(_describe(argument) for argument in arguments)
-    if origin is tuple:
+    if origin in _LISTS:
         return f"a list of values, each {_describe(arguments[0])}"
     if origin is dict:
         return f"a mapping to {_describe(arguments[1])}"
-    return f"of type {hint.__name__}"
+    if hint is Any:
+        return "plain data (numbers, text, lists and mappings)"
+    return "None" if hint is NoneType else f"of type {hint.__name__}"

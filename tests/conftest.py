@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from spinlock.simulation import _arithmetic
+from spinlock.arithmetic import fixed_arithmetic
 
 # Processes side by side share the cores out.
 workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -21,5 +21,5 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """Every device of this machine: the same test runs on each."""
     chosen = torch.device(request.param)
     # TF32, cuDNN's default, is no arithmetic to compare with an oracle.
-    with _arithmetic("float32") if chosen.type == "cuda" else nullcontext():
+    with fixed_arithmetic("float32", chosen) if chosen.type == "cuda" else nullcontext():
         yield chosen

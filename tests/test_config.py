@@ -9,11 +9,11 @@ from spinlock.config import (
     CustomFeatureConfig,
     Every,
     GenerationConfig,
-    InitialConditionConfig,
     StorageConfig,
 )
 from spinlock.errors import ConfigurationError
-from spinlock.initial_conditions import Mixture
+from spinlock.initial_conditions import make_variant
+from spinlock.mixture import InitialConditionConfig
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,6 @@ def test_bad_values_are_refused_by_name(values, message):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({}, "expected {class_path"),
         (
             {"class_path": "spinlock.initial_conditions.Sinusoids", "init_args": {"waves": 3}},
             "does not take these init_args: .*waves",
@@ -115,7 +114,7 @@ def test_bad_values_are_refused_by_name(values, message):
 def test_custom_variants_that_cannot_be_made(spec, message):
     config = InitialConditionConfig(weights={"mine": 1.0}, custom={"mine": spec})
     with pytest.raises(ConfigurationError, match=message):
-        Mixture(config)
+        make_variant("mine", config)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from spinlock.config import GenerationConfig, InitialConditionConfig
+from spinlock.config import GenerationConfig
 from spinlock.design import design_quality, make_design
-from spinlock.initial_conditions import Mixture
+from spinlock.mixture import InitialConditionConfig, Mixture
 
 BASELINE = GenerationConfig(10_000)
 

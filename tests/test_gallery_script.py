@@ -5,7 +5,7 @@ from pathlib import Path
 from scripts.gallery import examples, main, picture
 from spinlock.config import GenerationConfig
 from spinlock.design import make_design
-from spinlock.initial_conditions import Mixture
+from spinlock.mixture import Mixture
 from tests.helpers import small_config
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "gallery.png"

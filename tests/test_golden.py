@@ -12,7 +12,7 @@ import torch
 
 from spinlock.config import SIMULATION_VERSION, GenerationConfig
 from spinlock.design import make_design
-from spinlock.initial_conditions import Mixture
+from spinlock.mixture import Mixture
 from spinlock.parameters import ParameterSpace
 from spinlock.randomness import Stream, symmetric_uniform
 from spinlock.simulation import Simulator

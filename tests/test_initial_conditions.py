@@ -6,19 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from spinlock.config import InitialConditionConfig
 from spinlock.errors import ConfigurationError
 from spinlock.initial_conditions import (
     BandLimited,
     GaussianBlobs,
     GaussianNoise,
     InitialCondition,
-    Mixture,
+    InitialConditions,
     Sinusoids,
 )
+from spinlock.mixture import InitialConditionConfig, Mixture
 from spinlock.randomness import Stream, uniform
 
 MIXTURE = Mixture(InitialConditionConfig())
+VARIANTS = InitialConditions(InitialConditionConfig()).variants
 NOMINAL = [0.25, 0.5, 1, 2, 4, 1, 1, 1, 1, 1]
 
 
@@ -59,7 +60,7 @@ def test_names_families_and_weights():
 @pytest.mark.parametrize("grid_size", [32, 64, 128])
 @pytest.mark.parametrize("which", range(10))
 def test_every_field_has_zero_mean_and_its_nominal_variance(which, grid_size, device):
-    fields = sample(MIXTURE.variants[which], grid_size, device=device).cpu().double()
+    fields = sample(VARIANTS[which], grid_size, device=device).cpu().double()
     variance = fields.var(dim=(1, 2, 3), correction=0)
     torch.testing.assert_close(
         variance, torch.full_like(variance, NOMINAL[which]), rtol=1e-6, atol=0
@@ -69,7 +70,7 @@ def test_every_field_has_zero_mean_and_its_nominal_variance(which, grid_size, de
 
 @pytest.mark.parametrize("which", range(10))
 def test_a_field_depends_on_its_index_alone(which):
-    variant = MIXTURE.variants[which]
+    variant = VARIANTS[which]
     together = sample(variant, index=[3, 11, 4])
     torch.testing.assert_close(sample(variant, index=[11])[0], together[1], rtol=1e-6, atol=1e-6)
     assert not torch.allclose(together[0], together[1], atol=0.1)
@@ -154,10 +155,10 @@ def test_families_are_symmetric_in_sign(variant):
 
 def test_variants_that_do_not_fit_the_grid_are_refused():
     with pytest.raises(ConfigurationError, match=r"band_limited_low: a grid of 16 .* >= 22"):
-        MIXTURE.check_grid(16)
+        InitialConditions(InitialConditionConfig()).check_grid(16)
     with pytest.raises(ConfigurationError, match="sinusoids: wavenumbers up to 8 need"):
-        Mixture(InitialConditionConfig(weights={"sinusoids": 1.0})).check_grid(16)
-    Mixture(InitialConditionConfig(weights={"gaussian_noise_1": 1.0})).check_grid(8)
+        InitialConditions(InitialConditionConfig(weights={"sinusoids": 1.0})).check_grid(16)
+    InitialConditions(InitialConditionConfig(weights={"gaussian_noise_1": 1.0})).check_grid(8)
 
 
 def test_assignment_cuts_the_coordinate_by_weight():
@@ -179,8 +180,6 @@ def test_assignment_cuts_the_coordinate_by_weight():
 class Stripes(InitialCondition):
     """A user's own initial condition."""
 
-    family = "stripes"
-
     def __init__(self, wavenumber: int, variance: float = 1.0) -> None:
         super().__init__(variance)
         self.wavenumber = wavenumber
@@ -193,7 +192,11 @@ class Stripes(InitialCondition):
 
 
 def test_a_custom_variant_comes_in_by_class_path():
-    spec = {"class_path": f"{__name__}.Stripes", "init_args": {"wavenumber": 3, "variance": 2.0}}
+    spec = {
+        "class_path": f"{__name__}.Stripes",
+        "init_args": {"wavenumber": 3, "variance": 2.0},
+        "family": "stripes",
+    }
     config = InitialConditionConfig(
         weights={"sinusoids": 1.0, "stripes_3": 1.0}, custom={"stripes_3": spec}
     )
@@ -201,7 +204,7 @@ def test_a_custom_variant_comes_in_by_class_path():
     assert mixture.names == ("sinusoids", "stripes_3")
     assert mixture.families == ("sinusoids", "stripes")
     index, variant = torch.arange(4), np.array([0, 1, 1, 0])
-    fields = mixture.fields(42, index, variant, 3, 32)
+    fields = InitialConditions(config).fields(42, index, variant, 3, 32)
     torch.testing.assert_close(
         fields.var(dim=(1, 2, 3), correction=0), torch.tensor([1.0, 2, 2, 1])
     )

@@ -12,11 +12,12 @@ import torch
 
 from spinlock import simulation, threads
 from spinlock.axes import IntegerRange, LogUniformRange, ParameterSpaceConfig, UniformRange
-from spinlock.config import Every, GenerationConfig, InitialConditionConfig, StorageConfig
+from spinlock.config import Every, GenerationConfig, StorageConfig
 from spinlock.design import make_design
 from spinlock.errors import ConfigurationError, SimulationError
 from spinlock.features import extract
-from spinlock.initial_conditions import BandLimited, InitialCondition, Mixture
+from spinlock.initial_conditions import BandLimited, InitialCondition
+from spinlock.mixture import InitialConditionConfig, Mixture
 from spinlock.operators import OUTPUT_BOUND
 from spinlock.parameters import ParameterSpace
 from spinlock.simulation import Simulator, _arithmetic
@@ -194,16 +195,14 @@ def test_probes_of_an_operator_have_noise_of_their_own():
     one = InitialConditionConfig(weights={"gaussian_noise_1": 1.0})
     simulator = Simulator(dataclasses.replace(config, initial_conditions=one))
     index = torch.zeros(4, dtype=torch.int64)
-    fixed = simulator.mixture.fields(42, index, np.zeros(4, dtype=np.int64), 3, 32)
-    simulator.mixture.fields = lambda *args: fixed
+    fixed = simulator.initial_conditions.fields(42, index, np.zeros(4, dtype=np.int64), 3, 32)
+    simulator.initial_conditions.fields = lambda *args: fixed
     fields = np.concatenate([part.fields.numpy() for part in simulator.samples(0, 4)])
     assert len({field.tobytes() for field in fields}) == 4
 
 
 class Broken(InitialCondition):
     """Returns what its ``kind`` says, wrongly."""
-
-    family = "broken"
 
     def __init__(self, kind: str) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from spinlock.class_path import imported
+from spinlock.class_path import Trusted, imported
 from spinlock.config import CustomFeatureConfig
 from spinlock.errors import ConfigurationError
 from spinlock.features.batches import (
@@ -137,17 +137,20 @@ class CustomFeatures:
 
     Args:
         selection: ``GenerationConfig.features``.
+        trusted: Modules that import paths may name besides this package; None: every module.
 
     Raises:
         ConfigurationError: If one cannot be imported, or is not a `custom_feature` of its kind.
     """
 
-    def __init__(self, selection: Selection) -> None:
+    def __init__(self, selection: Selection, trusted: Trusted = None) -> None:
         per_field, per_trajectory = (
             ((), ()) if selection == "sdf" else (selection.per_field, selection.per_trajectory)
         )
-        self.per_field = tuple(_imported("per_field", path) for path in per_field)
-        self.per_trajectory = tuple(_imported("per_trajectory", path) for path in per_trajectory)
+        self.per_field = tuple(_imported("per_field", path, trusted) for path in per_field)
+        self.per_trajectory = tuple(
+            _imported("per_trajectory", path, trusted) for path in per_trajectory
+        )
 
     @property
     def rows(self) -> tuple[Feature, ...]:
@@ -188,9 +191,11 @@ class CustomFeatures:
         return torch.stack(columns, dim=-1)
 
 
-def _imported(kind: Literal["per_field", "per_trajectory"], path: str) -> CustomFeature:
+def _imported(
+    kind: Literal["per_field", "per_trajectory"], path: str, trusted: Trusted
+) -> CustomFeature:
     where = f"features.{kind}: {path}"
-    feature, attribute = imported(path, where), path.rpartition(".")[2]
+    feature, attribute = imported(path, where, trusted), path.rpartition(".")[2]
     if not isinstance(feature, CustomFeature):
         raise ConfigurationError(
             f"{where}: is {type(feature).__name__}; decorate the function with "

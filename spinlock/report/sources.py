@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spinlock.config import GenerationConfig
-from spinlock.initial_conditions import Mixture
+from spinlock.mixture import Mixture
 from spinlock.storage import schema
 
 # Samples that a figure shows or averages over.

@@ -12,7 +12,7 @@ from spinlock import metrics
 from spinlock.callbacks import ContractError, FiniteCheck, ICMutualInformation
 from spinlock.config import GenerationConfig
 from spinlock.design import make_design
-from spinlock.initial_conditions import Mixture
+from spinlock.mixture import Mixture
 from spinlock.parameters import PARAMETER_NAMES
 from tests.callbacks import POLICIES, SyntheticDataModule, TokenModel, quiet_trainer
 
