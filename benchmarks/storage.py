@@ -56,10 +56,10 @@ def main(args: Sequence[str] | None = None) -> None:
             for r, q in (measure(c, encode) for c in (channels, samples))
         ]
         print(f"{name:<18} {cells[0]:>24} {cells[1]:>24}")
-    stored = [encode_chunk(chunk, "deflate") for chunk in channels]
+    stored = [(encode_chunk(chunk, "deflate"), chunk.shape) for chunk in channels]
     start = time.thread_time()
-    for chunk in stored:
-        decode_chunk(chunk, "deflate", 4)
+    for packed, shape in stored:
+        decode_chunk(packed, "deflate", shape, np.dtype(np.float32))
     rate = sum(chunk.nbytes for chunk in channels) / (time.thread_time() - start) / 1e6
     print(f"reading back: {rate:.0f} MB/s")
 

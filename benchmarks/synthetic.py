@@ -43,7 +43,7 @@ def write_synthetic(path: Path, config: GenerationConfig) -> None:
     origin = provenance(config, torch.device("cpu"))
     write_shard(shard.path, config, 0, config.num_samples, _samples(config), origin)
     plan = plan_assembly(config.num_samples, [shard])
-    assemble(config, plan.segments, path, path.parent, {}, replace=False)
+    assemble(config, plan.segments, path, path.parent, {})
     shard.path.unlink()
 
 

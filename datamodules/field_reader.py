@@ -23,7 +23,7 @@ from spinlock.config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.storage.chunks import chunk_offsets, chunk_slices
 from spinlock.storage.compression import unshuffle
-from spinlock.storage.layout import open_hdf5
+from spinlock.storage.layout import open_hdf5, storage_problem
 from spinlock.storage.schema import DatasetSpec, dataset_specs
 from spinlock.threads import abandon, shared_pool
 
@@ -203,6 +203,8 @@ def _chunk_table(
     file: h5py.File, spec: DatasetSpec, num_samples: int, deflate: bool
 ) -> _ChunkTable:
     """Look up the chunks of the first samples, and check that they are packed as they should be."""
+    if problem := storage_problem(file, spec.name):
+        raise DatasetError(f"{file.filename}: {spec.name} {problem}")
     dataset = file[spec.name]
     assert spec.chunk is not None
     found = (dataset.chunks, dataset.shuffle, dataset.compression, dataset.fletcher32)
@@ -210,7 +212,8 @@ def _chunk_table(
     if found != expected:
         raise DatasetError(
             f"{file.filename}: {spec.name} has (chunks, shuffle, compression, checksum) {found}, "
-            f"its configuration says {expected}; another program has repacked it"
+            f"its configuration says {expected}: another program has repacked it. Generate it "
+            "anew to train on its fields"
         )
     number = {offset: place for place, offset in enumerate(chunk_offsets(spec))}
     offset = np.zeros((num_samples, len(number)), np.int64)

@@ -1,10 +1,12 @@
 """Feature scaling, fitted on training samples only: invertible maps of each column."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor
+
+from spinlock.errors import ConfigurationError
 
 Scaling = Literal["standard", "robust", "rank", "none"]
 
@@ -108,12 +110,32 @@ class FeatureScaler:
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> Self:
-        """The scaler whose `state_dict` this is."""
-        tensors = {
-            name: torch.tensor(state[name], dtype=torch.float64)
-            for name in ("knee", "center", "spread", "knots", "quantiles")
-        }
-        return cls(scaling=state["scaling"], signed_log=state["signed_log"], **tensors)
+        """The scaler whose `state_dict` this is.
+
+        Raises:
+            ConfigurationError: If it is not one: an entry has another type, shape or no finite
+                values.
+        """
+        names = ("knee", "center", "spread", "knots", "quantiles")
+        scaling, signed_log = state.get("scaling"), state.get("signed_log")
+        try:
+            tensors = {name: torch.tensor(state[name], dtype=torch.float64) for name in names}
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ConfigurationError(
+                f"scaling: entries must be lists of numbers: {error}"
+            ) from error
+        knee, center, spread, knots, quantiles = tensors.values()
+        alike = knee.shape == center.shape == spread.shape == knots.shape[:1]
+        alike = alike and center.ndim == 1 and knots.ndim == 2 and knots.shape == quantiles.shape
+        finite = all(bool(tensor.isfinite().all()) for tensor in tensors.values())
+        known = scaling in get_args(Scaling) and isinstance(signed_log, bool)
+        if not (alike and finite and known):
+            shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+            raise ConfigurationError(
+                f"scaling: expected one of {', '.join(get_args(Scaling))}, True or False, and "
+                f"finite numbers of matching shapes; got {scaling!r}, {signed_log!r} and {shapes}"
+            )
+        return cls(scaling=scaling, signed_log=signed_log, **tensors)  # type: ignore[arg-type]
 
     def describe(self, names: tuple[str, ...]) -> str:
         """A table of what is subtracted from and divides each column, one line a column."""

@@ -6,13 +6,15 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from spinlock.config import GenerationConfig
 from spinlock.datamodules.feature_dataset import Batch
 from spinlock.datamodules.labels import LABEL_COLUMNS, LabelNames, labels_of_file
-from spinlock.errors import ConfigurationError
+from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.features import custom_columns
 from spinlock.storage import read_columns, schema
+from spinlock.storage.consistency import require_labels
 
 View = Literal["features", "sequence", "pairs", "fields", "both"]
 Realizations = Literal["mean", "one", "all"]
@@ -91,11 +93,15 @@ def read_view(
     """Read the columns of a view, of the first ``config.num_samples`` samples.
 
     Args:
-        path: The file.
+        path: Dataset file.
         config: The dataset.
-        view: The view.
-        names: Names of its labels.
-        timestep: Of ``features``, in 1..T. The view ``sequence`` has them all.
+        view: Name of the view.
+        names: Names of the labels.
+        timestep: Timestep of ``features``, in 1..T. The view ``sequence`` has them all.
+
+    Raises:
+        DatasetError: If a column differs from its digest, labels are out of range, or features are
+            not finite.
     """
     arrays = {} if view == "fields" else _feature_arrays(config)
     datasets = [dataset for parts in arrays.values() for dataset in parts]
@@ -106,11 +112,24 @@ def read_view(
         one_timestep_of=() if view == "sequence" else arrays.get("features", ()),
         timestep=timestep - 1,
     )
+    require_labels(columns, config, path)
+    for dataset in datasets:
+        _require_finite(columns[dataset], dataset, path)
     features = {
         key: torch.from_numpy(np.concatenate([columns[part] for part in parts], axis=-1))
         for key, parts in arrays.items()
     }
     return Columns(labels_of_file(columns, names, config.channels), features)
+
+
+def _require_finite(values: NDArray[np.float32], dataset: str, path: object) -> None:
+    wrong = np.argwhere(~np.isfinite(values))
+    if len(wrong):
+        raise DatasetError(
+            f"{path}: {dataset} has NaN or infinite values in {len(np.unique(wrong[:, 0]))} "
+            f"samples, the first at {wrong[0].tolist()}. Every feature that a view serves must be "
+            "finite; `spinlock check` lists what is wrong with the file"
+        )
 
 
 def _feature_arrays(config: GenerationConfig) -> dict[str, list[str]]:

@@ -1,44 +1,47 @@
 """Features of an existing dataset file, computed again from the fields that it stores.
 
-The file is never changed in place. Features are computed in parts that lie beside it until all are
-there, so that an interrupted run goes on from them. If they differ from what the file holds, they
-are written to a copy of the file, which then takes its place in one step.
+The file is verified first, and never changed in place: features that differ from those it holds are
+written to a new file, which then takes its place in one step.
 """
 
 import dataclasses
 import glob
-import hashlib
-import json
 import os
-import shutil
+import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spinlock.config import GenerationConfig
 from spinlock.errors import ConfigurationError, DatasetError
-from spinlock.features import SDF_VERSION, CustomFeatures, extract, extract_per_timestep
+from spinlock.features import CustomFeatures, extract, extract_per_timestep
 from spinlock.features.custom import Selection
 from spinlock.progress import Progress
 from spinlock.provenance import provenance
 from spinlock.simulation import choose_device
 from spinlock.storage import schema
-from spinlock.storage.layout import open_hdf5, read_configuration
+from spinlock.storage.foreign import require_copyable
+from spinlock.storage.layout import open_hdf5, read_configuration, validate_layout
 from spinlock.storage.locking import dataset_lock
-from spinlock.storage.shards import publish
-from spinlock.storage.update import Columns, missing_features, update_features
+from spinlock.storage.seal import require_seal
+from spinlock.storage.update import feature_specs, update_features
+from spinlock.storage.verify import require_intact
 from spinlock.threads import settle_vector_math, use_one_thread
 
-# One digit of the names of unfinished work: nothing else is ever removed.
-_HEX = "[0-9a-f]"
+Columns = dict[str, NDArray[np.float32]]
+
+_REMEDY = (
+    "Its features are not computed again, since that would hide the damage: restore the file from "
+    "a copy, or generate it anew"
+)
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class Extraction:
     """What became of a file.
 
     Attributes:
-        samples: Samples whose features were computed.
-        changed: Those among them whose features differ from what the file held.
+        samples: Number of samples whose features were computed.
+        changed: Number of those whose features differ from what the file held.
         rewritten: Whether the file was replaced; if not, it is as it was, to the byte.
     """
 
@@ -61,6 +64,7 @@ def extract_features(
     *,
     features: Selection | None = None,
     max_samples: int | None = None,
+    trust: Collection[str] = (),
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> Extraction:
@@ -71,54 +75,69 @@ def extract_features(
     it takes room for a copy on its disk. Holds the lock that generation holds.
 
     Args:
-        path: The file. Every timestep of its trajectories must be stored in it.
-        features: The feature set that the file shall hold from now on, as in
-            ``GenerationConfig.features``; it changes the file's fingerprint. By default its own.
-        max_samples: Compute those of the first so many samples only; the rest keep theirs.
-        device: Where to compute; by default the first CUDA device, or the CPU.
+        path: Dataset file. Every timestep of its trajectories must be stored in it.
+        features: Feature set that the file shall hold from now on, as in
+            ``GenerationConfig.features``; it changes the file's fingerprint. Default: its own.
+        max_samples: Number of samples, from the first, whose features are computed; the others keep
+            theirs. Default: all.
+        trust: Modules of which the features that the file itself names may be imported.
+        device: Device to compute on; default: the first CUDA device, or the CPU.
         progress: Whether to show progress.
+
+    Returns:
+        What was computed and changed.
 
     Raises:
         DatasetNotFoundError: If there is no such file.
-        DatasetError: If it is no dataset, lacks fields that the features need, or would be left
-            with samples that have no features; or if the disk cannot take the data. The file is as
-            it was.
-        ConfigurationError: If an argument is not valid.
+        DatasetError: If it is not a dataset, is damaged (naming the samples), lacks fields that the
+            features need, or would be left with samples that have no features; or if the disk
+            cannot take the data. The file is as it was.
+        ConfigurationError: If an argument is not valid, or a feature is not trusted.
     """
     if max_samples is not None and max_samples < 1:
         raise ConfigurationError(f"max_samples: must be at least 1, got {max_samples}")
     path = Path(path)
     # Before the lock, so that none is left beside what is no dataset.
-    _Source(path, features).count(max_samples)
+    _Source(path, features, trust).count(max_samples)
     try:
         # A link and the file it points to are one dataset.
         with dataset_lock(path.resolve()):
             # The file may have been replaced while this process waited.
-            source = _Source(path, features)
+            source = _Source(path, features, trust)
             return _run(source, source.count(max_samples), choose_device(device), progress)
     except OSError as error:
         if isinstance(error, DatasetError):
             raise
-        raise DatasetError(
-            f"cannot update {path}: {error}. It is as it was; the next run goes on from the "
-            "features computed so far"
-        ) from error
+        raise DatasetError(f"cannot update {path}: {error}. It is as it was") from error
 
 
 class _Source:
     """The file as it is, and the configuration that it shall have."""
 
-    def __init__(self, path: Path, features: Selection | None) -> None:
+    def __init__(self, path: Path, features: Selection | None, trust: Collection[str]) -> None:
         # A link stays a link; the file it points to is what is replaced.
         self.path = path.resolve()
         with open_hdf5(path) as file:
-            self.old = read_configuration(file)
+            self.old = read_configuration(file, trust)
             self.config = self.old
             if features is not None:
-                self.config = dataclasses.replace(self.old, features=features)
+                # The caller names these features, and so trusts them.
+                own = GenerationConfig(self.old.num_samples, features=features).vouched_modules
+                trusted = (*self.old.trusted, *own)
+                self.config = dataclasses.replace(self.old, features=features, trusted=trusted)
             _require_fields(file, self.old)
-            self.custom = CustomFeatures(self.config.features)
-            self.missing = missing_features(file, self.old, self.config)
+            validate_layout(file, self.old, self.old.num_samples)
+            require_seal(file, self.old)
+            require_copyable(file, self.old, self.config)
+        self.custom = CustomFeatures(self.config.features, self.config.trusted_modules)
+        held = {spec.name: spec for spec in feature_specs(self.old)}
+        # Custom features of one name may be those of another module.
+        changed = self.config.features != self.old.features
+        self.missing = [
+            spec.name
+            for spec in feature_specs(self.config)
+            if held.get(spec.name) != spec or (changed and "/custom/" in spec.name)
+        ]
 
     def count(self, max_samples: int | None) -> int:
         """Samples to compute; refuses what would leave others without features."""
@@ -131,17 +150,6 @@ class _Source:
             )
         return count
 
-    def parts_folder(self, device: torch.device) -> Path:
-        """Where unfinished work lies: another file, device or package does not continue it."""
-        stat = self.path.stat()
-        identity = [
-            self.config.fingerprint,
-            [stat.st_size, stat.st_mtime_ns],
-            [SDF_VERSION, provenance(self.config, device)],
-        ]
-        key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-        return self.path.with_name(f"{self.path.name}.features") / key
-
 
 def _require_fields(file: h5py.File, config: GenerationConfig) -> None:
     steps = config.stored_steps
@@ -151,44 +159,59 @@ def _require_fields(file: h5py.File, config: GenerationConfig) -> None:
             f"timesteps (storage.fields: {config.storage.fields}), and features describe every "
             "one. Generate the dataset anew, with storage.fields: all"
         )
-    for spec in schema.dataset_specs(config):
-        if spec.name not in (schema.INPUTS, schema.OUTPUTS):
-            continue
-        expected = (config.num_samples, *spec.shape)
-        found = file[spec.name].shape if spec.name in file else "missing"
-        if found != expected:
-            raise DatasetError(f"{file.filename}: {spec.name} is {found}, expected {expected}")
 
 
 def _run(source: _Source, count: int, device: torch.device, progress: bool) -> Extraction:
-    folder = source.parts_folder(device)
     _remove_copies(source.path)
-    _remove(folder.parent, keep=folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    size = source.config.storage.shard_size
-    ranges = [range(start, min(start + size, count)) for start in range(0, count, size)]
-    todo = [part for part in ranges if not _part_path(folder, part).exists()]
-    done = count - sum(map(len, todo))
-    with (
-        Progress(count, done, f"features of {source.path.name}", enabled=progress) as bar,
-        open_hdf5(source.path) as file,
-    ):
-        for part in todo:
-            computed = []
-            for columns in _computed(file, source, device, part):
-                computed.append(columns)
-                bar.update(len(next(iter(columns.values()))))
-            _save(_part_path(folder, part), computed)
-        changed = sum(_count_changed(file, source, folder, part) for part in ranges)
-    rewrite = changed > 0 or source.config != source.old
-    if rewrite:
-        parts = ((part, _load(folder, part)) for part in ranges)
-        record = provenance(source.config, device)
-        update_features(source.path, source.config, source.missing, parts, record)
-    _remove(folder.parent)
+    require_intact(source.path, _REMEDY)
+    scratch = source.path.with_name(f".{source.path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with h5py.File(scratch, "x") as computed:
+            changed = _compute(source, computed, count, device, progress)
+            rewrite = changed > 0 or source.config != source.old
+            if rewrite:
+                record = provenance(source.config, device)
+                update_features(source.path, source.config, computed, record)
+    finally:
+        scratch.unlink(missing_ok=True)
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return Extraction(count, changed, rewrite)
+
+
+def _compute(
+    source: _Source, computed: h5py.File, count: int, device: torch.device, progress: bool
+) -> int:
+    """Fill a file with the features of all samples; returns how many of them changed."""
+    rows, changed = source.config.num_samples, 0
+    specs = feature_specs(source.config)
+    for spec in specs:
+        computed.create_dataset(spec.name, (rows, *spec.shape), spec.dtype)
+    title = f"features of {source.path.name}"
+    with (
+        Progress(count, 0, title, enabled=progress) as bar,
+        open_hdf5(source.path) as file,
+    ):
+        start = 0
+        for columns in _computed(file, source, device, range(count)):
+            stop = start + len(next(iter(columns.values())))
+            differs = np.zeros(stop - start, dtype=bool)
+            for name, values in columns.items():
+                computed[name][start:stop] = values
+                differs |= name in source.missing or _differs(values, file[name][start:stop])
+            changed += int(differs.sum())
+            bar.update(stop - start)
+            start = stop
+        for spec in specs:
+            if count < rows:
+                computed[spec.name][count:] = file[spec.name][count:]
+    return changed
+
+
+def _differs(values: NDArray[np.float32], stored: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(n,) whether any feature of a sample differs."""
+    same = (values == stored) | (np.isnan(values) & np.isnan(stored))
+    return np.asarray(~same.reshape(len(values), -1).all(axis=1))
 
 
 def _computed(
@@ -249,47 +272,7 @@ def _padded(tensor: Tensor, size: int) -> Tensor:
     return torch.cat((tensor, tensor[-1:].expand(size - len(tensor), *tensor.shape[1:])))
 
 
-def _part_path(folder: Path, part: range) -> Path:
-    return folder / f"samples-{part.start:010d}-{part.stop:010d}.npz"
-
-
-def _save(path: Path, computed: list[Columns]) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        columns: dict[str, Any] = {
-            name: np.concatenate([one[name] for one in computed]) for name in computed[0]
-        }
-        np.savez(file, **columns)
-    publish(temporary, path, replace=True)
-
-
-def _load(folder: Path, part: range) -> Columns:
-    with np.load(_part_path(folder, part)) as columns:
-        return dict(columns)
-
-
-def _count_changed(file: h5py.File, source: _Source, folder: Path, part: range) -> int:
-    """Samples of a part whose features are not those in the file."""
-    changed = np.zeros(len(part), dtype=bool)
-    for name, values in _load(folder, part).items():
-        if name in source.missing:
-            return len(part)
-        stored = file[name][part.start : part.stop]
-        same = (values == stored) | (np.isnan(values) & np.isnan(stored))
-        changed |= ~same.reshape(len(part), -1).all(axis=1)
-    return int(changed.sum())
-
-
 def _remove_copies(path: Path) -> None:
     """Remove copies of the file that killed runs left; whoever holds the lock knows them unused."""
-    for copy in path.parent.glob(f".{glob.escape(path.name)}.{32 * _HEX}.tmp"):
+    for copy in path.parent.glob(f".{glob.escape(path.name)}.{32 * '[0-9a-f]'}.tmp"):
         copy.unlink()
-
-
-def _remove(folder: Path, keep: Path | None = None) -> None:
-    """Remove finished or stale parts, and the folder if nothing is left in it."""
-    for child in folder.glob(16 * _HEX):
-        if child != keep:
-            shutil.rmtree(child)
-    if folder.exists() and not any(folder.iterdir()):
-        folder.rmdir()

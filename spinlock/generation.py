@@ -21,10 +21,13 @@ from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.progress import Progress, announce
 from spinlock.simulation import Simulator
 from spinlock.storage.assemble import Plan, assemble, plan_assembly
+from spinlock.storage.foreign import require_copyable
+from spinlock.storage.layout import open_hdf5, read_configuration
 from spinlock.storage.locking import dataset_lock
 from spinlock.storage.reader import require_dataset
+from spinlock.storage.shard_folder import remove_shards, shard_folder
 from spinlock.storage.shards import Shard, list_shards
-from spinlock.storage.verify import verify_shard
+from spinlock.storage.verify import require_intact, verify_shard
 from spinlock.summary import describe_run, summarize_run
 from spinlock.work import ShardReport, ShardTask, compute_shard
 
@@ -127,10 +130,13 @@ def assemble_parts(config: GenerationConfig, path: str | os.PathLike[str]) -> No
         DatasetError: If samples are missing, naming them; damaged shards count as missing.
     """
     path = _real(path)
+    if _held(config, path) >= config.num_samples:
+        return
     with _writing(path), dataset_lock(path):
         held = _held(config, path)
         if held >= config.num_samples:
             return
+        _verify(path, held)
         plan = _plan(config, path, held)
         if plan.gaps:
             ranges = ", ".join(f"{gap.start}..{gap.stop - 1}" for gap in plan.gaps)
@@ -146,11 +152,6 @@ def _real(path: str | os.PathLike[str]) -> Path:
     return Path(path).resolve()
 
 
-def shard_folder(config: GenerationConfig, path: Path) -> Path:
-    """Where the shards of an unfinished dataset lie: beside it, by fingerprint."""
-    return path.with_name(f"{path.name}.parts") / config.fingerprint[:16]
-
-
 def _check(config: GenerationConfig, device: str | torch.device | None) -> None:
     """Refuse what cannot be simulated, before anything is written."""
     Simulator(config, device)
@@ -161,6 +162,12 @@ def _held(config: GenerationConfig, path: Path) -> int:
     if not path.exists():
         return 0
     return require_dataset(path, config).config.num_samples
+
+
+def _verify(path: Path, held: int) -> None:
+    """Read the whole file that is to be extended, before samples are computed for it."""
+    if held:
+        require_intact(path, "Restore it from a copy, or generate the dataset to another path")
 
 
 @contextmanager
@@ -182,9 +189,13 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _plan(config: GenerationConfig, path: Path, held: int) -> Plan:
     """What there is (in the file and in shards that are whole), and what is missing."""
+    sources = []
+    if held:
+        with open_hdf5(path) as file:
+            require_copyable(file, read_configuration(file), config)
+        sources = [Shard(path, 0, held)]
     folder = shard_folder(config, path)
     folder.mkdir(parents=True, exist_ok=True)
-    sources = [Shard(path, 0, held)] if held else []
     for shard in list_shards(folder):
         try:
             verify_shard(shard, config)
@@ -221,6 +232,7 @@ def _build(
     progress: bool,
 ) -> None:
     start = time.monotonic()
+    _verify(path, held)
     plan = _plan(config, path, held)
     tasks = _tasks(config, path, plan, device)
     missing = sum(task.stop - task.start for task in tasks)
@@ -275,28 +287,12 @@ def _submit(
 
 def _assemble(config: GenerationConfig, path: Path, plan: Plan, summary: dict[str, Any]) -> None:
     folder = shard_folder(config, path)
-    extended = any(segment.source.path == path for segment in plan.segments)
     try:
-        assemble(config, plan.segments, path, folder, summary, replace=extended)
+        assemble(config, plan.segments, path, folder, summary)
     except FileExistsError as error:
         raise DatasetError(
             f"{path} came into being while the dataset was built, and was left as it is; the "
             f"shards are kept in {folder}"
         ) from error
-    _clean(config, folder)
-
-
-def _clean(config: GenerationConfig, folder: Path) -> None:
-    """Remove what the dataset file now holds, and what interrupted runs left half-written.
-
-    Shards of samples beyond the dataset stay: they were computed for a longer one.
-    """
-    for leftover in folder.iterdir():
-        shard = next((s for s in list_shards(folder) if s.path == leftover), None)
-        if shard is None or shard.stop <= config.num_samples:
-            leftover.unlink()
-    for empty in (folder, folder.parent):
-        if not any(empty.iterdir()):
-            empty.rmdir()
-    if folder.parent.exists():
+    if remove_shards(folder, config.num_samples):
         _LOG.warning("%s holds shards of another or a longer dataset; they are kept", folder.parent)

@@ -7,6 +7,10 @@ import h5py
 from spinlock.axes import IntegerRange, ParameterSpaceConfig
 from spinlock.config import GenerationConfig, StorageConfig
 from spinlock.parameters import ParameterValues
+from spinlock.storage import schema
+from spinlock.storage.chunks import sample_digests
+from spinlock.storage.seal import seal
+from spinlock.storage.verify import digested_specs, field_digests
 
 VALUES = ParameterValues(
     num_layers=2,
@@ -51,3 +55,13 @@ def dataset_contents(path):
             )
         )
     return found
+
+
+def reseal(file, config):
+    """Make the digests of a changed file agree with what it holds now."""
+    specs = digested_specs(config)
+    rows = range(len(file[schema.DIGESTS]))
+    columns = {spec.name: file[spec.name][...] for spec in specs if spec.chunk is None}
+    digests = sample_digests(specs, columns, field_digests(file, config, rows))
+    file[schema.DIGESTS][...] = digests.astype(file[schema.DIGESTS].dtype)
+    seal(file, config)

@@ -249,7 +249,7 @@ def test_a_file_that_appears_during_the_build_is_left_alone(tmp_path, monkeypatc
 def test_a_failing_assembly_leaves_no_file_and_goes_on_later(tmp_path, monkeypatch, dataset):
     path = tmp_path / "a.h5"
     with monkeypatch.context() as patch:
-        patch.setattr("spinlock.storage.assemble.combined_digest", lambda digests: 1 / 0)
+        patch.setattr("spinlock.storage.assemble.seal", lambda file, config: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             generate(CONFIG, path, progress=False)
     assert not path.exists()
@@ -328,16 +328,16 @@ def shorten(file):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (drop("outputs/fields"), "lacks the dataset outputs/fields"),
-        (drop("features/sdf/initial/features"), "lacks the dataset features/sdf/initial/features"),
-        (drop("metadata"), "lacks the dataset metadata/ic_types"),
+        (drop("outputs/fields"), "outputs/fields is missing"),
+        (drop("features/sdf/initial/features"), "features/sdf/initial/features is missing"),
+        (drop("metadata"), "metadata/ic_types is missing"),
         (shorten, r"metadata/operator_index is int64 \(19,\), expected int64 \(20,\)"),
         (lambda f: f.attrs.__delitem__("fingerprint"), "lacks the root attribute.* fingerprint"),
         (lambda f: f.attrs.__delitem__("device"), "lacks the root attribute.* device"),
         (lambda f: f.attrs.__setitem__("schema_version", "9"), "has schema version 9"),
         (lambda f: f.attrs.__setitem__("configuration", "{}"), "configuration is not valid"),
         (lambda f: f.attrs.__setitem__("configuration", "[1]"), "configuration is not valid"),
-        (lambda f: f.attrs.__setitem__("configuration", 5), "configuration is not valid"),
+        (lambda f: f.attrs.__setitem__("configuration", 5), "configuration must be text"),
         (lambda f: f.attrs.__setitem__("device", "nonsense"), "device is not valid JSON"),
     ],
 )

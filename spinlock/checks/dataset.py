@@ -1,7 +1,7 @@
 """The check of a dataset file: everything that the design promises, measured on the file."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 import h5py
@@ -29,6 +29,7 @@ def check_dataset(
     *,
     full: bool = False,
     replay: int = 4,
+    trust: Collection[str] = (),
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> CheckReport:
@@ -41,6 +42,8 @@ def check_dataset(
         path: The file.
         full: Whether to read the outputs of all samples, and verify all digests.
         replay: Number of samples to compute again; 0: none.
+        trust: Modules of which the classes that the file names may be imported, for replay. Claims
+            that need others are not measurable.
         device: Where to compute them; by default the first CUDA device, or the CPU.
         progress: Whether to show progress.
 
@@ -61,7 +64,7 @@ def check_dataset(
     except DatasetError as error:
         return CheckReport((_FILE.result(str(error), None, False),), path, full)
     with file:
-        rows = tuple(_rows(file, full, replay, device, progress))
+        rows = tuple(_rows(file, full, replay, trust, device, progress))
     return CheckReport(rows, path, full)
 
 
@@ -69,11 +72,12 @@ def _rows(
     file: h5py.File,
     full: bool,
     replay: int,
+    trust: Collection[str],
     device: str | torch.device | None,
     progress: bool,
 ) -> Iterator[CheckRow]:
     try:
-        config = read_configuration(file)
+        config = read_configuration(file, trust)
     except DatasetError as error:
         yield _FILE.result(str(error), None, False)
         return

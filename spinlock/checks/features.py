@@ -195,7 +195,9 @@ def _allowed_constants(source: CheckSource, name: str, names: tuple[str, ...]) -
         return set(names)
     if "/aggregated/" in name and config.num_realizations == 1:
         return {column for column in names if column.endswith(("_std", "_cv"))}
-    if name == schema.INITIAL_FEATURES and len({v.variance for v in source.mixture.variants}) == 1:
+    variances = {variant.variance for variant in source.distributions.values()}
+    known = len(source.distributions) == len(source.mixture.names)
+    if name == schema.INITIAL_FEATURES and known and len(variances) == 1:
         # The variance of initial conditions is imposed.
         return {"spatial_variance", "spatial_std"} | _constant_columns(names, config.grid_size)
     return _constant_columns(names, config.grid_size)

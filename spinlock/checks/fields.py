@@ -80,7 +80,7 @@ def measure_fields(source: CheckSource, on_samples: Callable[[int], None]) -> Fi
     found = FieldStatistics.empty(num)
     bands = {
         name.encode()
-        for name, variant in zip(source.mixture.names, source.mixture.variants, strict=True)
+        for name, variant in source.distributions.items()
         if isinstance(variant, BandLimited)
     }
     sampled = set(source.sampled.tolist())

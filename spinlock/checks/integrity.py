@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import h5py
 import numpy as np
@@ -11,9 +10,11 @@ from numpy.typing import NDArray
 from spinlock.checks.fields import FieldStatistics
 from spinlock.checks.report import CheckRow, Claim
 from spinlock.checks.source import CheckSource
-from spinlock.parameters import ParameterSpace
 from spinlock.storage import schema
 from spinlock.storage.chunks import combined_digest, sample_digests
+from spinlock.storage.consistency import families_differ, operators_differ, values_differ
+from spinlock.storage.layout import storage_problem
+from spinlock.storage.seal import attributes_digest, column_digest
 
 GROUP = "integrity"
 # Rows of columns in memory at a time while digests are computed.
@@ -38,6 +39,8 @@ def integrity_rows(source: CheckSource, fields: FieldStatistics) -> Iterator[Che
     ).count([f"sample {row} ({reason})" for row, reason in sorted(fields.damaged.items())])
     yield _sample_digest_row(source, fields)
     yield _file_digest_row(source)
+    yield _column_digest_row(source)
+    yield _attributes_digest_row(source)
 
 
 def _claim(name: str, text: str, target: str) -> Claim:
@@ -45,8 +48,12 @@ def _claim(name: str, text: str, target: str) -> Claim:
 
 
 def _schema_rows(source: CheckSource) -> Iterator[CheckRow]:
-    missing, shapes, types, attributes = [], [], [], []
+    missing, elsewhere, shapes, types, attributes = [], [], [], [], []
     for name, spec in source.specs.items():
+        if problem := storage_problem(source.file, name):
+            # What a link leads to is not opened.
+            elsewhere.append(f"{name} {problem}")
+            continue
         data = source.file.get(name)
         if not isinstance(data, h5py.Dataset):
             missing.append(name)
@@ -57,6 +64,9 @@ def _schema_rows(source: CheckSource) -> Iterator[CheckRow]:
             types.append(f"{name} {data.dtype}")
         attributes += [f"{name}@{attribute}" for attribute in _bad_attributes(data, spec)]
     yield _claim("datasets", "every promised dataset is there", "0 missing").count(missing)
+    yield _claim("local storage", "datasets are stored in the file itself", "0 elsewhere").count(
+        elsewhere
+    )
     yield _claim("shapes", "datasets have the promised shapes", "0 wrong").count(shapes)
     yield _claim("types", "datasets have the promised element types", "0 wrong").count(types)
     yield _claim(
@@ -92,7 +102,7 @@ def _consistency_rows(source: CheckSource) -> Iterator[CheckRow]:
         source,
         _claim("values", "parameters/values are those of parameters/params", "0 samples differ"),
         (schema.PARAMS, schema.VALUES),
-        _values_differ,
+        lambda s: values_differ(s.column(schema.PARAMS), s.column(schema.VALUES), s.config),
     )
     yield _mismatches(
         source,
@@ -108,13 +118,15 @@ def _consistency_rows(source: CheckSource) -> Iterator[CheckRow]:
         source,
         _claim("families", "each variant label stands with its family", "0 samples differ"),
         (schema.IC_TYPES, schema.IC_FAMILIES),
-        _families_differ,
+        lambda s: families_differ(
+            s.column(schema.IC_TYPES), s.column(schema.IC_FAMILIES), s.config
+        ),
     )
     yield _mismatches(
         source,
         _claim("operator index", "sample i belongs to operator i // P", "0 samples differ"),
         (schema.OPERATOR_INDEX,),
-        _operators_differ,
+        lambda s: operators_differ(s.column(schema.OPERATOR_INDEX), s.config),
     )
 
 
@@ -129,23 +141,6 @@ def _mismatches(
     return claim.count([f"sample {row}" for row in np.flatnonzero(differ(source))])
 
 
-def _values_differ(source: CheckSource) -> NDArray[np.bool_]:
-    params, held = source.column(schema.PARAMS), source.column(schema.VALUES)
-    # Also false for NaN.
-    inside = np.asarray(((params >= 0) & (params <= 1)).all(axis=1))
-    space = ParameterSpace(source.config.parameter_space)
-    expected = space.values(np.where(inside[:, None], params, 0.5))
-    same = [_same(held[name], expected[name]) for name in expected.dtype.names or ()]
-    return np.asarray(~np.logical_and.reduce([inside, *same]))
-
-
-def _same(one: NDArray[Any], two: NDArray[Any]) -> NDArray[np.bool_]:
-    if one.dtype.kind == "f":
-        # The logarithm of another machine's library may round otherwise in the last place.
-        return np.asarray(np.isclose(one, two, rtol=1e-12, atol=0))
-    return np.asarray(one == two)
-
-
 def _operator_metadata_differ(source: CheckSource) -> NDArray[np.bool_]:
     values = source.column(schema.VALUES)
     names = np.array([name.encode() for name in schema.NOISE_REGIME_NAMES])
@@ -155,18 +150,6 @@ def _operator_metadata_differ(source: CheckSource) -> NDArray[np.bool_]:
         | (source.column(schema.GRID_SIZES) != values["grid_size"])
         | (source.column(schema.NOISE_REGIMES) != regime)
     )
-
-
-def _families_differ(source: CheckSource) -> NDArray[np.bool_]:
-    pairs = zip(source.mixture.names, source.mixture.families, strict=True)
-    family = {name.encode(): family.encode() for name, family in pairs}
-    held = zip(source.variants, source.column(schema.IC_FAMILIES), strict=True)
-    return np.array([family.get(bytes(variant)) != bytes(own) for variant, own in held])
-
-
-def _operators_differ(source: CheckSource) -> NDArray[np.bool_]:
-    expected = np.arange(source.num_samples) // source.config.probes_per_operator
-    return np.asarray(source.column(schema.OPERATOR_INDEX) != expected)
 
 
 def _finite_row(source: CheckSource, fields: FieldStatistics) -> CheckRow:
@@ -218,3 +201,22 @@ def _file_digest_row(source: CheckSource) -> CheckRow:
     stored = str(source.file.attrs.get("digest", "missing"))
     equal = stored == expected
     return claim.result("equal" if equal else f"stored is {stored[:16]}", None, equal)
+
+
+def _column_digest_row(source: CheckSource) -> CheckRow:
+    claim = _claim("column digests", "each column has the digest stored with it", "0 differ")
+    columns = [name for name, spec in source.specs.items() if spec.chunk is None]
+    if reason := source.lacks(*columns):
+        return claim.not_measurable(reason)
+    data = ((name, source.file[name]) for name in columns)
+    stored = schema.COLUMN_DIGEST
+    return claim.count([name for name, d in data if d.attrs.get(stored) != column_digest(d)])
+
+
+def _attributes_digest_row(source: CheckSource) -> CheckRow:
+    claim = _claim("attributes digest", "attributes have the digest stored with them", "equal")
+    if reason := source.lacks(*source.specs):
+        return claim.not_measurable(reason)
+    stored = source.file.attrs.get("attributes_digest")
+    equal = stored == attributes_digest(source.file, source.config)
+    return claim.result("equal" if equal else f"stored is {str(stored)[:16]}", None, equal)

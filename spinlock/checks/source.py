@@ -1,6 +1,7 @@
 """The file under check: its configuration, columns, and fields with the digest of what was read."""
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,10 +12,13 @@ from numpy.typing import NDArray
 
 from spinlock.config import GenerationConfig
 from spinlock.design import Design, make_design
-from spinlock.initial_conditions import Mixture
+from spinlock.errors import ConfigurationError
+from spinlock.initial_conditions import InitialCondition, make_variant
+from spinlock.mixture import Mixture
 from spinlock.storage import schema
+from spinlock.storage.chunk_reader import ChunkReader
 from spinlock.storage.chunks import chunk_offsets, chunk_slices, content_digest
-from spinlock.storage.compression import decode_chunk
+from spinlock.storage.layout import dataset_problem
 
 # Samples whose outputs are read without ``full``: at most so many, and at most so many bytes.
 _MAX_SAMPLED = 512
@@ -50,6 +54,17 @@ class CheckSource:
         self.specs = {spec.name: spec for spec in schema.dataset_specs(config)}
         self.mixture = Mixture(config.initial_conditions)
 
+    @cached_property
+    def distributions(self) -> dict[str, InitialCondition]:
+        """Distribution of each variant that is built in or that the user trusts."""
+        found = {}
+        for name in self.mixture.names:
+            with suppress(ConfigurationError):
+                found[name] = make_variant(
+                    name, self.config.initial_conditions, self.config.trusted_modules
+                )
+        return found
+
     @property
     def num_samples(self) -> int:
         """Samples that the configuration promises."""
@@ -57,13 +72,11 @@ class CheckSource:
 
     @cached_property
     def usable(self) -> frozenset[str]:
-        """Datasets that are there in the promised shape and type: what the rows may read."""
+        """Datasets that the file itself holds in the promised shape and type: those to read."""
         return frozenset(
             name
             for name, spec in self.specs.items()
-            if isinstance(data := self.file.get(name), h5py.Dataset)
-            and data.shape == (self.num_samples, *spec.shape)
-            and data.dtype == spec.dtype
+            if not dataset_problem(self.file, spec, self.num_samples)
         )
 
     def lacks(self, *names: str) -> str:
@@ -123,31 +136,12 @@ class CheckSource:
         Raises:
             Exception: Of any kind, if the stored bytes are damaged.
         """
-        data, spec = self.file[name], self.specs[name]
+        spec = self.specs[name]
+        reader = ChunkReader(self.file, spec, self.config.storage.compression)
         values = np.empty(spec.shape, spec.dtype)
         digests = []
-        direct = data.chunks == (1, *(spec.chunk or ())) and self._own_filters(data)
-        if not direct:
-            values[...] = data[row]
         for offset in chunk_offsets(spec):
-            part = chunk_slices(spec, offset)
-            if direct:
-                values[part] = self._chunk(data, (row, *offset)).reshape(values[part].shape)
-            digests.append(hashlib.sha256(np.ascontiguousarray(values[part]).data).digest())
+            chunk = np.ascontiguousarray(reader.values(row, offset))
+            values[chunk_slices(spec, offset)] = chunk
+            digests.append(hashlib.sha256(chunk.data).digest())
         return Entry(values, content_digest(digests))
-
-    def _own_filters(self, data: h5py.Dataset) -> bool:
-        """Whether chunks are packed as the package packs them; h5py unpacks all others."""
-        deflated = self.config.storage.compression == "deflate"
-        expected = ("gzip", True) if deflated else (None, False)
-        return (data.compression, data.shuffle) == expected and not data.fletcher32
-
-    def _chunk(self, data: h5py.Dataset, offset: tuple[int, ...]) -> NDArray[Any]:
-        skipped_filters, chunk = data.id.read_direct_chunk(offset)
-        compression = "none" if skipped_filters & 0b11 == 0b11 else self.config.storage.compression
-        if skipped_filters and compression != "none":
-            # HDF5 leaves deflate out where it does not pay; h5py knows what is left.
-            where = tuple(slice(o, o + c) for o, c in zip(offset, data.chunks, strict=True))
-            return np.asarray(data[where])
-        plain = decode_chunk(chunk, compression, data.dtype.itemsize)
-        return np.frombuffer(plain, data.dtype)

@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from spinlock.checks import check_dataset
+from spinlock.commands.trust import add_trust
 
 
 def run(arguments: list[str]) -> None:
@@ -25,8 +26,11 @@ def run(arguments: list[str]) -> None:
         "--replay", type=int, default=4, metavar="K", help="samples to compute again (default: 4)"
     )
     parser.add_argument("--device", help="where to compute them; by default a GPU, if there is one")
+    add_trust(parser)
     given = parser.parse_args(arguments)
-    report = check_dataset(given.file, full=given.full, replay=given.replay, device=given.device)
+    report = check_dataset(
+        given.file, full=given.full, replay=given.replay, trust=given.trust, device=given.device
+    )
     print(json.dumps(report.to_dict(), indent=1) if given.json else report.table())
     if not report.passed:
         sys.exit(1)

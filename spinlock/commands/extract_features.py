@@ -4,6 +4,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from spinlock.commands.generate import data_section
+from spinlock.commands.trust import add_trust
 from spinlock.config import GenerationConfig
 from spinlock.extraction import extract_features
 
@@ -14,8 +15,8 @@ def run(arguments: list[str]) -> None:
         prog="spinlock extract-features",
         allow_abbrev=False,
         description="Compute the features of a dataset file again from the fields that it stores, "
-        "and bring the file up to date if they differ from what it holds. An interrupted run goes "
-        "on where it was.",
+        "and bring the file up to date if they differ from what it holds. A damaged file is "
+        "refused.",
     )
     parser.add_argument("file", type=Path)
     parser.add_argument("--max-samples", type=int, metavar="K", help="those of the first K only")
@@ -23,6 +24,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument(
         "--config", type=Path, help="yaml whose data.generation.features the file shall hold"
     )
+    add_trust(parser)
     given = parser.parse_args(arguments)
     features = None
     if given.config is not None:
@@ -30,7 +32,11 @@ def run(arguments: list[str]) -> None:
         generation = section.get("generation", {}) if isinstance(section, dict) else {}
         features = GenerationConfig.from_dict(generation).features
     done = extract_features(
-        given.file, features=features, max_samples=given.max_samples, device=given.device
+        given.file,
+        features=features,
+        max_samples=given.max_samples,
+        trust=given.trust,
+        device=given.device,
     )
     print(
         f"{given.file}: features of {done.samples} samples computed, those of {done.changed} "

@@ -1,14 +1,14 @@
 """Assembly: files that each hold some samples -> one dataset file.
 
-Compressed chunks are copied as they are. The dataset is written under a temporary name, synced and
-renamed, so that a file with the dataset's name is complete.
+The dataset is written under a temporary name, every sample in it is read back and compared with its
+digest, and only then is the file synced and renamed: a file with the dataset's name is complete.
 """
 
 import json
 import time
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,19 @@ import h5py
 
 from spinlock.config import GenerationConfig
 from spinlock.design import design_quality, make_design
+from spinlock.errors import DatasetError
 from spinlock.storage import schema
-from spinlock.storage.chunks import chunk_offsets, chunk_slices, combined_digest
-from spinlock.storage.compression import encode_chunk
-from spinlock.storage.layout import create_layout, open_hdf5, read_configuration
+from spinlock.storage.copying import copy_samples
+from spinlock.storage.foreign import copy_foreign
+from spinlock.storage.layout import create_layout, open_hdf5, read_configuration, validate_layout
+from spinlock.storage.seal import require_seal, seal
 from spinlock.storage.shards import Shard, publish
-
-# Rows of a column copied at a time, so that memory does not grow with the dataset.
-_ROWS_AT_A_TIME = 1024
+from spinlock.storage.verify import (
+    damaged_samples,
+    foreign_samples,
+    name_samples,
+    require_range,
+)
 
 
 @dataclass(frozen=True)
@@ -67,41 +72,71 @@ def assemble(
     path: Path,
     folder: Path,
     summary: dict[str, Any],
-    *,
-    replace: bool,
 ) -> None:
     """Write the dataset file from segments that cover it.
 
     Args:
         config: The dataset.
-        segments: Consecutive segments from sample 0 to ``config.num_samples``.
+        segments: Consecutive segments from sample 0 to ``config.num_samples``. If one of them is
+            taken from the dataset's own file, the new file replaces it, and what its user added is
+            kept.
         path: The dataset's file, which comes into being in one step.
-        folder: Where the file is written first, on the same file system.
-        summary: What the run did, stored in the file; the design's quality, sizes and the time of
-            assembly are added.
-        replace: Whether there is a file, which the new one extends.
+        folder: Folder in which the file is written first, on the same file system.
+        summary: Statistics of the run, which are stored in the file. The design's quality, sizes
+            and the time of assembly are added.
 
     Raises:
+        DatasetError: If a sample of the new file differs from its digest, or is not the one that
+            the design says. Names the samples and their source; nothing is replaced.
         FileExistsError: If there is a file that is not to be replaced.
     """
     start = time.monotonic()
-    temporary = folder / f"{path.name}.tmp"
+    temporary = folder / f"{path.name}.{uuid.uuid4().hex}.tmp"
     try:
-        with h5py.File(temporary, "w") as target:
+        with h5py.File(temporary, "x") as target:
             create_layout(target, config, config.num_samples, _provenance(segments))
             for segment in segments:
-                with open_hdf5(segment.source.path) as source:
-                    _copy(config, source, target, segment)
-            target.attrs["digest"] = combined_digest(target[schema.DIGESTS][...])
+                _add(target, config, segment, own=segment.source.path == path)
             operators = make_design(config).params[:: config.probes_per_operator]
             summary["design_quality"] = design_quality(operators)
             target.attrs["design_quality"] = json.dumps(summary["design_quality"])
             summary |= _sizes(config, target)
             summary["assembly_seconds"] = time.monotonic() - start
             target.attrs["run_summary"] = json.dumps(summary)
-        publish(temporary, path, replace=replace)
+            seal(target, config)
+        with open_hdf5(temporary) as written:
+            _require_verified(written, config, segments)
+        publish(temporary, path, replace=any(s.source.path == path for s in segments))
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _add(target: h5py.File, config: GenerationConfig, segment: Segment, *, own: bool) -> None:
+    """Copy a segment, and from the dataset's own file also what its user added."""
+    samples = range(segment.start, segment.stop)
+    with open_hdf5(segment.source.path) as source:
+        stored = read_configuration(source)
+        validate_layout(source, stored, segment.source.stop - segment.source.start)
+        if own:
+            copy_foreign(source, target, stored)
+        else:
+            require_range(source, segment.source)
+        copy_samples(source, target, config, samples, first=segment.source.start)
+
+
+def _require_verified(
+    written: h5py.File, config: GenerationConfig, segments: list[Segment]
+) -> None:
+    """Compare every sample of the new file with its digest and with the design."""
+    require_seal(written, config)
+    wrong = damaged_samples(written, config) or foreign_samples(written, config, 0)
+    if wrong:
+        sources = [s.source.path for s in segments if s.start <= wrong[0] < s.stop]
+        raise DatasetError(
+            f"{name_samples(wrong)} of {sources[0]} differ from their digests or from the design: "
+            "the file was changed or damaged since it was verified. No dataset was written or "
+            "replaced. Run the same command again: damaged shards are computed again"
+        )
 
 
 def _sizes(config: GenerationConfig, target: h5py.File) -> dict[str, float]:
@@ -124,23 +159,3 @@ def _provenance(segments: list[Segment]) -> dict[str, str]:
             for name, records in collected.items():
                 records += [r for r in json.loads(source.attrs[name]) if r not in records]
     return {name: json.dumps(records) for name, records in collected.items()}
-
-
-def _copy(config: GenerationConfig, source: h5py.File, target: h5py.File, segment: Segment) -> None:
-    compression = config.storage.compression
-    same_filters = read_configuration(source).storage.compression == compression
-    shift = segment.source.start
-    for spec in schema.dataset_specs(config):
-        old, new = source[spec.name], target[spec.name]
-        if spec.chunk is None:
-            for start in range(segment.start, segment.stop, _ROWS_AT_A_TIME):
-                stop = min(start + _ROWS_AT_A_TIME, segment.stop)
-                new[start:stop] = old[start - shift : stop - shift]
-            continue
-        for row, offset in product(range(segment.start, segment.stop), chunk_offsets(spec)):
-            if same_filters:
-                _, chunk = old.id.read_direct_chunk((row - shift, *offset))
-            else:
-                values = old[(row - shift, *chunk_slices(spec, offset))]
-                chunk = encode_chunk(values, compression)
-            new.id.write_direct_chunk((row, *offset), chunk)

@@ -4,6 +4,7 @@ Compression happens here, outside of HDF5, because isal releases the interpreter
 threads compress side by side) and deflates several times faster than zlib.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,23 +67,30 @@ def _stored(plane: NDArray[np.uint8]) -> Iterator[bytes | memoryview]:
         yield block.data
 
 
-def decode_chunk(chunk: bytes, compression: str, itemsize: int) -> bytes:
-    """The values' bytes of a chunk that `encode_chunk` made.
+def decode_chunk(
+    chunk: bytes, compression: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """The values of a chunk that `encode_chunk` made.
 
     Args:
         chunk: The chunk's bytes in the file.
         compression: ``deflate`` or ``none``.
-        itemsize: Bytes of one value.
+        shape: Shape of the values.
+        dtype: Type of the values, of 1, 2, 4 or 8 bytes.
 
     Raises:
         isal.isal_zlib.error: If the chunk is damaged.
+        ValueError: If it holds another number of values.
     """
     if compression == "none":
-        return chunk
-    planes = np.frombuffer(isal_zlib.decompress(chunk), dtype=np.uint8).reshape(itemsize, -1)
-    values = np.empty(planes.shape[1], f"<u{itemsize}")
+        return np.frombuffer(chunk, dtype).reshape(shape)
+    # A buffer of the right size at once; the default would have to grow many times.
+    size = math.prod(shape) * dtype.itemsize
+    plain = isal_zlib.decompress(chunk, bufsize=size + 1)
+    planes = np.frombuffer(plain, dtype=np.uint8).reshape(dtype.itemsize, *shape)
+    values = np.empty(shape, dtype)
     unshuffle(planes, values)
-    return values.tobytes()
+    return values
 
 
 def unshuffle(planes: NDArray[np.uint8], out: NDArray[Any]) -> None:

@@ -64,11 +64,33 @@ _FIELDS = """\
 _DIGESTS = """\
 ## Digests
 
-`metadata/digests` is the SHA-256 of what the file holds of a sample: for each dataset in the order
-of the table above (but for the digests) its name, then the row's bytes (little-endian, C order); of
-chunked datasets, the SHA-256 of the concatenated SHA-256 of each chunk's uncompressed values in
-storage order. Compression does not enter. The root attribute `digest` is the SHA-256 of the column
-of digests. `spinlock check --full FILE` verifies all of them."""
+All digests are SHA-256, written as hexadecimal text. Compression does not enter any of them.
+
+- `metadata/digests` covers one sample: for each dataset in the order of the table above (except
+  the digests) its name, then the row's bytes (little-endian, C order); for chunked datasets, the
+  SHA-256 of the concatenated SHA-256 of each chunk's uncompressed values in storage order.
+- The attribute `sha256` of a dataset that is not chunked covers the bytes of all its rows.
+- The root attribute `digest` covers the column `metadata/digests`.
+- The root attribute `attributes_digest` covers the other root attributes, and the attributes of the
+  datasets.
+
+Attributes, groups and datasets that you add are yours: no digest covers them, and they are kept
+when the file is extended or its features are computed again. (A dataset of yours that has a row for
+each sample must be moved to another file before the file is extended.)
+
+What is verified, and when:
+
+- `setup()` of the data module verifies the attributes and every column that it reads.
+- Extending a file, and `spinlock extract-features`, verify the whole old file before anything is
+  computed, and every sample of the new file before it takes the old one's place.
+- `spinlock check FILE` verifies all columns and attributes, and the fields of up to 512 samples;
+  `spinlock check --full FILE` verifies everything.
+
+Datasets must be stored in the file itself. Links, external storage and virtual datasets are
+refused, since reading through them would read other files ([security.md](security.md)).
+
+A shard has the same layout. Its root attribute `samples` holds its first sample and one past its
+last one."""
 
 _READING = """\
 ## Reading

@@ -1,7 +1,9 @@
 """Creating and validating files of the layout that `spinlock.storage.schema` describes."""
 
+import dataclasses
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import h5py
@@ -10,10 +12,12 @@ import numpy as np
 from spinlock.config import GenerationConfig
 from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
 from spinlock.storage.compression import FILTERS
-from spinlock.storage.schema import SCHEMA_VERSION, dataset_specs
+from spinlock.storage.schema import SCHEMA_VERSION, DatasetSpec, dataset_specs
+from spinlock.stored_config import StoredConfig
 
 # What a file must say of itself to be read at all.
 _IDENTITY = ("schema_version", "configuration", "fingerprint")
+_LOCAL = "datasets must be stored in the file itself"
 
 
 def create_layout(
@@ -50,8 +54,8 @@ def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
     """Open a file for reading.
 
     Raises:
-        DatasetNotFoundError: If there is none.
-        DatasetError: If it is a directory or not HDF5.
+        DatasetNotFoundError: If there is no such file.
+        DatasetError: If it is not a regular file, or not HDF5.
     """
     path = Path(path)
     if path.is_dir():
@@ -61,14 +65,20 @@ def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
             f"{path} does not exist; make it with `spinlock generate` or a data module's "
             "prepare_data()"
         )
+    if not path.is_file():
+        raise DatasetError(f"{path} is not a regular file")
     try:
         return h5py.File(path, "r", locking="best-effort")
     except OSError as error:
         raise DatasetError(f"{path} is not a readable HDF5 file ({error})") from error
 
 
-def read_configuration(file: h5py.File) -> GenerationConfig:
-    """The configuration that a file was made from.
+def read_configuration(file: h5py.File, trust: Collection[str] = ()) -> StoredConfig:
+    """The configuration that a file was made from. Nothing that it names is imported.
+
+    Args:
+        file: Dataset or shard.
+        trust: Modules whose classes a computation with the configuration may import.
 
     Raises:
         DatasetError: If a root attribute is missing or not valid.
@@ -79,35 +89,71 @@ def read_configuration(file: h5py.File) -> GenerationConfig:
             f"{file.filename} is no Spinlock dataset: it lacks the root attribute(s) "
             f"{', '.join(missing)}"
         )
-    version = file.attrs["schema_version"]
+    version, text, _ = (text_attribute(file, name) for name in _IDENTITY)
     if version != SCHEMA_VERSION:
         raise DatasetError(
             f"{file.filename} has schema version {version}, this package reads {SCHEMA_VERSION}"
         )
     try:
-        return GenerationConfig.from_json(file.attrs["configuration"])
-    except (ConfigurationError, TypeError, json.JSONDecodeError) as error:
+        config = StoredConfig.from_json(text)
+    except ConfigurationError as error:
         raise DatasetError(f"{file.filename}: its configuration is not valid: {error}") from error
+    return dataclasses.replace(config, trusted=tuple(trust))
+
+
+def text_attribute(file: h5py.File, name: str) -> str:
+    """A root attribute that must be text.
+
+    Raises:
+        DatasetError: If it is not there, or not text.
+    """
+    value = file.attrs.get(name)
+    if not isinstance(value, str):
+        raise DatasetError(f"{file.filename}: the root attribute {name} must be text")
+    return value
 
 
 def validate_layout(file: h5py.File, config: GenerationConfig, num_samples: int) -> None:
-    """Check that a file holds every dataset of a configuration, with its shape and type.
+    """Check that a file itself holds every dataset of a configuration, with its shape and type.
 
     Raises:
-        DatasetError: Naming the first dataset that is missing or different.
+        DatasetError: Naming the first dataset that is missing, different or stored elsewhere.
     """
     for spec in dataset_specs(config):
-        dataset = file.get(spec.name)
-        if not isinstance(dataset, h5py.Dataset):
-            raise DatasetError(
-                f"{file.filename} lacks the dataset {spec.name}, which its configuration promises"
-            )
-        expected = (num_samples, *spec.shape)
-        if dataset.shape != expected or dataset.dtype != spec.dtype:
-            raise DatasetError(
-                f"{file.filename}: {spec.name} is {dataset.dtype} {dataset.shape}, expected "
-                f"{np.dtype(spec.dtype)} {expected}"
-            )
+        if problem := dataset_problem(file, spec, num_samples):
+            raise DatasetError(f"{file.filename}: {spec.name} {problem}")
+
+
+def dataset_problem(file: h5py.File, spec: DatasetSpec, num_samples: int) -> str:
+    """What is wrong with a dataset of a file, as the end of a sentence; empty if nothing is."""
+    if problem := storage_problem(file, spec.name):
+        return problem
+    dataset, expected = file.get(spec.name), (num_samples, *spec.shape)
+    if not isinstance(dataset, h5py.Dataset):
+        return "is missing, which its configuration promises"
+    if dataset.shape != expected or dataset.dtype != spec.dtype:
+        return f"is {dataset.dtype} {dataset.shape}, expected {np.dtype(spec.dtype)} {expected}"
+    return ""
+
+
+def storage_problem(file: h5py.File, name: str) -> str:
+    """Why a path of a file does not lead to data in the file itself; empty if it does, or nowhere.
+
+    HDF5 can also refer to other files, by links, external storage and virtual datasets: reading
+    through those would read, and writing would change, files that the user did not name.
+    """
+    holder: h5py.Group | h5py.Dataset = file
+    for part in name.split("/"):
+        if not isinstance(holder, h5py.Group) or part not in holder:
+            return ""
+        link = holder.get(part, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            return f"is reached through a link ({type(link).__name__}); {_LOCAL}"
+        holder = holder[part]
+    if isinstance(holder, h5py.Dataset) and (holder.is_virtual or holder.external):
+        kind = "a virtual dataset" if holder.is_virtual else "stored in another file"
+        return f"is {kind}; {_LOCAL}"
+    return ""
 
 
 def explain_difference(theirs: GenerationConfig, ours: GenerationConfig) -> str:

@@ -1,6 +1,6 @@
 """Reading dataset files: what a file is, and its columns in memory."""
 
-import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Collection, Iterable
@@ -18,9 +18,11 @@ from spinlock.storage.layout import (
     explain_difference,
     open_hdf5,
     read_configuration,
+    text_attribute,
     validate_layout,
 )
-from spinlock.storage.schema import PROVENANCE, ROOT_ATTRIBUTES, SCHEMA_VERSION
+from spinlock.storage.schema import COLUMN_DIGEST, PROVENANCE, ROOT_ATTRIBUTES
+from spinlock.storage.seal import require_seal, row_blocks
 
 
 @dataclass(frozen=True)
@@ -46,55 +48,40 @@ class DatasetInfo:
     run_summary: dict[str, Any]
 
 
-def read_info(
-    path: str | os.PathLike[str], *, expected: GenerationConfig | None = None
-) -> DatasetInfo:
-    """Open a dataset file, check its layout and say what it is.
+def read_info(path: str | os.PathLike[str], *, trust: Collection[str] = ()) -> DatasetInfo:
+    """Open a dataset file, check its layout and return what it says of itself.
+
+    Nothing that the file names is imported or opened.
 
     Args:
-        path: The file.
-        expected: The dataset that it probably is: parsing a configuration takes a tenth of a
-            second, recognizing one does not.
+        path: Dataset file.
+        trust: Modules of which the classes that the file's configuration names may be imported,
+            when samples are computed from ``config``. See docs/security.md.
 
     Raises:
         DatasetNotFoundError: If there is no such file.
-        DatasetError: If the path is a directory, or the file is not HDF5, or lacks an attribute or
-            a dataset, naming it.
+        DatasetError: If the path is not a regular file, or the file is not HDF5, or lacks an
+            attribute or a dataset, or does not store a dataset itself. Names it.
     """
     with open_hdf5(path) as file:
-        config = _recognized(file, expected) or read_configuration(file)
-        missing = [name for name in ROOT_ATTRIBUTES if name not in file.attrs]
-        if missing:
-            raise DatasetError(f"{path} lacks the root attribute(s) {', '.join(missing)}")
-        validate_layout(file, config, config.num_samples)
-        return DatasetInfo(
-            path=Path(path),
-            config=config,
-            fingerprint=file.attrs["fingerprint"],
-            digest=file.attrs["digest"],
-            provenance={name: _json_attribute(file, name) for name in PROVENANCE},
-            design_quality=_json_attribute(file, "design_quality"),
-            run_summary=_json_attribute(file, "run_summary"),
-        )
+        return _info(file, Path(path), trust)
 
 
-def _recognized(file: h5py.File, expected: GenerationConfig | None) -> GenerationConfig | None:
-    """The file's configuration, if it is the expected one but for its size and packing."""
-    if expected is None or file.attrs.get("schema_version") != SCHEMA_VERSION:
-        return None
-    try:
-        found = json.loads(file.attrs["configuration"])
-        storage = dataclasses.replace(
-            expected.storage,
-            compression=found["storage"]["compression"],
-            shard_size=found["storage"]["shard_size"],
-        )
-        config = dataclasses.replace(expected, num_samples=found["num_samples"], storage=storage)
-    except (KeyError, TypeError, ValueError):
-        # Whoever reads it properly says what is wrong.
-        return None
-    recognized = found == json.loads(config.to_json())
-    return config if recognized and file.attrs.get("fingerprint") == config.fingerprint else None
+def _info(file: h5py.File, path: Path, trust: Collection[str] = ()) -> DatasetInfo:
+    config = read_configuration(file, trust)
+    missing = [name for name in ROOT_ATTRIBUTES if name not in file.attrs]
+    if missing:
+        raise DatasetError(f"{path} lacks the root attribute(s) {', '.join(missing)}")
+    validate_layout(file, config, config.num_samples)
+    return DatasetInfo(
+        path=path,
+        config=config,
+        fingerprint=text_attribute(file, "fingerprint"),
+        digest=text_attribute(file, "digest"),
+        provenance={name: _json_attribute(file, name) for name in PROVENANCE},
+        design_quality=_json_attribute(file, "design_quality"),
+        run_summary=_json_attribute(file, "run_summary"),
+    )
 
 
 def _json_attribute(file: h5py.File, name: str) -> Any:  # noqa: ANN401 (whatever JSON holds)
@@ -106,18 +93,22 @@ def _json_attribute(file: h5py.File, name: str) -> Any:  # noqa: ANN401 (whateve
 
 
 def require_dataset(path: str | os.PathLike[str], config: GenerationConfig) -> DatasetInfo:
-    """`read_info` of a file that must belong to the dataset of a configuration.
+    """`read_info` of a file that must be intact and belong to the dataset of a configuration.
 
     Raises:
-        DatasetError: Also if the file is another dataset, naming what differs.
+        DatasetError: Also if the file is another dataset, naming what differs; or if its attributes
+            were changed.
     """
-    info = read_info(path, expected=config)
-    if info.fingerprint != config.fingerprint:
-        raise DatasetError(
-            f"{path} holds another dataset (fingerprint {info.fingerprint[:12]}, expected "
-            f"{config.fingerprint[:12]}): {explain_difference(info.config, config)}. It was left "
-            "as it is; choose another path, or the configuration it was made from."
-        )
+    with open_hdf5(path) as file:
+        info = _info(file, Path(path))
+        # What the file claims, and what its configuration amounts to.
+        if {info.fingerprint, info.config.fingerprint} != {config.fingerprint}:
+            raise DatasetError(
+                f"{path} holds another dataset (fingerprint {info.fingerprint[:12]}, expected "
+                f"{config.fingerprint[:12]}): {explain_difference(info.config, config)}. It was "
+                "left as it is; choose another path, or the configuration it was made from."
+            )
+        require_seal(file, info.config)
     return info
 
 
@@ -131,17 +122,41 @@ def read_columns(
 ) -> dict[str, NDArray[Any]]:
     """The first ``num_samples`` rows of datasets, in memory. Text comes as ``str``.
 
+    Each dataset is read whole and compared with its own digest.
+
     Args:
-        path: The file.
-        names: The datasets.
-        num_samples: How many rows.
-        one_timestep_of: Datasets (N, T, ...) of which only one timestep is read, (N, ...).
-        timestep: Its position; by default the last.
+        path: Dataset file, as `require_dataset` accepts it.
+        names: Datasets to read.
+        num_samples: Number of rows to return.
+        one_timestep_of: Datasets (N, T, ...) of which only one timestep is returned, (N, ...).
+        timestep: Position of that timestep; default: the last.
+
+    Raises:
+        DatasetError: If a dataset differs from its digest.
     """
     columns = {}
     with open_hdf5(path) as file:
         for name in names:
-            rows = slice(num_samples)
-            column = file[name][(rows, timestep) if name in one_timestep_of else rows]
-            columns[name] = column.astype(str) if column.dtype.kind == "S" else np.asarray(column)
+            step = timestep if name in one_timestep_of else None
+            column = _verified_rows(file, name, num_samples, step)
+            columns[name] = column.astype(str) if column.dtype.kind == "S" else column
     return columns
+
+
+def _verified_rows(
+    file: h5py.File, name: str, num_samples: int, timestep: int | None
+) -> NDArray[Any]:
+    digest, kept, dataset = hashlib.sha256(), [], file[name]
+    for rows in row_blocks(len(dataset)):
+        values = np.ascontiguousarray(dataset[rows.start : rows.stop])
+        digest.update(values.data)
+        if rows.start < num_samples:
+            wanted = values[: num_samples - rows.start]
+            kept.append(wanted if timestep is None else wanted[:, timestep])
+    if digest.hexdigest() != dataset.attrs.get(COLUMN_DIGEST):
+        raise DatasetError(
+            f"{file.filename}: {name} differs from its digest; the file was changed or damaged "
+            "after it was written. `spinlock check --full` lists the samples; restore the file "
+            "from a copy, or generate it anew"
+        )
+    return np.concatenate(kept)

@@ -13,10 +13,10 @@ from spinlock.features import (
     PER_TRAJECTORY_NAMES,
     custom_columns,
 )
-from spinlock.initial_conditions import Mixture
+from spinlock.mixture import Mixture
 from spinlock.parameters import PARAMETER_NAMES, ParameterSpace
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 #: Root attributes that tell what computed the samples: JSON lists, one record per distinct origin.
 PROVENANCE: dict[str, str] = {
@@ -34,7 +34,12 @@ ROOT_ATTRIBUTES: dict[str, str] = {
     "design_quality": "measured evenness of the design, as JSON",
     "digest": "SHA-256 of metadata/digests",
     "run_summary": "what the run that completed the file did and took, as JSON",
+    "attributes_digest": "SHA-256 of the other root attributes and of those of the datasets",
 }
+#: Root attribute of a shard: its first sample and one past its last.
+SAMPLES = "samples"
+#: Attribute of a dataset that is not chunked: SHA-256 of the values of all samples.
+COLUMN_DIGEST = "sha256"
 
 #: Bounds of noise_scale between the noise regimes low, medium and high.
 NOISE_REGIME_BOUNDS = (0.01, 0.1)

@@ -9,10 +9,12 @@ import hashlib
 import math
 import os
 import re
+import stat
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from numpy.typing import NDArray
 
 from spinlock.config import GenerationConfig
 from spinlock.design import Design, make_design
-from spinlock.initial_conditions import Mixture
+from spinlock.mixture import Mixture
 from spinlock.simulation import Samples
 from spinlock.storage import schema
 from spinlock.storage.chunks import (
@@ -218,8 +220,9 @@ def write_shard(
     # Unique among all machines that may share the folder.
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with h5py.File(temporary, "w") as file:
+        with h5py.File(temporary, "x") as file:
             create_layout(file, config, stop - start, provenance)
+            file.attrs[schema.SAMPLES] = [start, stop]
             pool = shared_pool("compress", threads)
             writer = _ShardWriter(file, config, make_design(config, start, stop), pool, clock)
             try:
@@ -238,11 +241,17 @@ def write_shard(
 def publish(temporary: Path, path: Path, *, replace: bool = True) -> None:
     """Give a finished file its name, after its bytes, and then the name, have reached the disk.
 
+    Args:
+        temporary: The finished file.
+        path: Its name.
+        replace: Whether it may take the place of a file, whose mode and owner it then gets.
+
     Raises:
         FileExistsError: If there is a file of that name, unless it is to be replaced.
     """
     sync(temporary)
     if replace:
+        _keep_access(temporary, path)
         os.replace(temporary, path)
     else:
         try:
@@ -252,11 +261,23 @@ def publish(temporary: Path, path: Path, *, replace: bool = True) -> None:
             raise
         except OSError as error:
             # A file system without links.
-            if path.exists():
+            if os.path.lexists(path):
                 raise FileExistsError(path) from error
             os.replace(temporary, path)
         temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def _keep_access(temporary: Path, path: Path) -> None:
+    """Give a file the mode of the one that it replaces, and its owner where that is allowed."""
+    try:
+        old, new = path.stat(), temporary.stat()
+    except FileNotFoundError:
+        return
+    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+        with suppress(OSError):
+            os.chown(temporary, old.st_uid, old.st_gid)
+    temporary.chmod(stat.S_IMODE(old.st_mode))
 
 
 def sync(path: Path) -> None:

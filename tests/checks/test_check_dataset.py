@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from spinlock.checks import CheckReport, CheckRow, check_dataset
-from spinlock.config import CustomFeatureConfig, Every, InitialConditionConfig, StorageConfig
+from spinlock.config import CustomFeatureConfig, Every, StorageConfig
 from spinlock.errors import ConfigurationError, DatasetNotFoundError
 from spinlock.generation import generate
+from spinlock.mixture import InitialConditionConfig
 from spinlock.storage import schema
 from tests.helpers import small_config
 
@@ -303,7 +304,8 @@ def test_across_devices_later_steps_are_not_comparable(tmp_path):
 def test_features_that_cannot_be_imported_are_not_replayed(tmp_path, monkeypatch):
     features = CustomFeatureConfig(per_field=("tests.features.custom_features.mean_modulus",))
     path = make(tmp_path, 6, features=features)
-    report = check_dataset(path, replay=1, progress=False)
+    trust = ["tests.features.custom_features"]
+    report = check_dataset(path, replay=1, trust=trust, progress=False)
     assert report.passed, report.table()
     assert report.row("replay", "features").measured.startswith("1 of 1 samples bitwise")
     assert report.row("features", "custom/per_timestep: range").passed
@@ -312,7 +314,7 @@ def test_features_that_cannot_be_imported_are_not_replayed(tmp_path, monkeypatch
         raise ConfigurationError("cannot import it")
 
     monkeypatch.setattr("spinlock.checks.replay.Simulator", refuse)
-    report = check_dataset(path, replay=1, progress=False)
+    report = check_dataset(path, replay=1, trust=trust, progress=False)
     assert report.passed
     row = report.row("replay", "features")
     assert row.measured == "not measurable: cannot import it"

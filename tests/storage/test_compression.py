@@ -35,7 +35,14 @@ def test_h5py_reads_encoded_chunks(compression, array, tmp_path_factory):
 def test_decoding_undoes_encoding(compression, dtype):
     array = np.random.default_rng(1).integers(0, 256, 24 * 8, np.uint8).view(dtype)
     chunk = encode_chunk(array, compression)
-    assert decode_chunk(chunk, compression, array.itemsize) == array.tobytes()
+    array = array.reshape(4, -1)
+    decoded = decode_chunk(chunk, compression, array.shape, array.dtype)
+    assert decoded.dtype == array.dtype
+    # As bytes: random floats may be NaN.
+    assert decoded.shape == array.shape
+    assert decoded.tobytes() == array.tobytes()
+    with pytest.raises(ValueError, match="reshape"):
+        decode_chunk(chunk, compression, (5, array.shape[1]), array.dtype)
 
 
 def test_shuffle_groups_bytes_by_significance():

@@ -51,7 +51,7 @@ def test_the_page_names_everything_that_a_file_holds(folder):
         page = data_format_markdown()
         for name, item in datasets.items():
             assert item.attrs["description"] in page
-            assert set(item.attrs) <= {"description", "dimensions", "names"}, name
+            assert set(item.attrs) <= {"description", "dimensions", "names", "sha256"}, name
 
 
 def test_the_tree_is_the_table(folder):

@@ -1,0 +1,93 @@
+"""What verification costs: reading a file back, and `setup` of the data module.
+
+    python -m benchmarks.verification
+
+Rates are bytes of field values over processor time, that is, of one core.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import describe
+from benchmarks.synthetic import write_synthetic
+from spinlock import GenerationConfig, SpinlockDataModule
+from spinlock.config import StorageConfig
+from spinlock.storage import read_info, schema
+from spinlock.storage.layout import open_hdf5
+from spinlock.storage.seal import column_digest, require_seal
+from spinlock.storage.verify import damaged_samples
+
+
+def best(task: Callable[[], object], clock: Callable[[], float], runs: int) -> float:
+    """Least time of some runs."""
+    times = []
+    for _ in range(runs):
+        start = clock()
+        task()
+        times.append(clock() - start)
+    return min(times)
+
+
+def measure_reading(folder: Path, samples: int, runs: int) -> None:
+    """Print the rate at which the samples of a baseline file are compared with their digests."""
+    path = folder / "fields.h5"
+    write_synthetic(path, GenerationConfig(samples))
+    config = read_info(path).config
+    with open_hdf5(path) as file:
+        size = file[schema.INPUTS].nbytes + file[schema.OUTPUTS].nbytes
+        busy = best(lambda: damaged_samples(file, config), time.process_time, runs)
+        wall = best(lambda: damaged_samples(file, config), time.perf_counter, runs)
+    print(f"verifying {samples} baseline samples ({size / 1e6:.0f} MB of fields):")
+    print(f"  {size / busy / 1e6:.0f} MB/s a core, {size / wall / 1e6:.0f} MB/s elapsed")
+
+
+def measure_setup(folder: Path, samples: int, runs: int) -> None:
+    """Print the time of `setup`, and of the part of it that verifies."""
+    path = folder / "features.h5"
+    write_synthetic(path, GenerationConfig(samples, storage=StorageConfig(fields="none")))
+    config = read_info(path).config
+
+    def setup() -> None:
+        SpinlockDataModule(path, config, progress=False).setup()
+
+    columns = (
+        schema.IC_TYPES,
+        schema.IC_FAMILIES,
+        schema.PARAMS,
+        schema.VALUES,
+        schema.OPERATOR_INDEX,
+        schema.PER_TIMESTEP,
+        schema.INITIAL_FEATURES,
+    )
+
+    def verify() -> None:
+        with open_hdf5(path) as file:
+            require_seal(file, config)
+            for name in columns:
+                column_digest(file[name])
+
+    whole, part = (best(task, time.perf_counter, runs) for task in (setup, verify))
+    print(f"setup of {samples} samples: {whole * 1e3:.0f} ms, of which reading and verifying")
+    print(f"  columns and attributes: {part * 1e3:.0f} ms")
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--samples", type=int, default=200, help="samples with fields")
+    parser.add_argument("--setup-samples", type=int, default=10_000)
+    parser.add_argument("--runs", type=int, default=5)
+    options = parser.parse_args(args)
+    print(describe(torch.device("cpu")))
+    with tempfile.TemporaryDirectory() as folder:
+        measure_reading(Path(folder), options.samples, options.runs)
+        measure_setup(Path(folder), options.setup_samples, options.runs)
+
+
+if __name__ == "__main__":
+    main()
