@@ -12,6 +12,7 @@ from spinlock.callbacks import contract
 from spinlock.callbacks.figures import log_folder
 from spinlock.checks import CheckReport, check_dataset
 from spinlock.errors import DatasetError, SpinlockError
+from spinlock.outputs import unused_path
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class DatasetReport(Callback):
     - ``dataset/<group>/<name>``: the measured value of each claim that is a number; characters
       other than letters, digits, ``_``, ``-`` and ``.`` become ``_``;
     - the table of all claims, as text: under ``dataset/report`` where the logger's ``experiment``
-      has ``add_text`` (TensorBoard), and in the file ``dataset_report.txt`` of the log folder.
+      has ``add_text`` (TensorBoard), and in the file ``dataset_report.txt`` of the log folder, or
+      ``dataset_report-v1.txt`` and so on where that is taken.
 
     These are no epoch's values: they are not among ``trainer.callback_metrics``. Needs a data
     module with ``path``, whose ``prepare_data`` has built the file.
@@ -96,8 +98,14 @@ class DatasetReport(Callback):
         if device is None and trainer.strategy.root_device.type in ("cpu", "cuda"):
             device = str(trainer.strategy.root_device)
         try:
+            generation = contract.known_property(trainer, "generation")
             report = check_dataset(
-                path, full=self.full, replay=self.replay, device=device, progress=False
+                path,
+                full=self.full,
+                replay=self.replay,
+                trust=() if generation is None else generation.vouched_modules,
+                device=device,
+                progress=False,
             )
         except (SpinlockError, OSError) as error:
             # The other processes wait for an answer.
@@ -110,7 +118,8 @@ class DatasetReport(Callback):
             return
         rank_zero_info(outcome.table)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "dataset_report.txt").write_text(outcome.table + "\n")
+        with unused_path(folder / "dataset_report.txt").open("x", encoding="utf-8") as file:
+            file.write(outcome.table + "\n")
         for logger in trainer.loggers:
             logger.log_metrics(outcome.values, step=trainer.global_step)
             experiment: Any = getattr(logger, "experiment", None)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
 
+from spinlock.outputs import unused_path
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -20,7 +22,7 @@ def log_figures(trainer: Trainer, figures: Mapping[str, "Figure"], folder: Path)
 
     Loggers that take figures are those whose ``experiment`` has ``add_figure`` (TensorBoard) or
     that have ``log_image`` (Weights & Biases). Without one, the files are
-    ``FOLDER/figures/NAME/step_STEP.png``.
+    ``FOLDER/figures/NAME/step_STEP.png``, or ``step_STEP-v1.png`` and so on where that is taken.
 
     Args:
         trainer: On the process of rank zero.
@@ -35,7 +37,8 @@ def log_figures(trainer: Trainer, figures: Mapping[str, "Figure"], folder: Path)
         if not takers:
             path = folder / "figures" / name / f"step_{step}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path)
+            with unused_path(path).open("xb") as file:
+                figure.savefig(file, format="png")
 
 
 def _taker(logger: Any) -> Any:  # noqa: ANN401 (loggers share no type that takes figures)

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from spinlock.config import GenerationConfig
 from spinlock.datamodules.splits import split_operators
 from spinlock.errors import DatasetError
-from spinlock.initial_conditions import Mixture
+from spinlock.mixture import Mixture
+from spinlock.outputs import belongs_to
 from spinlock.parameters import PARAMETER_NAMES
 from spinlock.progress import Progress
 from spinlock.storage import schema
@@ -69,8 +70,10 @@ def export_well(
             f"{path} stores no fields (storage.fields: {config.storage.fields}), so there are no "
             "trajectories to export"
         )
-    if out.exists():
+    if os.path.lexists(out):
         raise DatasetError(f"{out} is there already; choose a folder that is not")
+    if belongs_to(out, path):
+        raise DatasetError(f"{out} belongs to the dataset {path}; choose another folder")
     operators = -(-config.num_samples // config.probes_per_operator)
     split = split_operators(operators, fractions, split_seed)
     split = split[np.arange(config.num_samples) // config.probes_per_operator]

@@ -11,9 +11,10 @@ import pytest
 
 from spinlock.checks import CheckReport, CheckRow, check_dataset
 from spinlock.commands.plot import plot_sample
-from spinlock.config import InitialConditionConfig, StorageConfig
+from spinlock.config import StorageConfig
 from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
 from spinlock.generation import generate
+from spinlock.mixture import InitialConditionConfig
 from spinlock.report import write_report
 from spinlock.report.figures import pictures
 from spinlock.report.page import render_page
@@ -97,9 +98,9 @@ def test_what_fails_is_seen_at_once(dataset, tmp_path):
         file.attrs["digest"] = "0"
     text = render_page(read_info(path), check_dataset(path, replay=0, progress=False), [])
     assert '<p class="verdict fail">FAILED' in text
-    failing = re.findall(r"<details open><summary>(\w+): \d+ of \d+ claims hold, 1 FAIL", text)
+    failing = re.findall(r"<details open><summary>(\w+): \d+ of \d+ claims hold, 2 FAIL", text)
     assert failing == ["integrity"]
-    assert text.count('<tr class="fail">') == 1
+    assert text.count('<tr class="fail">') == 2
 
 
 def test_what_is_measured_is_text_and_not_markup(dataset):

@@ -4,6 +4,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from spinlock.errors import ConfigurationError, DatasetError
+from spinlock.outputs import PNG, new_file
 from spinlock.storage.layout import open_hdf5
 from spinlock.storage.reader import read_info
 
@@ -21,17 +22,24 @@ def run(arguments: list[str]) -> None:
         "--sample", type=int, required=True, metavar="I", help="index of the sample"
     )
     parser.add_argument("--out", type=Path, help="the PNG; by default FILE-sample-I.png")
+    parser.add_argument("--force", action="store_true", help="replace an existing PNG")
     given = parser.parse_args(arguments)
     out = given.out or Path(f"{given.file.stem}-sample-{given.sample}.png")
-    plot_sample(given.file, given.sample, out)
+    plot_sample(given.file, given.sample, out, force=given.force)
     print(out)
 
 
-def plot_sample(path: Path, sample: int, out: Path) -> None:
+def plot_sample(path: Path, sample: int, out: Path, *, force: bool = False) -> None:
     """Save one sample as a PNG.
 
+    Args:
+        path: The dataset file.
+        sample: The index of the sample.
+        out: The picture to write.
+        force: Whether an existing PNG of that name is replaced. Any other file is left as it is.
+
     Raises:
-        ConfigurationError: If there is no such sample.
+        ConfigurationError: If there is no such sample, or ``out`` is refused.
         DatasetError: If the file stores no fields.
     """
     config = read_info(path).config
@@ -48,7 +56,7 @@ def plot_sample(path: Path, sample: int, out: Path) -> None:
     from spinlock.plots.style import png, themed
     from spinlock.report.sources import ReportSource
 
-    with open_hdf5(path) as file:
+    with new_file(out, PNG, source=path, force=force) as temporary, open_hdf5(path) as file:
         source = ReportSource(file, config)
         with themed("light"):
             figure = sample_figure(
@@ -57,5 +65,4 @@ def plot_sample(path: Path, sample: int, out: Path) -> None:
                 step=config.stored_steps[-1],
                 title=f"{source.variants[sample]}: {source.describe(sample)}",
             )
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_bytes(png(figure, dpi=150))
+            temporary.write_bytes(png(figure, dpi=150))

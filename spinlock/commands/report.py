@@ -14,9 +14,10 @@ def run(arguments: list[str]) -> None:
     )
     parser.add_argument("file", type=Path)
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page to write")
+    parser.add_argument("--force", action="store_true", help="replace an earlier report")
     given = parser.parse_args(arguments)
     # Imported here: no other command needs matplotlib.
     from spinlock.report import write_report
 
-    checks = write_report(given.file, given.out)
+    checks = write_report(given.file, given.out, force=given.force)
     print(f"{given.out} ({given.out.stat().st_size / 1e6:.1f} MB)\n{checks.summary()}")

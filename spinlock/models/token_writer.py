@@ -15,6 +15,7 @@ from torch import distributed
 
 from spinlock.callbacks import contract
 from spinlock.errors import ConfigurationError
+from spinlock.outputs import check_output, new_file
 
 _ENTRIES = ("index", "tokens", "token_sequence")
 
@@ -39,7 +40,8 @@ class TokenWriter(BasePredictionWriter):
         path: The file.
 
     Raises:
-        ConfigurationError: The file is there already, or its folder is not; before predicting.
+        ConfigurationError: The file is there already or belongs to the dataset, or its folder is
+            not there; before predicting.
         ContractError: ``predict_step`` returned something else.
     """
 
@@ -52,8 +54,7 @@ class TokenWriter(BasePredictionWriter):
         """Check the path."""
         if stage != "predict":
             return
-        if self.path.exists():
-            raise ConfigurationError(f"{self.path} is there already; choose another file")
+        check_output(self.path, source=contract.known_property(trainer, "path"))
         if not self.path.parent.is_dir():
             raise ConfigurationError(f"the folder of {self.path} does not exist; make it")
 
@@ -107,15 +108,10 @@ class TokenWriter(BasePredictionWriter):
             raise ConfigurationError(f"{self.path}: there was nothing to predict")
         # Distributed samplers repeat samples to give all processes equally many.
         _, rows = np.unique(columns["index"], return_index=True)
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            with h5py.File(temporary, "w") as file:
-                for name, values in columns.items():
-                    file[name] = values[rows].astype(np.int64)
-                file.attrs.update(attributes)
-            os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with new_file(self.path) as temporary, h5py.File(temporary, "w") as file:
+            for name, values in columns.items():
+                file[name] = values[rows].astype(np.int64)
+            file.attrs.update(attributes)
 
 
 def _attributes(trainer: Trainer, pl_module: LightningModule) -> dict[str, object]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from spinlock.checks import CheckReport, check_dataset
+from spinlock.outputs import Kind, new_file
 from spinlock.plots.style import Theme, png, themed
 from spinlock.progress import announce
 from spinlock.report.figures import Picture, pictures
@@ -14,8 +15,14 @@ from spinlock.report.page import Embedded, render_page
 from spinlock.report.sources import ReportSource
 from spinlock.storage.layout import open_hdf5
 from spinlock.storage.reader import read_info
-from spinlock.storage.shards import publish
 
+# How `render_page` begins: another page is not taken for a report.
+PAGE = Kind(
+    "report of Spinlock",
+    b'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+    b'<meta name="viewport" content="width=device-width, initial-scale=1">'
+    b'<meta name="color-scheme" content="light dark"><title>',
+)
 _THEMES: tuple[Theme, Theme] = ("light", "dark")
 
 
@@ -24,14 +31,16 @@ def write_report(
     out: str | os.PathLike[str],
     *,
     checks: CheckReport | None = None,
+    force: bool = False,
     progress: bool = True,
 ) -> CheckReport:
     """Write the report of a dataset file: one page, figures embedded, that needs no network.
 
     Args:
         path: The dataset file.
-        out: The page; a file of that name is replaced.
+        out: The page to write.
         checks: What `check_dataset` found; by default it is run.
+        force: Whether an existing report of that name is replaced. Any other file is left as it is.
         progress: Whether to show progress.
 
     Returns:
@@ -40,22 +49,18 @@ def write_report(
     Raises:
         DatasetNotFoundError: If there is no such file.
         DatasetError: If the file is not a dataset, or too damaged for figures.
+        ConfigurationError: If ``out`` is refused; before anything is checked.
     """
-    path, out = Path(path), Path(out)
+    path = Path(path)
     info = read_info(path)
-    checks = checks or check_dataset(path, progress=progress)
-    with open_hdf5(path) as file:
-        wanted = list(pictures(ReportSource(file, info.config)))
-        if progress:
-            announce(f"{path.name}: drawing {len(wanted)} figures")
-        embedded = [_embed(picture) for picture in wanted]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.tmp")
-    try:
-        temporary.write_text(render_page(info, checks, embedded), encoding="utf-8")
-        publish(temporary, out, replace=True)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(out, PAGE, source=path, force=force) as temporary:
+        checks = checks or check_dataset(path, progress=progress)
+        with open_hdf5(path) as file:
+            wanted = list(pictures(ReportSource(file, info.config)))
+            if progress:
+                announce(f"{path.name}: drawing {len(wanted)} figures")
+            embedded = [_embed(picture) for picture in wanted]
+        temporary.write_bytes(render_page(info, checks, embedded).encode())
     return checks
 
 

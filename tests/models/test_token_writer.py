@@ -1,11 +1,13 @@
 """Token files: aligned with sample indices, whole or absent."""
 
+import os
+
 import h5py
 import numpy as np
 import pytest
 import torch
 from lightning import seed_everything
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch.utils.data import DataLoader, Subset
 
 from spinlock.callbacks import ContractError
@@ -68,6 +70,52 @@ def test_a_file_is_not_written_over(tmp_path):
     with pytest.raises(ConfigurationError, match="is there already"):
         quiet_trainer(tmp_path, TokenWriter(path)).predict(model(), Shuffled())
     assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("taken", [b"", b"\x89PNG\r\n\x1a\n", "directory", "dangling link", "pipe"])
+def test_whatever_is_there_is_kept(tmp_path, taken):
+    path = tmp_path / "tokens.h5"
+    if taken == "directory":
+        path.mkdir()
+    elif taken == "dangling link":
+        path.symlink_to("nothing")
+    elif taken == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(taken)
+    before = path.lstat()
+    with pytest.raises(ConfigurationError, match=r"tokens\.h5 is .*choose another file"):
+        quiet_trainer(tmp_path, TokenWriter(path)).predict(model(), Shuffled())
+    after = path.lstat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert os.listdir(tmp_path) == ["tokens.h5"]
+
+
+@pytest.mark.parametrize("out", ["data.h5", "hard.h5", "link.h5", "data.h5.lock", "data.h5.parts"])
+def test_the_dataset_is_kept(tmp_path, out):
+    (tmp_path / "data.h5").write_text("precious")
+    os.link(tmp_path / "data.h5", tmp_path / "hard.h5")
+    (tmp_path / "link.h5").symlink_to("data.h5")
+    before = sorted(os.listdir(tmp_path))
+    data = Shuffled()
+    data.path = tmp_path / "data.h5"
+    with pytest.raises(ConfigurationError, match=r"is the dataset .* that is read, or belongs"):
+        quiet_trainer(tmp_path, TokenWriter(tmp_path / out)).predict(model(), data)
+    assert (tmp_path / "data.h5").read_text() == "precious"
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_file_that_comes_into_being_meanwhile_is_kept(tmp_path):
+    path = tmp_path / "tokens.h5"
+
+    class Other(Callback):
+        def on_predict_start(self, trainer, pl_module):
+            path.write_text("precious")
+
+    with pytest.raises(ConfigurationError, match="is there already"):
+        quiet_trainer(tmp_path, TokenWriter(path), Other()).predict(model(), Shuffled())
+    assert path.read_text() == "precious"
+    assert os.listdir(tmp_path) == ["tokens.h5"]
 
 
 def test_a_missing_folder_is_named(tmp_path):
