@@ -6,12 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from spinlock.errors import ConfigurationError
+
+#: Epochs are counted from 0 to here; with its epoch, a position still fits 64 bits.
+MAX_EPOCH = 2**31
+
 
 class EpochSampler(Sampler[int]):
     """Every position once an epoch, in random order; or every class equally often.
 
-    Lightning tells the epoch; without it each pass over the sampler is the next one. In distributed
-    runs Lightning deals this order out to the ranks.
+    `TrainingLoader` tells the epoch; without it each pass over the sampler is the next one. In
+    distributed runs Lightning deals this order out to the ranks.
 
     With classes, an epoch has as many draws as there are positions, and each class that occurs gets
     an equal share of them, to one: the positions of a class are drawn in turn, in random order, so
@@ -39,7 +44,13 @@ class EpochSampler(Sampler[int]):
         self.epoch, self.stamp_epoch = epoch, stamp_epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next pass that of this epoch."""
+        """Make the next pass that of this epoch.
+
+        Raises:
+            ConfigurationError: If it is not in 0..`MAX_EPOCH`.
+        """
+        if not 0 <= epoch <= MAX_EPOCH:
+            raise ConfigurationError(f"epoch: must lie in 0..{MAX_EPOCH}, got {epoch}")
         self.epoch = epoch
 
     def __len__(self) -> int:

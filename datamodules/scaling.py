@@ -117,10 +117,12 @@ class FeatureScaler:
                 values.
         """
         names = ("knee", "center", "spread", "knots", "quantiles")
+        if not isinstance(state, dict):
+            raise ConfigurationError(f"scaling: must be a mapping, got {type(state).__name__}")
         scaling, signed_log = state.get("scaling"), state.get("signed_log")
         try:
             tensors = {name: torch.tensor(state[name], dtype=torch.float64) for name in names}
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError, RuntimeError) as error:
             raise ConfigurationError(
                 f"scaling: entries must be lists of numbers: {error}"
             ) from error

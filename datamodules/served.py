@@ -16,7 +16,7 @@ from spinlock.datamodules.scaling import FeatureScaler, Scaling
 from spinlock.datamodules.splits import split_operators
 from spinlock.datamodules.subsets import Subsets, VariantMasks, choose_subsets
 from spinlock.datamodules.views import View, read_view
-from spinlock.errors import ConfigurationError
+from spinlock.errors import ConfigurationError, DatasetError
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ def serve(
 
     Raises:
         ConfigurationError: If no sample is left to train on.
+        DatasetError: If a column is not as it was written, or scalers lack an entry.
     """
     columns = read_view(path, config, options.view, names, timestep=options.timestep)
     operator = columns.labels["operator"]
@@ -130,6 +131,8 @@ def serve(
             key: FeatureScaler.fit(values[training], options.scaling, signed_log=options.signed_log)
             for key, values in columns.features.items()
         }
+    elif missing := set(columns.features) - set(scalers):
+        raise DatasetError(f"the checkpoint has no scaling of {', '.join(sorted(missing))}")
     scaled = {key: scalers[key].transform(values) for key, values in columns.features.items()}
     return Served(
         scaled | columns.labels,

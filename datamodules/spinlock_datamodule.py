@@ -4,12 +4,13 @@ import inspect
 import os
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from spinlock import validation
 from spinlock.config import GenerationConfig
 from spinlock.datamodules.arguments import Balance, StartMethod, check_arguments
 from spinlock.datamodules.described import DescribedDataModule
@@ -27,6 +28,7 @@ from spinlock.datamodules.views import FIELD_VIEWS, Realizations, View, check_vi
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.generation import generate
 from spinlock.storage import require_dataset
+from spinlock.stored_config import StoredConfig
 
 
 class SpinlockDataModule(DescribedDataModule):
@@ -70,7 +72,8 @@ class SpinlockDataModule(DescribedDataModule):
 
     Args:
         path: The dataset file; built by `prepare_data` when it is missing.
-        generation: What the dataset is made from; for a file at hand, ``read_info(path).config``.
+        generation: Configuration of the dataset. To open an existing file, read its configuration:
+            ``read_info(path).config``.
         view: What a batch holds: ``features``, ``sequence``, ``pairs``, ``fields`` or ``both``.
         timestep: Whose ``features`` the views of one timestep hold, in 1..T; by default the last.
         realizations: Of ``output_fields``: their ``mean`` (M = 1), ``one`` at random each epoch
@@ -140,10 +143,12 @@ class SpinlockDataModule(DescribedDataModule):
         prepare_data_per_node: bool = False,
     ) -> None:
         given = {name: value for name, value in locals().items() if name in _ARGUMENTS}
+        held: Any = generation
+        if not isinstance(held, GenerationConfig):
+            # From a checkpoint, which a stranger may have written.
+            validation.check_arguments(SpinlockDataModule.__init__, given | {"executor": executor})
+            generation = StoredConfig.from_dict(held)
         check_arguments(given)
-        if isinstance(generation, dict):
-            # What a checkpoint holds of it.
-            generation = GenerationConfig.from_dict(generation)
         check_view(generation, view, realizations, timestep)
         super().__init__(generation)
         self.path = Path(path)
@@ -205,7 +210,8 @@ class SpinlockDataModule(DescribedDataModule):
 
         Raises:
             DatasetNotFoundError: If the file is missing.
-            DatasetError: If it is another dataset or no dataset.
+            DatasetError: If it is another dataset or not a dataset, or if a column that is read was
+                changed, has values out of range or is stored in another file.
             ConfigurationError: If no sample is left to train on.
         """
         if self.served is None:
@@ -218,7 +224,7 @@ class SpinlockDataModule(DescribedDataModule):
             self._serve()
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the samples to train on, in another order each epoch.
+        """Batches of the samples to train on, in another order each epoch; see `TrainingLoader`.
 
         Raises:
             ConfigurationError: If a batch is larger than the split.
@@ -235,11 +241,11 @@ class SpinlockDataModule(DescribedDataModule):
             len(rows),
             seed=self._sampling_seed,
             classes=served.classes(rows, self.balance),
-            # Lightning tells each epoch, but in distributed runs not to this sampler.
             epoch=0 if self.trainer is None else self.trainer.current_epoch,
             stamp_epoch=self.serving.view in FIELD_VIEWS,
         )
-        return self._loader(rows, sampler)
+        dataset = self._dataset(rows)
+        return self.loading.training_loader(dataset, self.batch_size, sampler, self.trainer)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Batches of the validation split; a loader for each of `eval_parts`."""
@@ -271,6 +277,16 @@ class SpinlockDataModule(DescribedDataModule):
         self._restored = restore_scalers(state_dict, self.num_features)
         if self.served is not None:
             self._serve()
+
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401 (Lightning's)
+        """Make the data module whose arguments a checkpoint holds; see Lightning's method.
+
+        The arguments are data: a class that the checkpoint names is not imported.
+        """
+        kwargs.setdefault("weights_only", True)
+        # Lightning would have its command line parser instantiate what the checkpoint names.
+        return super().load_from_checkpoint(*args, **kwargs, _instantiator=None)
 
     def __str__(self) -> str:
         """What is served: dataset, view, splits by variant, scaling of each column."""
@@ -320,8 +336,8 @@ class SpinlockDataModule(DescribedDataModule):
         loaders = [self._loader(subsets.require(split, part)) for part in self.eval_parts]
         return loaders[0] if len(loaders) == 1 else loaders
 
-    def _loader(self, rows: Tensor, sampler: EpochSampler | None = None) -> DataLoader[Batch]:
-        return self.loading.loader(self._dataset(rows), self.batch_size, sampler)
+    def _loader(self, rows: Tensor) -> DataLoader[Batch]:
+        return self.loading.loader(self._dataset(rows), self.batch_size)
 
     def _dataset(self, rows: Tensor) -> FeatureDataset:
         columns = self._ready().columns

@@ -71,7 +71,7 @@ def check_state(
             f"{remedy}"
         )
     theirs = _entry(state, "settings", dict)
-    differing = [name for name, value in settings.items() if theirs.get(name) != value]
+    differing = [name for name, value in settings.items() if not _equal(theirs.get(name), value)]
     if differing:
         told = "; ".join(
             f"{name}: {theirs.get(name)!r} there, {settings[name]!r} here" for name in differing
@@ -90,7 +90,7 @@ def restore_scalers(state: dict[str, Any], num_features: int) -> dict[str, Featu
             key: FeatureScaler.from_state_dict(held)
             for key, held in _entry(state, "scalers", dict).items()
         }
-    except (ConfigurationError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except ConfigurationError as error:
         raise DatasetError(f"the checkpoint's scaling is not valid: {error}") from error
     for key, scaler in scalers.items():
         if len(scaler.center) != num_features:
@@ -99,6 +99,11 @@ def restore_scalers(state: dict[str, Any], num_features: int) -> dict[str, Featu
                 f"{num_features}: it was made with another feature set"
             )
     return scalers or None
+
+
+def _equal(one: object, two: object) -> bool:
+    """Whether two primitives are equal; a tensor, say, equals none."""
+    return type(one) is type(two) and bool(one == two)
 
 
 def _entry(state: dict[str, Any], name: str, kind: type) -> Any:  # noqa: ANN401 (any of a state)

@@ -16,6 +16,7 @@ UpdatePolicy = Literal["autoregressive", "residual", "convex"]
 
 # The features' spectral bands and differences need this much room.
 MIN_GRID_SIZE = 8
+MAX_GRID_SIZE = 2**14
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,10 @@ class ParameterSpaceConfig:
                 f"one shape; got {list(self.grid_size)}. Make one dataset per grid size."
             )
         grid = self.grid_size[0]
-        if grid < MIN_GRID_SIZE:
+        if not MIN_GRID_SIZE <= grid <= MAX_GRID_SIZE:
             raise ConfigurationError(
-                f"parameter_space.grid_size: must be at least {MIN_GRID_SIZE} pixels, got {grid}"
+                f"parameter_space.grid_size: must be at least {MIN_GRID_SIZE} pixels and at most "
+                f"{MAX_GRID_SIZE}, got {grid}"
             )
         for kernel in self.kernel_size:
             if kernel < 1 or kernel % 2 == 0:
@@ -124,11 +126,11 @@ class ParameterSpaceConfig:
 
 # Smallest and largest value that makes sense on each axis of numbers; the second is exclusive.
 _LIMITS: dict[str, tuple[float, float]] = {
-    "num_layers": (1, math.inf),
-    "base_channels": (1, math.inf),
+    "num_layers": (1, 2**10),
+    "base_channels": (1, 2**16),
     "dropout_rate": (0.0, 1.0),
     "noise_scale": (0.0, math.inf),
-    "schedule_period": (1, math.inf),
+    "schedule_period": (1, 2**20),
     "spatial_correlation": (0.0, math.inf),
     "alpha": (0.0, math.nextafter(1.0, 2.0)),
     "dt": (0.0, math.inf),

@@ -25,12 +25,13 @@ def calibration_fields(
     """
     side = max(grid_size // 8, 8, kernel_size)
     count = max(1, grid_size**2 // (8 * side**2))
-    white = normal(seed, Stream.CALIBRATION, torch.arange(count), channels * side**2)
+    fields = torch.arange(count, device="cpu")
+    white = normal(seed, Stream.CALIBRATION, fields, channels * side**2)
     spectrum = torch.fft.rfft2(white.double().view(count, channels, side, side))
     rows, columns = np.fft.fftfreq(side), np.fft.rfftfreq(side)
     frequency = torch.from_numpy(np.sqrt(rows[:, None] ** 2 + columns[None, :] ** 2))
     frequency[0, 0] = math.inf
-    slope = torch.arange(count, dtype=torch.float64).remainder(4)[:, None, None, None]
+    slope = fields.double().remainder(4)[:, None, None, None]
     # The constant mode goes where frequency is infinite; at slope 0 it has to be taken out by hand.
     shaped = spectrum * frequency.pow(-0.5 * slope) * frequency.isfinite()
     field = torch.fft.irfft2(shaped, s=(side, side))

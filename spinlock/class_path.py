@@ -30,6 +30,8 @@ def imported(path: str, where: str, trusted: Trusted = None) -> object:
     Raises:
         ConfigurationError: If the module is not trusted, or the path cannot be imported.
     """
+    if not is_import_path(path):
+        raise ConfigurationError(f"{where}: expected package.module.name, got {path!r}")
     module, _, attribute = path.rpartition(".")
     allowed = trusted is None or any(
         module == name or module.startswith(f"{name}.") for name in (_PACKAGE, *trusted)
@@ -46,6 +48,12 @@ def imported(path: str, where: str, trusted: Trusted = None) -> object:
         raise ConfigurationError(f"{where}: cannot import {path}: {error}") from error
 
 
+def is_import_path(path: str) -> bool:
+    """Whether text has the form of an absolute import path ``package.name``."""
+    parts = path.split(".")
+    return len(parts) > 1 and all(part.isidentifier() for part in parts)
+
+
 def check_spec(spec: Mapping[str, object], where: str, further: Collection[str] = ()) -> None:
     """Check the form of a ``{class_path: ..., init_args: ...}`` mapping, without importing it.
 
@@ -58,7 +66,7 @@ def check_spec(spec: Mapping[str, object], where: str, further: Collection[str] 
         ConfigurationError: If it has another form.
     """
     path, arguments = spec.get("class_path"), spec.get("init_args", {})
-    named = isinstance(path, str) and "." in path and all(path.split("."))
+    named = isinstance(path, str) and is_import_path(path)
     if not (
         named and isinstance(arguments, dict) and {*spec} <= {"class_path", "init_args", *further}
     ):

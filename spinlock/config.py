@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 from spinlock.axes import ParameterSpaceConfig
-from spinlock.class_path import Trusted, check_spec
+from spinlock.class_path import Trusted, check_spec, is_import_path
 from spinlock.errors import ConfigurationError
 from spinlock.mixture import InitialConditionConfig
 from spinlock.validation import check_types, structured
@@ -26,6 +26,7 @@ MAX_INDEX = 2**30
 # A realization and a timestep share one word of the random generator's counter, the timestep in
 # its lowest 16 bits.
 MAX_REALIZATIONS = MAX_TIMESTEPS = 2**16 - 1
+MAX_CHANNELS = 2**10
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,10 @@ class GenerationConfig:
         _check_count("num_samples", self.num_samples, MAX_INDEX)
         _check_count("num_realizations", self.num_realizations, MAX_REALIZATIONS)
         _check_count("num_timesteps", self.num_timesteps, MAX_TIMESTEPS)
-        _check_count("probes_per_operator", self.probes_per_operator)
-        _check_count("channels", self.channels)
-        _check_count("block_size", self.block_size)
-        _check_count("storage.shard_size", self.storage.shard_size)
+        _check_count("probes_per_operator", self.probes_per_operator, MAX_INDEX)
+        _check_count("channels", self.channels, MAX_CHANNELS)
+        _check_count("block_size", self.block_size, MAX_INDEX)
+        _check_count("storage.shard_size", self.storage.shard_size, MAX_INDEX)
         if not 0 <= self.seed < 2**64:
             raise ConfigurationError(f"seed: must lie in [0, 2^64), got {self.seed}")
         if self.storage.shard_size % self.block_size:
@@ -229,7 +230,10 @@ class GenerationConfig:
             >>> GenerationConfig.from_dict({"num_samples": 10, "storage": {"fields": "last"}}).seed
             42
         """
-        return structured(cls, values)
+        try:
+            return structured(cls, values)
+        except (OverflowError, RecursionError) as error:
+            raise ConfigurationError(f"the configuration is not valid: {error}") from error
 
 
 def _plain(config: GenerationConfig) -> dict[str, Any]:
@@ -254,8 +258,7 @@ def _check_custom_features(features: CustomFeatureConfig) -> None:
             "`features: sdf`"
         )
     for path in paths:
-        module, _, name = path.rpartition(".")
-        if not (module and name.isidentifier()):
+        if not is_import_path(path):
             raise ConfigurationError(
                 f"features: expected import paths such as my_package.my_feature, got {path!r}"
             )

@@ -202,6 +202,9 @@ def _write_scalars(
 
 def _positions(labels: NDArray[np.bytes_], choices: list[str]) -> NDArray[np.int64]:
     position = {choice.encode(): i for i, choice in enumerate(choices)}
+    unknown = sorted({bytes(label) for label in labels} - set(position))
+    if unknown:
+        raise DatasetError(f"the file holds labels that its configuration lacks: {unknown[0]!r}")
     return np.array([position[bytes(label)] for label in labels])
 
 

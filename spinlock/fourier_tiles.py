@@ -56,7 +56,7 @@ def _waves(frequency: Tensor, position: Tensor, tile: int) -> tuple[Tensor, Tens
 
 @cache
 def _transforms(kernel: int, tile: int) -> _Transforms:
-    u = torch.arange(tile, dtype=torch.float64)
+    u = torch.arange(tile, dtype=torch.float64, device="cpu")
     v = u[: tile // 2] + 0.5
     valid = u[: tile - kernel + 1]
     # A correlation is the convolution with the reflected kernel.
@@ -102,7 +102,7 @@ class _Workspace(threading.local):
         if part not in self._parts or self._parts[part].numel() < size:
             # Tensors made in inference mode could not be written to outside.
             with torch.inference_mode(False):
-                self._parts[part] = torch.empty(size, dtype=torch.float32)
+                self._parts[part] = torch.empty(size, dtype=torch.float32, device="cpu")
         return self._parts[part][:size].view(shape)
 
 

@@ -98,7 +98,7 @@ class Forcing:
         self._values, self._seed, self._index = values, seed, index
         self._shape = (num_realizations, channels, values.grid_size, values.grid_size)
         self._num_timesteps = num_timesteps
-        self._realizations = torch.arange(num_realizations) << _TIMESTEP_BITS
+        self._realizations = torch.arange(num_realizations, device="cpu") << _TIMESTEP_BITS
         self._device = device
         self._transfer: Tensor | None = None
         if values.spatial_correlation > 0:

@@ -47,7 +47,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 @cache
 def variance_preserving_gain(activation: str) -> float:
     """1 / sqrt(E f(z)^2) for standard normal z and the activation f, by quadrature."""
-    nodes = torch.linspace(-12, 12, 200_001, dtype=torch.float64)
+    nodes = torch.linspace(-12, 12, 200_001, dtype=torch.float64, device="cpu")
     density = (-0.5 * nodes.square()).exp() / math.sqrt(2 * math.pi)
     second_moment = torch.trapezoid(
         _ACTIVATIONS[activation](nodes.clone()).square() * density, nodes

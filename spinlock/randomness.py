@@ -103,7 +103,8 @@ def _draw(
 
 def _on_device(addresses: list[_Address], words: int, device: torch.device) -> Tensor:
     """The words of addresses, drawn by the host's threads and copied to a device: (n, words)."""
-    host = torch.empty(len(addresses), words, dtype=torch.int64, pin_memory=device.type == "cuda")
+    size, pinned = (len(addresses), words), device.type == "cuda"
+    host = torch.empty(size, dtype=torch.int64, device="cpu", pin_memory=pinned)
     # As NumPy sees it: torch refuses to write a tensor of inference mode from other threads.
     drawn = host.numpy()
     pool = shared_pool("randomness", min(16, os.cpu_count() or 1))

@@ -14,6 +14,8 @@ from spinlock.errors import ConfigurationError
 _T = TypeVar("_T")
 _UNIONS = (Union, UnionType)
 _LISTS = (tuple, Sequence)
+# No setting is as large, and neither floats nor fixed-width integers hold all larger numbers.
+_LARGEST = 2**64
 # Characters of a wrong value that a message shows.
 _MOST_CHARACTERS = 200
 
@@ -117,6 +119,8 @@ def _converted(hint: Any, value: object, where: str) -> object:  # noqa: ANN401 
         return {key: _converted(arguments[1], item, f"{where}.{key}") for key, item in pairs}
     if not _matches(value, hint) or (hint is Any and not _is_plain(value)):
         raise _mismatch(where, hint, value)
+    if type(value) is int and abs(value) >= _LARGEST:
+        raise ConfigurationError(f"{where}: must be less than 2^64, got a larger number")
     return value
 
 

@@ -109,7 +109,7 @@ def test_export_writes_a_folder(dataset, tmp_path, capsys):
 def test_report_writes_a_page(dataset, tmp_path, monkeypatch, capsys):
     asked = {}
 
-    def write(path, out, *, force):
+    def write(path, out, *, trust, force):
         asked.update(path=path, out=out)
         out.write_text("page")
         return CheckReport(())

@@ -17,6 +17,7 @@ from spinlock.checks.source import CheckSource
 from spinlock.design import design_quality
 from spinlock.parameters import PARAMETER_NAMES
 from spinlock.storage import schema
+from spinlock.storage.layout import text_attribute
 
 GROUP = "design"
 PROMISED_AT = 10_000
@@ -117,7 +118,7 @@ def _quality_rows(source: CheckSource) -> Iterator[CheckRow]:
 
 def _stored_quality(source: CheckSource) -> dict[str, float]:
     try:
-        held = json.loads(source.file.attrs["design_quality"])
+        held = json.loads(text_attribute(source.file, "design_quality"))
     except (KeyError, TypeError, json.JSONDecodeError):
         return {}
     return {name: float(value) for name, value in held.items()} if isinstance(held, dict) else {}

@@ -13,6 +13,7 @@ from spinlock.checks.report import CheckRow, Claim
 from spinlock.checks.source import CheckSource
 from spinlock.features import FEATURES
 from spinlock.storage import schema
+from spinlock.storage.layout import text_attribute
 
 GROUP = "features"
 _BYTES_AT_A_TIME = 1 << 26
@@ -133,7 +134,7 @@ def _columns(source: CheckSource, name: str, names: tuple[str, ...]) -> list[_Co
     config = source.config
     registry = {row.name: (row.range, row.min_timesteps) for row in FEATURES}
     if "/custom/" in name:
-        rows = json.loads(source.file.attrs.get("features", "[]"))
+        rows = json.loads(text_attribute(source.file, "features"))
         registry = {row["name"]: (row["range"], row["min_timesteps"]) for row in rows}
     out = []
     for column in names:

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from spinlock.checks.fields import FieldStatistics
 from spinlock.checks.report import CheckRow, Claim
 from spinlock.checks.source import CheckSource
+from spinlock.errors import DatasetError
 from spinlock.storage import schema
+from spinlock.storage.attributes import is_plain, read_attribute
 from spinlock.storage.chunks import combined_digest, sample_digests
 from spinlock.storage.consistency import families_differ, operators_differ, values_differ
 from spinlock.storage.layout import storage_problem
@@ -27,7 +29,7 @@ def integrity_rows(source: CheckSource, fields: FieldStatistics) -> Iterator[Che
     yield _claim(
         "root attributes", "root attributes are there, and JSON where they should be", "0 wrong"
     ).count(_bad_root_attributes(source.file))
-    stored = str(source.file.attrs["fingerprint"])
+    stored = str(_readable(source.file, "fingerprint"))
     expected = source.config.fingerprint
     yield _claim(
         "fingerprint", "the fingerprint is that of the stored configuration", expected[:16]
@@ -58,6 +60,9 @@ def _schema_rows(source: CheckSource) -> Iterator[CheckRow]:
         if not isinstance(data, h5py.Dataset):
             missing.append(name)
             continue
+        if not is_plain(data.id.get_type()):
+            types.append(f"{name}: neither numbers nor text")
+            continue
         if data.shape != (source.num_samples, *spec.shape):
             shapes.append(f"{name} {data.shape}")
         if data.dtype != spec.dtype:
@@ -78,9 +83,17 @@ def _bad_attributes(data: h5py.Dataset, spec: schema.DatasetSpec) -> list[str]:
     expected: dict[str, object] = {"description": spec.description, "dimensions": list(spec.dims)}
     if spec.names:
         expected["names"] = list(spec.names)
-    held = {name: data.attrs.get(name) for name in expected}
+    held = {name: _readable(data, name) for name in expected}
     plain = {n: list(v) if isinstance(v, np.ndarray) else v for n, v in held.items()}
     return [name for name, value in expected.items() if plain[name] != value]
+
+
+def _readable(holder: h5py.HLObject, name: str) -> object:
+    """An attribute's value; None if it is missing or cannot be read."""
+    try:
+        return read_attribute(holder, name)
+    except DatasetError:
+        return None
 
 
 def _bad_root_attributes(file: h5py.File) -> list[str]:
@@ -90,8 +103,8 @@ def _bad_root_attributes(file: h5py.File) -> list[str]:
             bad.append(f"{name} missing")
         elif name in (*schema.PROVENANCE, "design_quality", "run_summary"):
             try:
-                json.loads(file.attrs[name])
-            except (TypeError, json.JSONDecodeError):
+                json.loads(str(_readable(file, name)))
+            except (ValueError, RecursionError):
                 bad.append(f"{name} not JSON")
     return bad
 
@@ -198,7 +211,7 @@ def _file_digest_row(source: CheckSource) -> CheckRow:
     if reason := source.lacks(schema.DIGESTS):
         return claim.not_measurable(reason)
     expected = combined_digest(source.column(schema.DIGESTS))
-    stored = str(source.file.attrs.get("digest", "missing"))
+    stored = str(_readable(source.file, "digest"))
     equal = stored == expected
     return claim.result("equal" if equal else f"stored is {stored[:16]}", None, equal)
 
@@ -210,13 +223,13 @@ def _column_digest_row(source: CheckSource) -> CheckRow:
         return claim.not_measurable(reason)
     data = ((name, source.file[name]) for name in columns)
     stored = schema.COLUMN_DIGEST
-    return claim.count([name for name, d in data if d.attrs.get(stored) != column_digest(d)])
+    return claim.count([name for name, d in data if _readable(d, stored) != column_digest(d)])
 
 
 def _attributes_digest_row(source: CheckSource) -> CheckRow:
     claim = _claim("attributes digest", "attributes have the digest stored with them", "equal")
     if reason := source.lacks(*source.specs):
         return claim.not_measurable(reason)
-    stored = source.file.attrs.get("attributes_digest")
+    stored = _readable(source.file, "attributes_digest")
     equal = stored == attributes_digest(source.file, source.config)
     return claim.result("equal" if equal else f"stored is {str(stored)[:16]}", None, equal)

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from spinlock.checks.report import CheckRow, Claim
 from spinlock.checks.source import CheckSource
-from spinlock.errors import ConfigurationError
+from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.provenance import provenance
 from spinlock.simulation import Samples, Simulator
 from spinlock.storage import schema
+from spinlock.storage.layout import text_attribute
 
 GROUP = "replay"
 RTOL, ATOL = 1e-3, 1e-4
@@ -171,10 +172,10 @@ def _same_origin(source: CheckSource, device: torch.device) -> bool:
     here = provenance(source.config, device)
     try:
         return all(
-            json.loads(source.file.attrs[name]) == json.loads(here[name])
+            json.loads(text_attribute(source.file, name)) == json.loads(here[name])
             for name in ("device", "package_versions")
         )
-    except (KeyError, TypeError, json.JSONDecodeError):
+    except (DatasetError, ValueError, RecursionError):
         return False
 
 

@@ -40,9 +40,20 @@ def describe(path: Path) -> str:
 
 
 def describe_file(info: DatasetInfo) -> str:
-    """A dataset file, as text."""
+    """A dataset file, as text.
+
+    Raises:
+        DatasetError: If an attribute that describes it is not as it was written.
+    """
+    try:
+        return _table(_rows(info))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{info.path}: its attributes cannot be described: {error!r}") from error
+
+
+def _rows(info: DatasetInfo) -> dict[str, str]:
     run = info.run_summary
-    rows = {
+    return {
         "file": f"{info.path} ({info.path.stat().st_size / 1e6:.1f} MB)",
         "fingerprint": info.fingerprint,
         "digest": info.digest,
@@ -57,7 +68,6 @@ def describe_file(info: DatasetInfo) -> str:
             for record in info.provenance["package_versions"]
         ),
     }
-    return _table(rows)
 
 
 def _table(rows: dict[str, str]) -> str:

@@ -3,6 +3,8 @@
 from argparse import ArgumentParser
 from pathlib import Path
 
+from spinlock.commands.trust import add_trust
+
 
 def run(arguments: list[str]) -> None:
     """Write the page."""
@@ -15,9 +17,10 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page to write")
     parser.add_argument("--force", action="store_true", help="replace an earlier report")
+    add_trust(parser)
     given = parser.parse_args(arguments)
     # Imported here: no other command needs matplotlib.
     from spinlock.report import write_report
 
-    checks = write_report(given.file, given.out, force=given.force)
+    checks = write_report(given.file, given.out, trust=given.trust, force=given.force)
     print(f"{given.out} ({given.out.stat().st_size / 1e6:.1f} MB)\n{checks.summary()}")

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any, TypeVar
 
+from spinlock.validation import check_arguments, structured
+
 Config = TypeVar("Config")
 
 
@@ -17,7 +19,23 @@ def configured(kind: type[Config], given: Config | Mapping[str, Any] | None) -> 
     """
     if given is None:
         return kind()
-    return kind(**given) if isinstance(given, Mapping) else given
+    return structured(kind, given) if isinstance(given, Mapping) else given
+
+
+def kept_arguments(model: type, given: Mapping[str, Any], annotated: type) -> dict[str, Any]:
+    """The arguments of a model as a checkpoint holds them: primitives, with the model's class.
+
+    Args:
+        model: Class of the model, which LightningCLI needs to read a checkpoint.
+        given: Arguments by name.
+        annotated: Class whose constructor annotates them.
+
+    Raises:
+        ConfigurationError: If an argument has another type than its annotation. Names it.
+    """
+    kept = {name: primitive(value) for name, value in given.items()}
+    check_arguments(vars(annotated)["__init__"], kept)
+    return kept | {"_class_path": import_path(model)}
 
 
 def import_path(kind: type) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.regression import R2Score
@@ -21,9 +20,10 @@ from spinlock.errors import ConfigurationError
 from spinlock.features import PER_TIMESTEP_NAMES
 from spinlock.models.autoencoder import Batch, ConditionedAutoencoder, Normalization, other_probe
 from spinlock.models.conditioning import Condition
-from spinlock.models.configuration import configured, import_path, primitive
+from spinlock.models.configuration import configured, kept_arguments
 from spinlock.models.independence import IndependenceConfig, IndependenceTerms
 from spinlock.models.quantizer import Quantizer, QuantizerConfig
+from spinlock.models.resumable import ResumableModule
 from spinlock.models.schedule import Schedule, ScheduleConfig
 
 # Latents kept for k-means: 64 for each of 256 codes.
@@ -31,7 +31,7 @@ _MOST_LATENTS = 16384
 _STAGES, _PARTS = ("val", "test"), ("held_in", "held_out")
 
 
-class FeatureVQVAE(LightningModule):
+class FeatureVQVAE(ResumableModule):
     """Encodes features to one token of a codebook, and decodes the token to features.
 
     The initial condition is known, so encoder and decoder may see its features and its variant too:
@@ -52,8 +52,8 @@ class FeatureVQVAE(LightningModule):
     held-out variants, the same under ``val/held_out/``. On testing ``test/`` in place of ``val/``.
     Validation and test epochs need two samples or more.
 
-    Weights, k-means, revival and projections draw from torch's global generator: seed it
-    (``lightning.seed_everything``) for runs that repeat.
+    Weights, k-means, revival and projections depend on torch's global generators: seed them
+    (``lightning.seed_everything``) for runs that repeat. See `ResumableModule` for checkpoints.
 
     Args:
         num_features: Columns of ``batch["features"]``.
@@ -108,11 +108,9 @@ class FeatureVQVAE(LightningModule):
         weight_decay: float = 0.0,
     ) -> None:
         given = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        super().__init__()
-        # Primitives only: a checkpoint has to load with weights_only=True. LightningCLI needs the
-        # class to read a checkpoint's.
-        kept = {name: primitive(value) for name, value in given.items()}
-        self.save_hyperparameters(kept | {"_class_path": import_path(type(self))})
+        super().__init__(latent_dim)
+        # Primitives only: a checkpoint has to load with weights_only=True.
+        self.save_hyperparameters(kept_arguments(type(self), given, FeatureVQVAE))
         if not (0 <= pair_weight <= 1 and alignment_weight >= 0):
             raise ConfigurationError(
                 "pair_weight: must be in [0, 1], and alignment_weight at least 0; got "
@@ -148,7 +146,6 @@ class FeatureVQVAE(LightningModule):
         )
         self._schedule_config = configured(ScheduleConfig, schedule)
         self._schedule: Schedule | None = None
-        self._recent: list[Tensor] = []
         self.r2 = nn.ModuleDict(
             {
                 f"{stage}_{part}": R2Score(multioutput="variance_weighted")
@@ -163,11 +160,12 @@ class FeatureVQVAE(LightningModule):
         return self.autoencoder.quantizer
 
     def setup(self, stage: str) -> None:
-        """Check the number of variants, and connect the codebooks of processes.
+        """Check the number of variants, connect the codebooks of processes, and start anew.
 
         Raises:
             ConfigurationError: The data module has another number of variants.
         """
+        super().setup(stage)
         known = contract.known_names(self.trainer, "ic_names")
         if known is not None and len(known) != self.num_variants:
             raise ConfigurationError(
@@ -192,15 +190,15 @@ class FeatureVQVAE(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
-        schedule, step = self._running_schedule(), self.global_step
-        rows = self._rows(batch)
-        if schedule.is_warming_up(step) and not self.quantizer.is_initialized:
-            outputs = self.autoencoder(rows, continuous=True)
-            self._remember(outputs["latent"])
-        else:
-            self._initialize_codebook(len(rows["features"]))
-            outputs = self.autoencoder(rows)
-        terms = self._terms(rows, outputs["latent"], schedule.ramp(step))
+        schedule, step, rows = self._running_schedule(), self.global_step, self._rows(batch)
+        with self.own_randomness():
+            if schedule.is_warming_up(step) and not self.quantizer.is_initialized:
+                outputs = self.autoencoder(rows, continuous=True)
+                self._remember(outputs["latent"])
+            else:
+                self._initialize_codebook(len(rows["features"]))
+                outputs = self.autoencoder(rows)
+            terms = self._terms(rows, outputs["latent"], schedule.ramp(step))
         loss: Tensor = self._losses(rows, outputs)["loss"] + sum(terms.values())
         size = len(batch["features"])
         self.log_dict({f"train/{k}": v for k, v in terms.items()}, batch_size=size)

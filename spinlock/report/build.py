@@ -2,6 +2,7 @@
 
 import base64
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -31,6 +32,7 @@ def write_report(
     out: str | os.PathLike[str],
     *,
     checks: CheckReport | None = None,
+    trust: Collection[str] = (),
     force: bool = False,
     progress: bool = True,
 ) -> CheckReport:
@@ -40,6 +42,7 @@ def write_report(
         path: The dataset file.
         out: The page to write.
         checks: What `check_dataset` found; by default it is run.
+        trust: Modules of which the classes that the file names may be imported, for replay.
         force: Whether an existing report of that name is replaced. Any other file is left as it is.
         progress: Whether to show progress.
 
@@ -54,7 +57,7 @@ def write_report(
     path = Path(path)
     info = read_info(path)
     with new_file(out, PAGE, source=path, force=force) as temporary:
-        checks = checks or check_dataset(path, progress=progress)
+        checks = checks or check_dataset(path, trust=trust, progress=progress)
         with open_hdf5(path) as file:
             wanted = list(pictures(ReportSource(file, info.config)))
             if progress:

@@ -1,6 +1,7 @@
 """What the report's figures show, read from a dataset file: some samples, in bounded memory."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import h5py
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from spinlock.config import GenerationConfig
 from spinlock.mixture import Mixture
 from spinlock.storage import schema
+from spinlock.storage.attributes import read_attribute
+from spinlock.storage.reader import as_text
 
 # Samples that a figure shows or averages over.
 _SPECTRUM_SAMPLES, _POINTS, _FEATURE_ROWS = 24, 2_000, 5_000
@@ -27,8 +30,10 @@ class ReportSource:
     def __init__(self, file: h5py.File, config: GenerationConfig) -> None:
         self._file, self.config = file, config
         self.mixture = Mixture(config.initial_conditions)
-        self.variants: NDArray[np.str_] = file[schema.IC_TYPES][:].astype(str)
-        self.families: NDArray[np.str_] = file[schema.IC_FAMILIES][:].astype(str)
+        self.variants, self.families = (
+            as_text(file[name][:], file.filename, name)
+            for name in (schema.IC_TYPES, schema.IC_FAMILIES)
+        )
         self.has_fields = bool(config.stored_steps)
 
     @property
@@ -77,6 +82,7 @@ class ReportSource:
     def features(self, name: str) -> tuple[NDArray[np.float32], tuple[str, ...]]:
         """Features [n, F] of the first samples (of the last timestep), and their names."""
         data = self._file[name]
-        names = tuple(str(column) for column in data.attrs["names"])
+        held: Any = read_attribute(data, "names")
+        names = tuple(str(column) for column in np.atleast_1d(held))
         values = data[:_FEATURE_ROWS]
         return (values[:, -1] if values.ndim == 3 else values), names

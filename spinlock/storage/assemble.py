@@ -20,7 +20,13 @@ from spinlock.errors import DatasetError
 from spinlock.storage import schema
 from spinlock.storage.copying import copy_samples
 from spinlock.storage.foreign import copy_foreign
-from spinlock.storage.layout import create_layout, open_hdf5, read_configuration, validate_layout
+from spinlock.storage.layout import (
+    create_layout,
+    open_hdf5,
+    read_configuration,
+    text_attribute,
+    validate_layout,
+)
 from spinlock.storage.seal import require_seal, seal
 from spinlock.storage.shards import Shard, publish
 from spinlock.storage.verify import (
@@ -157,5 +163,5 @@ def _provenance(segments: list[Segment]) -> dict[str, str]:
     for segment in segments:
         with open_hdf5(segment.source.path) as source:
             for name, records in collected.items():
-                records += [r for r in json.loads(source.attrs[name]) if r not in records]
+                records += [r for r in json.loads(text_attribute(source, name)) if r not in records]
     return {name: json.dumps(records) for name, records in collected.items()}

@@ -6,14 +6,13 @@ Links are copied as links; nothing that they point to is opened.
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Any
 
 import h5py
-import numpy as np
 
 from spinlock.config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.storage import schema
+from spinlock.storage.attributes import attribute_type, holds_references, read_attribute
 
 _REMEDY = "Move it to another file first, or generate to another path"
 _OWN_ATTRIBUTES = ("description", "dimensions", "names", schema.COLUMN_DIGEST)
@@ -28,17 +27,16 @@ def require_copyable(file: h5py.File, config: GenerationConfig, wanted: Generati
         wanted: Configuration of the new file.
 
     Raises:
-        DatasetError: If an attribute holds references to objects, which would point nowhere; if
-            something of the user's has the name of a new dataset; or if a dataset of the user's has
+        DatasetError: If an attribute cannot be read; if something of the user's holds references to
+            objects of the file, or has the name of a new dataset; or if a dataset of the user's has
             a row for each sample, and there will be more samples.
     """
-    for name, holder in _holders(file, config):
-        for attribute in _foreign_attributes(name, holder):
-            if _holds_references(holder.attrs.get_id(attribute).dtype):
-                raise DatasetError(
-                    f"{file.filename}: the attribute {attribute} of {name} holds references to "
-                    f"objects of the file, which cannot be kept when it is written anew. {_REMEDY}"
-                )
+    with h5py.File("attributes", "w", driver="core", backing_store=False) as trial:
+        for name, holder in _holders(file, config):
+            for attribute in _foreign_attributes(name, holder):
+                kind = attribute_type(holder, attribute)
+                _require_no_references(file, f"the attribute {attribute} of {name}", kind)
+                _copy_attribute(holder, trial, attribute)
     foreign = list(_foreign_links(file, config))
     taken = sorted(set(foreign) & set(_own_paths(wanted)))
     if taken:
@@ -46,10 +44,17 @@ def require_copyable(file: h5py.File, config: GenerationConfig, wanted: Generati
             f"{file.filename}: {taken[0]} was added to the file, and is the name of a dataset that "
             f"is to be written. {_REMEDY}"
         )
-    if wanted.num_samples == config.num_samples:
-        return
-    for path in _foreign_datasets(file, foreign):
-        if file[path].shape[:1] == (config.num_samples,):
+    extended = wanted.num_samples > config.num_samples
+    for path in _foreign_objects(file, foreign):
+        item = file[path]
+        for attribute in item.attrs:
+            kind = attribute_type(item, attribute)
+            _require_no_references(file, f"the attribute {attribute} of {path}", kind)
+        if isinstance(item, h5py.Dataset):
+            _require_no_references(file, path, item.id.get_type())
+        # The size of a virtual dataset may lie in other files, which are not opened.
+        sized = isinstance(item, h5py.Dataset) and not item.is_virtual
+        if extended and sized and (item.shape or ())[:1] == (config.num_samples,):
             raise DatasetError(
                 f"{file.filename}: {path} was added to the file and has a row for each of its "
                 f"{config.num_samples} samples; further samples would have none. {_REMEDY}"
@@ -67,8 +72,7 @@ def copy_foreign(source: h5py.File, target: h5py.File, config: GenerationConfig)
     for name, holder in _holders(source, config):
         if name in target:
             for attribute in _foreign_attributes(name, holder):
-                value, kind = holder.attrs[attribute], holder.attrs.get_id(attribute).dtype
-                target[name].attrs.create(attribute, value, dtype=kind)
+                _copy_attribute(holder, target[name], attribute)
     for path in _foreign_links(source, config):
         parent, name = str(PurePosixPath(path).parent), PurePosixPath(path).name
         link = source.get(path, getlink=True)
@@ -103,14 +107,24 @@ def _foreign_attributes(name: str, holder: h5py.Group | h5py.Dataset) -> list[st
     return [attribute for attribute in holder.attrs if attribute not in own]
 
 
-def _holds_references(kind: np.dtype[Any]) -> bool:
-    """Whether values of a type are, or contain, references to objects of the file."""
-    inner = h5py.check_vlen_dtype(kind)
-    if isinstance(inner, np.dtype):
-        return _holds_references(inner)
-    if kind.names is not None:
-        return any(_holds_references(kind[name]) for name in kind.names)
-    return h5py.check_ref_dtype(kind.base) is not None
+def _copy_attribute(source: h5py.HLObject, target: h5py.HLObject, name: str) -> None:
+    value = read_attribute(source, name)
+    try:
+        target.attrs.create(name, value, dtype=source.attrs.get_id(name).dtype)
+    except (OSError, RuntimeError, TypeError, UnicodeError, ValueError) as error:
+        raise DatasetError(
+            f"{source.file.filename}: the attribute {name} of {source.name} cannot be kept when "
+            f"the file is written anew: {error}. {_REMEDY}"
+        ) from error
+
+
+def _require_no_references(file: h5py.File, what: str, kind: h5py.h5t.TypeID) -> None:
+    """Refuse values that refer to other objects: in a new file they would point nowhere."""
+    if holds_references(kind):
+        raise DatasetError(
+            f"{file.filename}: {what} holds references to objects of the file, which cannot be "
+            f"kept when it is written anew. {_REMEDY}"
+        )
 
 
 def _foreign_links(file: h5py.File, config: GenerationConfig) -> Iterator[str]:
@@ -123,15 +137,12 @@ def _foreign_links(file: h5py.File, config: GenerationConfig) -> Iterator[str]:
             yield from (path for path in paths if path not in own)
 
 
-def _foreign_datasets(file: h5py.File, foreign: list[str]) -> Iterator[str]:
-    """Paths of the user's datasets; links are not followed."""
+def _foreign_objects(file: h5py.File, foreign: list[str]) -> Iterator[str]:
+    """Paths of the user's groups and datasets, nested ones included; links are not followed."""
     for path in foreign:
-        if not isinstance(file.get(path, getlink=True), h5py.HardLink):
-            continue
-        if isinstance(file[path], h5py.Dataset):
+        if isinstance(file.get(path, getlink=True), h5py.HardLink):
             yield path
-        elif isinstance(file[path], h5py.Group):
-            inside: list[str] = []
-            file[path].visit(inside.append)
-            paths = [f"{path}/{name}" for name in inside]
-            yield from (each for each in paths if isinstance(file[each], h5py.Dataset))
+            if isinstance(file[path], h5py.Group):
+                inside: list[str] = []
+                file[path].visit(inside.append)
+                yield from (f"{path}/{name}" for name in inside)

@@ -11,6 +11,7 @@ import numpy as np
 
 from spinlock.config import GenerationConfig
 from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
+from spinlock.storage.attributes import is_plain, read_attribute
 from spinlock.storage.compression import FILTERS
 from spinlock.storage.schema import SCHEMA_VERSION, DatasetSpec, dataset_specs
 from spinlock.stored_config import StoredConfig
@@ -82,7 +83,10 @@ def read_configuration(file: h5py.File, trust: Collection[str] = ()) -> StoredCo
 
     Raises:
         DatasetError: If a root attribute is missing or not valid.
+        ConfigurationError: If ``trust`` is one name in place of a list of names.
     """
+    if isinstance(trust, str):
+        raise ConfigurationError(f"trust: must be a list of modules, got {trust!r}")
     missing = [name for name in _IDENTITY if name not in file.attrs]
     if missing:
         raise DatasetError(
@@ -107,7 +111,7 @@ def text_attribute(file: h5py.File, name: str) -> str:
     Raises:
         DatasetError: If it is not there, or not text.
     """
-    value = file.attrs.get(name)
+    value = read_attribute(file, name)
     if not isinstance(value, str):
         raise DatasetError(f"{file.filename}: the root attribute {name} must be text")
     return value
@@ -121,7 +125,10 @@ def validate_layout(file: h5py.File, config: GenerationConfig, num_samples: int)
     """
     for spec in dataset_specs(config):
         if problem := dataset_problem(file, spec, num_samples):
-            raise DatasetError(f"{file.filename}: {spec.name} {problem}")
+            raise DatasetError(
+                f"{file.filename}: {spec.name} {problem}. Restore the file from a copy, or "
+                "generate it anew"
+            )
 
 
 def dataset_problem(file: h5py.File, spec: DatasetSpec, num_samples: int) -> str:
@@ -131,9 +138,12 @@ def dataset_problem(file: h5py.File, spec: DatasetSpec, num_samples: int) -> str
     dataset, expected = file.get(spec.name), (num_samples, *spec.shape)
     if not isinstance(dataset, h5py.Dataset):
         return "is missing, which its configuration promises"
+    if not is_plain(dataset.id.get_type()):
+        return "has a type that is not made of numbers and text"
     if dataset.shape != expected or dataset.dtype != spec.dtype:
         return f"is {dataset.dtype} {dataset.shape}, expected {np.dtype(spec.dtype)} {expected}"
-    return ""
+    held, wanted = (h5py.check_string_dtype(dtype) for dtype in (dataset.dtype, spec.dtype))
+    return "" if held == wanted else f"is text of {held}, expected {wanted}"
 
 
 def storage_problem(file: h5py.File, name: str) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from spinlock.config import GenerationConfig
 from spinlock.errors import DatasetError
+from spinlock.storage.attributes import read_attribute
 from spinlock.storage.layout import (
     explain_difference,
     open_hdf5,
@@ -86,10 +87,28 @@ def _info(file: h5py.File, path: Path, trust: Collection[str] = ()) -> DatasetIn
 
 def _json_attribute(file: h5py.File, name: str) -> Any:  # noqa: ANN401 (whatever JSON holds)
     try:
-        return json.loads(file.attrs[name])
-    except (TypeError, json.JSONDecodeError) as error:
+        value = json.loads(text_attribute(file, name))
+        # Text that no terminal or page could show is refused as well.
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
         message = f"{file.filename}: the root attribute {name} is not valid JSON: {error}"
         raise DatasetError(message) from error
+    valid = _are_records(value) if name in PROVENANCE else _are_numbers(value)
+    if not valid:
+        expected = "a list of records" if name in PROVENANCE else "a mapping to numbers"
+        raise DatasetError(f"{file.filename}: the root attribute {name} must be {expected} in JSON")
+    return value
+
+
+def _are_records(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(record, dict) for record in value)
+
+
+def _are_numbers(value: object) -> bool:
+    """Whether this is a mapping to numbers, or to such mappings."""
+    return isinstance(value, dict) and all(
+        isinstance(item, int | float) or _are_numbers(item) for item in value.values()
+    )
 
 
 def require_dataset(path: str | os.PathLike[str], config: GenerationConfig) -> DatasetInfo:
@@ -139,8 +158,23 @@ def read_columns(
         for name in names:
             step = timestep if name in one_timestep_of else None
             column = _verified_rows(file, name, num_samples, step)
-            columns[name] = column.astype(str) if column.dtype.kind == "S" else column
-    return columns
+            columns[name] = column
+    return {
+        name: as_text(column, path, name) if column.dtype.kind == "S" else column
+        for name, column in columns.items()
+    }
+
+
+def as_text(column: NDArray[Any], path: object, name: str) -> NDArray[np.str_]:
+    """Labels of a file as text.
+
+    Raises:
+        DatasetError: If they are not.
+    """
+    try:
+        return column.astype(str)
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: {name} holds text that is not ASCII") from error
 
 
 def _verified_rows(
@@ -153,7 +187,7 @@ def _verified_rows(
         if rows.start < num_samples:
             wanted = values[: num_samples - rows.start]
             kept.append(wanted if timestep is None else wanted[:, timestep])
-    if digest.hexdigest() != dataset.attrs.get(COLUMN_DIGEST):
+    if digest.hexdigest() != read_attribute(dataset, COLUMN_DIGEST):
         raise DatasetError(
             f"{file.filename}: {name} differs from its digest; the file was changed or damaged "
             "after it was written. `spinlock check --full` lists the samples; restore the file "

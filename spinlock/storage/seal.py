@@ -15,6 +15,7 @@ import numpy as np
 from spinlock.config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.storage import schema
+from spinlock.storage.attributes import read_attribute
 from spinlock.storage.chunks import combined_digest
 
 _DIGEST = "attributes_digest"
@@ -57,7 +58,7 @@ def attributes_digest(file: h5py.File, config: GenerationConfig) -> str:
     Attributes that a user added do not enter.
     """
     content = [
-        [where, name, _plain(holder.attrs[name])]
+        [where, name, _plain(read_attribute(holder, name))]
         for where, holder, names in _holders(file, config)
         for name in names
         if name in holder.attrs
@@ -76,7 +77,7 @@ def require_seal(file: h5py.File, config: GenerationConfig) -> None:
         "digest": combined_digest(file[schema.DIGESTS][...]),
     }
     for name, digest in found.items():
-        if file.attrs.get(name) != digest:
+        if read_attribute(file, name) != digest:
             covered = "attributes" if name == _DIGEST else schema.DIGESTS
             raise DatasetError(
                 f"{file.filename}: {covered} do not match the root attribute {name}; the file was "

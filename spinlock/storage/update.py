@@ -18,7 +18,12 @@ from spinlock.storage import schema
 from spinlock.storage.chunks import sample_digests
 from spinlock.storage.copying import copy_samples
 from spinlock.storage.foreign import copy_foreign
-from spinlock.storage.layout import create_layout, open_hdf5, read_configuration
+from spinlock.storage.layout import (
+    create_layout,
+    open_hdf5,
+    read_configuration,
+    text_attribute,
+)
 from spinlock.storage.seal import require_seal, row_blocks, seal
 from spinlock.storage.shards import publish
 from spinlock.storage.verify import (
@@ -57,7 +62,7 @@ def update_features(
         with open_hdf5(path) as old, h5py.File(temporary, "x") as new:
             create_layout(new, config, config.num_samples, _merged(old, provenance))
             for name in _KEPT:
-                new.attrs[name] = old.attrs[name]
+                new.attrs[name] = text_attribute(old, name)
             copy_foreign(old, new, read_configuration(old))
             features = [spec.name for spec in feature_specs(config)]
             everything = range(config.num_samples)
@@ -80,7 +85,7 @@ def _merged(old: h5py.File, provenance: dict[str, str]) -> dict[str, str]:
     for name in schema.PROVENANCE:
         records: list[Any] = json.loads(provenance[name])
         if name != "features":
-            held = json.loads(old.attrs[name])
+            held = json.loads(text_attribute(old, name))
             records = held + [record for record in records if record not in held]
         merged[name] = json.dumps(records)
     return merged

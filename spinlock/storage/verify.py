@@ -13,6 +13,7 @@ from spinlock.config import GenerationConfig
 from spinlock.design import make_design
 from spinlock.errors import DatasetError
 from spinlock.storage import schema
+from spinlock.storage.attributes import read_attribute
 from spinlock.storage.chunk_reader import ChunkReader
 from spinlock.storage.chunks import (
     chunk_offsets,
@@ -20,7 +21,12 @@ from spinlock.storage.chunks import (
     content_digest,
     sample_digests,
 )
-from spinlock.storage.layout import open_hdf5, read_configuration, validate_layout
+from spinlock.storage.layout import (
+    open_hdf5,
+    read_configuration,
+    text_attribute,
+    validate_layout,
+)
 from spinlock.storage.seal import require_seal, row_blocks
 from spinlock.storage.shards import Shard, metadata_columns
 from spinlock.threads import shared_pool
@@ -45,10 +51,10 @@ def verify_shard(shard: Shard, config: GenerationConfig) -> None:
             require_range(file, shard)
             validate_layout(file, stored, shard.stop - shard.start)
             digests = file[schema.DIGESTS][...]
-            same = combined_digest(digests) == file.attrs["digest"]
+            same = combined_digest(digests) == text_attribute(file, "digest")
             wrong = damaged_samples(file, stored) or foreign_samples(file, config, shard.start)
             for name in schema.PROVENANCE:
-                json.loads(file.attrs[name])
+                json.loads(text_attribute(file, name))
     except DatasetError:
         raise
     except Exception as error:
@@ -64,7 +70,7 @@ def require_range(file: h5py.File, shard: Shard) -> None:
     Raises:
         DatasetError: If it does not.
     """
-    held = np.asarray(file.attrs.get(schema.SAMPLES, ())).tolist()
+    held = np.asarray(read_attribute(file, schema.SAMPLES)).tolist()
     if held != [shard.start, shard.stop]:
         raise DatasetError(
             f"{file.filename} says that it holds samples {held}, its name says "

@@ -280,6 +280,8 @@ def test_a_checkpoint_of_other_features_is_refused(datasets):
     state = ready(path, config).state_dict()
     for name in ("knee", "center", "spread"):
         state["scalers"]["features"][name].append(1.0)
+    for name in ("knots", "quantiles"):
+        state["scalers"]["features"][name].append([])
     with pytest.raises(DatasetError, match="scales 47 columns of features, the dataset has 46"):
         SpinlockDataModule(path, config).load_state_dict(state)
 

@@ -94,7 +94,7 @@ def test_the_seed_is_the_arguments_else_seed_everythings(datasets, monkeypatch):
 
 
 def test_a_loader_that_is_made_late_begins_with_the_runs_epoch(datasets):
-    """On resuming a distributed run nobody else tells the sampler."""
+    """Also where the trainer does not iterate over it."""
     datamodule = ready(*datasets["single"])
     datamodule.trainer = SimpleNamespace(current_epoch=3)
     sampler = datamodule.train_dataloader().sampler

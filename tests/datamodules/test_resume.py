@@ -1,0 +1,436 @@
+"""Resumed runs have the batches of the uninterrupted run, from whatever step they go on."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from spinlock import SpinlockDataModule
+from spinlock.datamodules.sampling import MAX_EPOCH, EpochSampler
+from spinlock.errors import ConfigurationError, DatasetError
+from tests.datamodules import ready
+from tests.datamodules.recorder import MeanModel, describe
+
+ROOT = Path(__file__).parent.parent.parent
+EPOCHS, BATCHES = 3, 4
+# Four batches an epoch, the last of them incomplete.
+SIZES = {"single": 28, "probed": 20, "steps": 6}
+RANDOM = {"view": "both", "realizations": "one"}
+BY_STEPS = {"max_epochs": -1, "max_steps": 2 * BATCHES}
+
+
+class Recorder(Callback):
+    """What the batches of a run hold, in order."""
+
+    def __init__(self):
+        self.batches = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.batches.append(describe(0, batch))
+
+
+class Saver(Callback):
+    """Writes ``<hook>.<number of batches trained on>`` at the end of batches and epochs."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def _save(self, trainer, hook):
+        trainer.save_checkpoint(self.folder / f"{hook}.{trained_on(trainer)}")
+
+    def on_train_batch_end(self, trainer, *_):
+        self._save(trainer, "batch")
+
+    def on_validation_end(self, trainer, pl_module):
+        self._save(trainer, "validation")
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self._save(trainer, "epoch")
+
+
+class EarlyModel(MeanModel):
+    """Asks for the loader, and an iterator, before Lightning restores the loops."""
+
+    def configure_optimizers(self):
+        assert self.trainer.estimated_stepping_batches > 0
+        return super().configure_optimizers()
+
+
+def trained_on(trainer):
+    return trainer.fit_loop.epoch_loop.batch_progress.total.processed
+
+
+def data(datasets, name="single", **options):
+    path, config = datasets[name]
+    options = {"batch_size": SIZES[name], "sampling_seed": 1} | options
+    return SpinlockDataModule(path, config, progress=False, **options)
+
+
+def trainer_with(*callbacks, **settings):
+    """A quiet trainer, and what records its batches."""
+    recorder = Recorder()
+    settings = {"max_epochs": EPOCHS, "enable_checkpointing": False} | settings
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        callbacks=[recorder, *callbacks],
+        **settings,
+    )
+    return trainer, recorder
+
+
+def fit(datamodule, *callbacks, ckpt=None, model=None, **settings):
+    """The batches of a run, and its trainer."""
+    trainer, recorder = trainer_with(*callbacks, **settings)
+    trainer.fit(model or MeanModel(), datamodule=datamodule, ckpt_path=ckpt)
+    return recorder.batches, trainer
+
+
+def descriptions(batches):
+    return [describe(0, batch) for batch in batches]
+
+
+def assert_resumes(files, whole, resume):
+    """From each checkpoint, what is left of the whole run."""
+    for file in files:
+        batches, _ = resume(file)
+        assert batches == whole[int(file.suffix[1:]) :], file.name
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("single", {"balance": "family"}),
+        ("single", RANDOM),
+        ("probed", {"view": "pairs"}),
+        ("steps", {"view": "sequence"}),
+    ],
+)
+def test_every_view(datasets, tmp_path, name, options):
+    whole, _ = fit(data(datasets, name, **options), Saver(tmp_path), limit_val_batches=0)
+    assert len(set(whole)) == EPOCHS * BATCHES
+    resumed = data(datasets, name, **options)
+    assert_resumes(
+        [tmp_path / place for place in ("batch.1", "epoch.4", "batch.6", "batch.8", "batch.11")],
+        whole,
+        lambda file: fit(resumed, ckpt=file, model=EarlyModel(), limit_val_batches=0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        (MeanModel, {"val_check_interval": 0.5}),
+        (MeanModel, BY_STEPS),
+        (EarlyModel, {"val_check_interval": 0.5}),
+        (EarlyModel, {"val_check_interval": 3, "check_val_every_n_epoch": None}),
+        (EarlyModel, {"accumulate_grad_batches": 2}),
+        (EarlyModel, {"limit_train_batches": 3}),
+        (EarlyModel, {"reload_dataloaders_every_n_epochs": 1}),
+        (EarlyModel, BY_STEPS),
+        (EarlyModel, BY_STEPS | {"limit_val_batches": 0}),
+        (EarlyModel, BY_STEPS | {"limit_train_batches": 3, "val_check_interval": 2}),
+    ],
+)
+def test_every_step(datasets, tmp_path, model, settings):
+    settings = {"max_epochs": 2} | settings
+    whole, _ = fit(data(datasets), Saver(tmp_path), **settings)
+    files, resumed = sorted(tmp_path.iterdir()), data(datasets)
+    assert len(files) > len(whole)
+    assert_resumes(files, whole, lambda file: fit(resumed, ckpt=file, model=model(), **settings))
+
+
+WORKERS = {
+    "none": {},
+    "forked": {"num_workers": 2, "multiprocessing_context": "fork"},
+    "forked anew": {
+        "num_workers": 2,
+        "multiprocessing_context": "fork",
+        "persistent_workers": False,
+    },
+    # One starts for seconds: it imports everything.
+    "spawned": {"num_workers": 1, "multiprocessing_context": "spawn"},
+}
+
+
+@pytest.fixture(scope="module")
+def saved(datasets, tmp_path_factory):
+    """Batches of a run, and the folder of its checkpoints."""
+    folder = tmp_path_factory.mktemp("saved")
+    default = ModelCheckpoint(folder, "{epoch}", save_top_k=-1)
+    steps = ModelCheckpoint(folder, "{step}", save_top_k=-1, every_n_train_steps=1)
+    datamodule = data(datasets, **RANDOM)
+    whole, _ = fit(datamodule, default, steps, limit_val_batches=0, enable_checkpointing=True)
+    return whole, folder
+
+
+@pytest.mark.parametrize(
+    ("workers", "place", "before"),
+    [
+        ("none", "epoch=1", 8),
+        ("none", "step=6", 6),
+        ("forked", "epoch=1", 8),
+        ("forked", "step=6", 6),
+        ("forked anew", "epoch=0", 4),
+        ("forked anew", "step=6", 6),
+        ("spawned", "epoch=1", 8),
+        ("spawned", "step=10", 10),
+    ],
+)
+def test_workers(datasets, saved, workers, place, before):
+    """Lightning's own checkpoints, at the end of an epoch and in the middle of one."""
+    whole, folder = saved
+    datamodule = data(datasets, **RANDOM, **WORKERS[workers])
+    batches, _ = fit(datamodule, ckpt=folder / f"{place}.ckpt", limit_val_batches=0)
+    assert batches == whole[before:]
+    # Neither the order nor the realizations are those of the epoch before.
+    assert not set(batches) & set(whole[:4])
+
+
+@pytest.mark.parametrize("cuts", [(2, 3), (3, 4, 9), (4, 8), (1, 10)])
+@pytest.mark.parametrize("default", [True, False])
+def test_a_run_cut_short_again_and_again(datasets, tmp_path, cuts, default):
+    """`max_steps` ends epochs in their middle, and Lightning counts them like whole ones."""
+    steps = EPOCHS * BATCHES
+    whole, _ = fit(data(datasets), max_epochs=-1, max_steps=steps)
+    batches, ckpt = [], None
+    for number, stop in enumerate([*cuts, steps]):
+        callbacks = [ModelCheckpoint(tmp_path / str(number), "a")] if default else []
+        settings = {"max_epochs": -1, "max_steps": stop, "enable_checkpointing": default}
+        more, trainer = fit(data(datasets), *callbacks, ckpt=ckpt, **settings)
+        batches += more
+        ckpt = tmp_path / str(number) / "a.ckpt"
+        if not default:
+            trainer.save_checkpoint(ckpt)
+    assert batches == whole
+
+
+class InterruptionError(Exception):
+    pass
+
+
+class Interrupter(Callback):
+    """Raises in some hook after so many batches, having written a checkpoint."""
+
+    def __init__(self, hook, count, path):
+        def interrupt(trainer, *_, **__):
+            if trained_on(trainer) == count:
+                trainer.save_checkpoint(path)
+                raise InterruptionError
+
+        setattr(self, hook, interrupt)
+
+
+@pytest.mark.parametrize(
+    ("hook", "count"),
+    [
+        ("on_train_batch_start", 0),
+        ("on_train_batch_start", 4),
+        ("on_train_batch_start", 7),
+        ("on_before_backward", 0),
+        ("on_before_backward", 2),
+        ("on_before_backward", 7),
+        ("on_validation_batch_start", 2),
+        ("on_validation_batch_start", 4),
+        ("on_validation_batch_start", 7),
+    ],
+)
+def test_a_batch_that_was_not_trained_on_comes_again(datasets, tmp_path, hook, count):
+    """On an interruption the loader may have given one batch more than have been trained on."""
+    path, settings = tmp_path / "a.ckpt", {"val_check_interval": 1, "max_epochs": 2}
+    whole, _ = fit(data(datasets), **settings)
+    with pytest.raises(InterruptionError):
+        fit(data(datasets), Interrupter(hook, count, path), **settings)
+    state = torch.load(path, weights_only=True)["loops"]["fit_loop"]["state_dict"]
+    assert state["combined_loader"] == [{"epoch": count // BATCHES, "batches": count % BATCHES}]
+    assert fit(data(datasets), ckpt=path, **settings)[0] == whole[count:]
+
+
+def test_a_fit_without_a_checkpoint_starts_anew(datasets, saved):
+    whole, folder = saved
+    datamodule = data(datasets, **RANDOM)
+    resumed, _ = fit(datamodule, ckpt=folder / "step=6.ckpt", limit_val_batches=0)
+    assert resumed == whole[6:]
+    assert fit(datamodule, limit_val_batches=0)[0] == whole
+
+
+def test_passes_beside_the_trainers_are_whole(datasets, saved):
+    """Callbacks may go through the training loader; they change nothing."""
+    whole, folder = saved
+
+    class Passes(Callback):
+        def __init__(self):
+            self.lengths = set()
+
+        def count(self, trainer, *_):
+            self.lengths.add(len(list(trainer.train_dataloader)))
+
+        on_train_batch_end = on_validation_start = on_train_epoch_end = count
+
+    passes = Passes()
+    batches, trainer = fit(data(datasets, **RANDOM), passes, ckpt=folder / "step=6.ckpt")
+    assert batches == whole[6:]
+    assert passes.lengths == {BATCHES}
+    assert len(list(trainer.train_dataloader)) == BATCHES
+    assert len(list(trainer.datamodule.train_dataloader())) == BATCHES
+
+
+def test_a_loader_without_its_data_module(datasets, tmp_path):
+    """Given to a trainer by itself, it goes by the state that Lightning hands to it."""
+    path, config = datasets["single"]
+    datamodule = ready(path, config, batch_size=28, sampling_seed=1)
+
+    def run(*callbacks, ckpt=None):
+        trainer, recorder = trainer_with(*callbacks)
+        loader = datamodule.train_dataloader()
+        trainer.fit(MeanModel(), train_dataloaders=loader, ckpt_path=ckpt)
+        return recorder.batches, trainer
+
+    whole, _ = run(Saver(tmp_path))
+    assert_resumes(sorted(tmp_path.iterdir()), whole, lambda file: run(ckpt=file))
+
+
+def test_evaluation_is_as_before(datasets, saved):
+    datamodule = data(datasets)
+    datamodule.prepare_data()
+    datamodule.setup()
+    splits = ("val_dataloader", "test_dataloader", "predict_dataloader")
+    expected = [descriptions(getattr(datamodule, split)()) for split in splits]
+    fit(datamodule, ckpt=saved[1] / "step=6.ckpt")
+    for split, batches in zip(splits, expected, strict=True):
+        loader = getattr(datamodule, split)()
+        assert type(loader) is DataLoader
+        assert descriptions(loader) == batches
+
+
+# Without a trainer
+
+
+def loader_of(datasets, **options):
+    path, config = datasets["single"]
+    return ready(path, config, batch_size=28, sampling_seed=1, **options).train_dataloader()
+
+
+def test_a_loop_of_ones_own_goes_on_from_a_state(datasets):
+    datamodule = ready(*datasets["single"], batch_size=28, **RANDOM)
+    expected = descriptions(itertools.chain(*itertools.repeat(datamodule.train_dataloader(), 3)))
+    for given in range(EPOCHS * BATCHES):
+        loader, again = (datamodule.train_dataloader() for _ in range(2))
+        passes = itertools.chain.from_iterable(loader for _ in range(EPOCHS))
+        list(itertools.islice(passes, given))
+        state = loader.state_dict()
+        assert state == {"epoch": given // BATCHES, "batches": given % BATCHES}
+        again.load_state_dict(state)
+        assert again.state_dict() == state
+        rest = [batch for _ in range(EPOCHS - state["epoch"]) for batch in descriptions(again)]
+        assert rest == expected[given:]
+
+
+def test_a_state_at_the_end_of_an_epoch_leaves_nothing_of_it(datasets):
+    loader, other = loader_of(datasets), loader_of(datasets)
+    list(loader)
+    other.load_state_dict({"epoch": 0, "batches": BATCHES})
+    assert descriptions(other) == []
+    assert descriptions(other) == descriptions(loader)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_pass_begins_with_its_first_batch(datasets, workers):
+    loader = loader_of(datasets, num_workers=workers, multiprocessing_context=None)
+    other = loader_of(datasets)
+    iterator = iter(loader)
+    for each in (loader, other):
+        each.sampler.set_epoch(2)
+    assert descriptions(iterator) == descriptions(other)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        None,
+        [0, 1],
+        {"epoch": 0},
+        {"epoch": 0, "batches": BATCHES + 1},
+        {"epoch": 0, "batches": -1},
+        {"epoch": -1, "batches": 0},
+        {"epoch": MAX_EPOCH + 1, "batches": 0},
+        {"epoch": True, "batches": 0},
+        {"epoch": 0, "batches": 1.0},
+        {"epoch": 0, "batches": torch.tensor(1)},
+        {"epoch": "0" * 10_000, "batches": 0},
+    ],
+)
+def test_what_is_no_state_is_refused(datasets, state):
+    message = r"training loader must have an epoch in 0\.\.2147483648 and .* in 0\.\.4, got "
+    with pytest.raises(DatasetError, match=message) as caught:
+        loader_of(datasets).load_state_dict(state)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("epoch", [-1, MAX_EPOCH + 1])
+def test_epochs_out_of_range_are_refused(epoch):
+    sampler = EpochSampler(2**30, seed=0)
+    with pytest.raises(ConfigurationError, match=r"epoch: must lie in 0\.\.2147483648, got"):
+        sampler.set_epoch(epoch)
+
+
+def test_a_checkpoint_with_a_state_out_of_range_is_refused(datasets, saved, tmp_path):
+    checkpoint = torch.load(saved[1] / "step=6.ckpt", weights_only=True)
+    checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]["batches"] = 99
+    torch.save(checkpoint, tmp_path / "a.ckpt")
+    with pytest.raises(DatasetError, match=r"number of batches in 0\.\.4, got"):
+        fit(data(datasets, **RANDOM), ckpt=tmp_path / "a.ckpt")
+
+
+# Two processes
+
+TWO_PROCESSES = """
+import json, sys
+from pathlib import Path
+from lightning import Trainer
+from spinlock import GenerationConfig, SpinlockDataModule
+from tests.datamodules.test_resume import MeanModel, Saver, trainer_with
+
+path, config, folder = sys.argv[1:]
+folder = Path(folder)
+
+def fit(*callbacks, ckpt=None):
+    datamodule = SpinlockDataModule(
+        path, GenerationConfig.from_json(config), progress=False, batch_size=14, sampling_seed=1,
+        view="both", realizations="one",
+    )
+    trainer, recorder = trainer_with(*callbacks, devices=2, strategy="ddp")
+    trainer.fit(MeanModel(), datamodule=datamodule, ckpt_path=ckpt)
+    return recorder.batches, trainer
+
+whole, trainer = fit(Saver(folder))
+places = ("epoch.4", "validation.8", "batch.3", "batch.8", "batch.11")
+resumed = {place: fit(ckpt=folder / place)[0] for place in places}
+print(json.dumps([whole, resumed]), file=open(folder / f"result{trainer.global_rank}", "w"))
+"""
+
+
+def test_two_processes(datasets, tmp_path):
+    path, config = datasets["single"]
+    (tmp_path / "run.py").write_text(TWO_PROCESSES)
+    command = [sys.executable, str(tmp_path / "run.py"), str(path), config.to_json(), str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, env=environment, check=True, timeout=250)
+    runs = [json.loads((tmp_path / f"result{rank}").read_text()) for rank in range(2)]
+    for whole, resumed in runs:
+        assert len(set(whole)) == EPOCHS * BATCHES
+        assert resumed == {place: whole[int(place.split(".")[1]) :] for place in resumed}
+    assert not set(runs[0][0]) & set(runs[1][0])

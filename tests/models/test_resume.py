@@ -1,0 +1,426 @@
+"""Resumed training ends in the weights of the uninterrupted one, to the bit, from any step."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.tuner import Tuner
+
+from benchmarks.synthetic import write_synthetic
+from spinlock import SpinlockDataModule
+from spinlock.errors import DatasetError
+from spinlock.models import FeatureVQVAE, QuantizerConfig, ScheduleConfig, SequenceVQVAE
+from spinlock.models.quantizers import LearnedCodebooks
+from tests.helpers import small_config
+
+ROOT = Path(__file__).parent.parent.parent
+EPOCHS, BATCHES = 4, 3
+STEPS = EPOCHS * BATCHES
+# Five of the twelve steps warm up; so high a threshold revives codes in most steps.
+SCHEDULE = ScheduleConfig(warmup=0.4, ramp=0.5)
+QUANTIZERS = {
+    "vector": {"dead_code_threshold": 2.0},
+    "residual": {"kind": "residual", "num_codebooks": 2, "dead_code_threshold": 2.0},
+    "grouped": {"kind": "grouped", "num_codebooks": 2, "dead_code_threshold": 2.0},
+    "finite_scalar": {"kind": "finite_scalar", "levels": (4, 4)},
+}
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    """Name -> (path, configuration)."""
+    configs = {
+        "probes": small_config(90, grid_size=16, probes_per_operator=3, num_realizations=1),
+        "steps": small_config(60, grid_size=16, num_timesteps=2, num_realizations=1),
+    }
+    folder = tmp_path_factory.mktemp("datasets")
+    for name, config in configs.items():
+        write_synthetic(folder / f"{name}.h5", config)
+    return {name: (folder / f"{name}.h5", config) for name, config in configs.items()}
+
+
+def data(datasets, name="probes", **options):
+    path, config = datasets[name]
+    # Three batches an epoch, the last of them incomplete.
+    options = {"batch_size": {"probes": 26, "steps": 18}[name], "sampling_seed": 1} | options
+    return SpinlockDataModule(path, config, progress=False, **options)
+
+
+def model_for(datamodule, kind=FeatureVQVAE, quantizer="vector", **options):
+    torch.manual_seed(0)
+    return kind(
+        num_variants=len(datamodule.ic_names),
+        latent_dim=4,
+        hidden_dims=(16,),
+        codebook_size=16,
+        quantizer=QuantizerConfig(**QUANTIZERS[quantizer]),
+        schedule=SCHEDULE,
+        **options,
+    )
+
+
+def trainer_with(*callbacks, **settings):
+    settings = {"max_epochs": EPOCHS, "enable_checkpointing": False} | settings
+    return lightning.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+        **settings,
+    )
+
+
+def fit(model, datamodule, *callbacks, ckpt=None, **settings):
+    """The weights and buffers of a trained model."""
+    trainer_with(*callbacks, **settings).fit(model, datamodule=datamodule, ckpt_path=ckpt)
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+class Saver(Callback):
+    """Writes ``<hook>.<number of batches trained on>`` at the end of batches, validations, ..."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def _save(self, trainer, hook):
+        trained = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        if not trainer.sanity_checking:
+            trainer.save_checkpoint(self.folder / f"{hook}.{trained}")
+
+    def on_train_start(self, trainer, pl_module):
+        self._save(trainer, "start")
+
+    def on_train_batch_end(self, trainer, *_):
+        self._save(trainer, "batch")
+
+    def on_validation_end(self, trainer, pl_module):
+        self._save(trainer, "validation")
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self._save(trainer, "epoch")
+
+
+RUNS = {
+    "vector": ("probes", {}, {}),
+    "residual": ("probes", {}, {"quantizer": "residual"}),
+    "grouped": ("probes", {}, {"quantizer": "grouped"}),
+    "finite scalar": ("probes", {}, {"quantizer": "finite_scalar"}),
+    "pairs": (
+        "probes",
+        {"view": "pairs", "balance": "variant"},
+        {"pair_weight": 0.5, "alignment_weight": 0.3, "carry_initial": True},
+    ),
+    "sequence": ("steps", {"view": "sequence"}, {"kind": SequenceVQVAE}),
+}
+# Before the first step, in the warm-up, after its last step, right after k-means, at ends of
+# epochs, and in the last epoch.
+PLACES = ["start.0", "batch.2", "batch.5", "batch.6", "epoch.3", "epoch.6", "validation.9"]
+PLACES += ["batch.9", "batch.11"]
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_every_kind_of_model(datasets, tmp_path, run):
+    name, data_options, model_options = RUNS[run]
+    datamodule = data(datasets, name, **data_options)
+    whole = fit(model_for(datamodule, **model_options), datamodule, Saver(tmp_path))
+    for number, place in enumerate(PLACES):
+        datamodule = data(datasets, name, **data_options)
+        model = model_for(datamodule, **model_options)
+        # The global generator is as another process finds it.
+        torch.manual_seed(number)
+        assert same(fit(model, datamodule, ckpt=tmp_path / place), whole), place
+
+
+@pytest.mark.parametrize("settings", [{"max_epochs": -1, "max_steps": 10}, {"max_epochs": 3}])
+def test_every_step(datasets, tmp_path, settings):
+    datamodule = data(datasets)
+    whole = fit(model_for(datamodule), datamodule, Saver(tmp_path), **settings)
+    files = sorted(tmp_path.glob("batch.*"))
+    assert len(files) >= 9
+    for file in files:
+        model = model_for(datamodule)
+        assert same(fit(model, datamodule, ckpt=file, **settings), whole), file.name
+
+
+def test_gradients_between_two_steps_of_the_optimizer(datasets, tmp_path):
+    """Validation, and with it a checkpoint, comes after each batch, a step after each second."""
+    settings = {"accumulate_grad_batches": 2, "val_check_interval": 1, "max_epochs": 3}
+    datamodule = data(datasets)
+    whole = fit(model_for(datamodule), datamodule, Saver(tmp_path), **settings)
+    for place in ("batch.1", "validation.1", "validation.4", "batch.5", "validation.7"):
+        resumed = fit(model_for(datamodule), datamodule, ckpt=tmp_path / place, **settings)
+        assert same(resumed, whole), place
+
+
+@pytest.mark.parametrize("workers", [{}, {"num_workers": 2, "multiprocessing_context": "fork"}])
+def test_workers(datasets, tmp_path, workers):
+    """From Lightning's default checkpoint, with workers or without, whatever they were before."""
+    datamodule = data(datasets)
+    default = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
+    model = model_for(datamodule)
+    whole = fit(model, datamodule, default, enable_checkpointing=True, limit_val_batches=0)
+    datamodule = data(datasets, **workers)
+    ckpt = tmp_path / "epoch=1.ckpt"
+    assert same(fit(model_for(datamodule), datamodule, ckpt=ckpt, limit_val_batches=0), whole)
+
+
+def test_resumed_twice(datasets, tmp_path):
+    datamodule = data(datasets)
+    whole = fit(model_for(datamodule), datamodule)
+    ckpt = None
+    for stop in (2, 7, 8, STEPS):
+        datamodule = data(datasets)
+        folder = tmp_path / str(stop)
+        folder.mkdir()
+        last = fit(model_for(datamodule), datamodule, Interrupter(stop, folder), ckpt=ckpt)
+        ckpt = folder / "a.ckpt"
+    assert same(last, whole)
+
+
+class Interrupter(Callback):
+    """Writes a checkpoint after so many steps, and stops there."""
+
+    def __init__(self, steps, folder):
+        self.steps, self.folder = steps, folder
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.steps:
+            trainer.save_checkpoint(self.folder / "a.ckpt")
+            trainer.should_stop = True
+
+
+@pytest.fixture
+def rows(monkeypatch):
+    """How many latents k-means is given, each time."""
+    given, initialize = [], LearnedCodebooks.initialize
+
+    def spy(self, latents, batch_size):
+        if not self.is_initialized:
+            given.append(len(latents))
+        initialize(self, latents, batch_size)
+
+    monkeypatch.setattr(LearnedCodebooks, "initialize", spy)
+    return given
+
+
+def warming_up(datamodule):
+    """A model that warms up for three of four epochs of 69 samples."""
+    model = model_for(datamodule)
+    model._schedule_config = ScheduleConfig(warmup=0.75)
+    return model
+
+
+def test_k_means_sees_all_latents_of_the_warm_up(datasets, tmp_path, rows):
+    datamodule = data(datasets)
+    default = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
+    fit(warming_up(datamodule), datamodule, default, enable_checkpointing=True)
+    for epoch in range(3):
+        fit(warming_up(datamodule), datamodule, ckpt=tmp_path / f"epoch={epoch}.ckpt")
+    assert rows == [3 * 69] * 4
+
+
+def before_by_lr_find(model, datamodule, folder):
+    trainer = trainer_with(default_root_dir=folder)
+    Tuner(trainer).lr_find(model, datamodule=datamodule, num_training=6, update_attr=False)
+    return trainer
+
+
+def before_by_a_fit(model, datamodule, folder):
+    trainer = trainer_with(limit_train_batches=1, max_epochs=2)
+    model._schedule_config = ScheduleConfig(warmup=0.99)
+    trainer.fit(model, datamodule=datamodule)
+    model._schedule_config = ScheduleConfig(warmup=0.75)
+    return trainer_with()
+
+
+def before_by_a_test(model, datamodule, folder):
+    fit(warming_up(datamodule), datamodule, Saver(folder))
+    trainer = trainer_with()
+    trainer.test(model, datamodule=datamodule, ckpt_path=folder / "epoch.6", verbose=False)
+    return trainer
+
+
+@pytest.mark.parametrize("before", [before_by_lr_find, before_by_a_fit, before_by_a_test])
+def test_a_fit_without_a_checkpoint_starts_with_no_latents(datasets, tmp_path, rows, before):
+    datamodule = data(datasets)
+    model = warming_up(datamodule)
+    trainer = before(model, datamodule, tmp_path)
+    del rows[:]
+    trainer.fit(model, datamodule=datamodule)
+    assert rows == [3 * 69]
+
+
+def test_randomness_begins_with_the_global_generator(datasets):
+    datamodule = data(datasets)
+
+    def run(seed):
+        model = model_for(datamodule)
+        torch.manual_seed(seed)
+        return fit(model, datamodule)
+
+    assert same(run(1), run(1))
+    assert not same(run(1), run(2))
+
+
+def test_training_and_what_else_draws_do_not_meet(datasets):
+    """Neither does training change what others draw, nor they the training."""
+    datamodule = data(datasets)
+    drawn = []
+
+    class Drawing(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            drawn.append(torch.rand(3))
+
+        on_validation_batch_start = on_train_batch_start
+
+    whole = fit(model_for(datamodule), datamodule, limit_val_batches=0)
+    assert same(fit(model_for(datamodule), datamodule, Drawing()), whole)
+    del drawn[:]
+    fit(model_for(datamodule), datamodule, Drawing(), limit_val_batches=0)
+    model_for(datamodule)
+    # Each epoch's loader draws once.
+    expected = []
+    for _ in range(EPOCHS):
+        torch.empty((), dtype=torch.int64).random_()
+        expected += [torch.rand(3) for _ in range(BATCHES)]
+    assert all(torch.equal(*pair) for pair in zip(drawn, expected, strict=True))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(datasets, tmp_path_factory):
+    """A file of a checkpoint in the warm-up, between two batches of a step of the optimizer."""
+    folder, datamodule = tmp_path_factory.mktemp("checkpoint"), data(datasets)
+    settings = {"accumulate_grad_batches": 3, "max_epochs": 3}
+    fit(warming_up(datamodule), datamodule, Saver(folder), **settings)
+    return folder / "batch.2"
+
+
+def test_checkpoints_hold_tensors(datasets, checkpoint):
+    (state,) = torch.load(checkpoint, weights_only=True)["training"]
+    assert set(state["generators"]) == {"cpu"}
+    assert [len(latents) for latents in state["latents"]] == [26, 26]
+    assert state["gradients"]
+    model = FeatureVQVAE.load_from_checkpoint(checkpoint, weights_only=True)
+    assert [tuple(latent.shape) for latent in model._recent] == [(26, 4)] * 2
+    # Outside of a fit nobody would clear gradients.
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_checkpoint_without_a_state_is_taken(datasets, checkpoint, tmp_path):
+    """Of an earlier version."""
+    stored = torch.load(checkpoint, weights_only=True)
+    del stored["training"]
+    torch.save(stored, tmp_path / "a.ckpt")
+    datamodule = data(datasets)
+    fit(warming_up(datamodule), datamodule, ckpt=tmp_path / "a.ckpt")
+
+
+def changed(path, value):
+    """Put a value, or what a function makes of the one there, into a nested state."""
+
+    def change(states):
+        *before, last = path
+        for key in before:
+            states = states[key]
+        states[last] = value(states[last]) if callable(value) else value
+
+    return change
+
+
+WEIGHT = "autoencoder.encoder.0.weight"
+CPU, LATENT, GRADIENT = (0, "generators", "cpu"), (0, "latents", 1), (0, "gradients", WEIGHT)
+HOSTILE = [
+    (lambda states: states.clear(), "a list of the states of the processes, got list"),
+    (changed([0], 1), "a dictionary for each process, got int"),
+    (changed([0, "generators"], None), "states of the random generators of cpu and cuda, got None"),
+    (changed([0, "generators", "tpu"], 1), "generators of cpu and cuda, got dict"),
+    (changed(CPU, "state"), r"random generators as uint8 \[S\], got str"),
+    (changed(CPU, lambda state: state.float()), r"uint8 \[S\], got torch.float32 \[5056\]"),
+    (changed(CPU, lambda state: state[None]), r"uint8 \[S\], got torch.uint8 \[1, 5056\]"),
+    (changed(CPU, lambda state: state[:-1]), r"generator of cpu, got torch.uint8 \[5055\]"),
+    (changed(CPU, torch.zeros_like), r"generator of cpu, got torch.uint8 \[5056\]"),
+    (changed([0, "latents"], None), "a list of latents, got NoneType"),
+    (changed([0, "latents"], torch.zeros(3, 4)), "a list of latents, got torch.float32"),
+    (changed(LATENT, 1.5), r"floating-point numbers \[B, 4\], got float"),
+    (changed(LATENT, lambda latent: latent[0]), r"\[B, 4\], got torch.float32 \[4\]"),
+    (changed(LATENT, lambda latent: latent[:0]), r"\[B, 4\], got torch.float32 \[0, 4\]"),
+    (changed(LATENT, lambda latent: latent[:, :3]), r"\[B, 4\], got torch.float32 \[26, 3\]"),
+    (
+        changed(LATENT, lambda latent: latent[:1].expand(10**9, 4)),
+        r"got torch.float32 \[10{9}, 4\]",
+    ),
+    (changed(LATENT, lambda latent: latent.long()), r"\[B, 4\], got torch.int64 \[26, 4\]"),
+    (changed(LATENT, lambda latent: latent.to_sparse()), r"numbers \[B, 4\], got"),
+    (changed(LATENT, torch.zeros(26, 4, device="meta")), r"numbers \[B, 4\], got"),
+    (changed([0, "gradients"], None), "gradients of the model's parameters, got NoneType"),
+    (changed([0, "gradients", "x"], torch.zeros(1)), "gradients of the model's parameters, got"),
+    (changed(GRADIENT, "x"), rf"the gradient of {WEIGHT} as numbers \[16, \d+\], got str"),
+    (changed(GRADIENT, lambda gradient: gradient.T), r"numbers \[16, .*, got torch.float32 \["),
+    (changed(GRADIENT, lambda gradient: gradient != 0), r"numbers \[16, .*, got torch.bool \["),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), HOSTILE)
+def test_what_is_no_state_is_refused(checkpoint, change, message):
+    stored = torch.load(checkpoint, weights_only=True)
+    model = FeatureVQVAE(**{k: v for k, v in stored["hyper_parameters"].items() if k[0] != "_"})
+    model.on_load_checkpoint(stored)
+    change(stored["training"])
+    expected = f"checkpoint's training state must have .*{message}"
+    with pytest.raises(DatasetError, match=expected) as caught:
+        model.on_load_checkpoint(stored)
+    assert len(str(caught.value)) < 300
+
+
+TWO_PROCESSES = """
+import json, sys
+from pathlib import Path
+import torch
+from spinlock import GenerationConfig
+from tests.models.test_resume import Saver, data, fit, model_for, same
+
+path, config, folder = sys.argv[1:]
+datasets, folder = {"probes": (path, GenerationConfig.from_json(config))}, Path(folder)
+settings = {"devices": 2, "strategy": "ddp", "num_sanity_val_steps": 0}
+
+def run(*callbacks, **options):
+    datamodule = data(datasets, batch_size=13)
+    return fit(model_for(datamodule), datamodule, *callbacks, **options, **settings)
+
+whole = run(Saver(folder))
+resumed = {}
+for number, place in enumerate(("batch.2", "epoch.3", "batch.5", "validation.9", "batch.11")):
+    torch.manual_seed(number)
+    resumed[place] = same(run(ckpt=folder / place), whole)
+rank = torch.distributed.get_rank()
+print(json.dumps([int(whole["autoencoder.quantizer.layers._codebook.initted"]), resumed]),
+      file=open(folder / f"result{rank}", "w"))
+"""
+
+
+def test_two_processes(datasets, tmp_path):
+    """Each goes on with its own randomness and its own latents."""
+    path, config = datasets["probes"]
+    (tmp_path / "run.py").write_text(TWO_PROCESSES)
+    command = [sys.executable, str(tmp_path / "run.py"), str(path), config.to_json(), str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, env=environment, check=True, timeout=250)
+    for rank in range(2):
+        initialized, resumed = json.loads((tmp_path / f"result{rank}").read_text())
+        assert initialized
+        assert set(resumed.values()) == {True}, resumed
+    states = torch.load(tmp_path / "batch.2", weights_only=True)["training"]
+    assert len(states) == 2
+    assert not torch.equal(states[0]["latents"][0], states[1]["latents"][0])

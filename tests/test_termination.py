@@ -1,0 +1,312 @@
+"""Processes end when they are told to: with one line, without leftovers, and without orphans."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from spinlock import __main__ as command
+from spinlock.errors import ConfigurationError
+from spinlock.executors import LocalProcesses
+from spinlock.generation import generate
+from spinlock.storage import read_info
+from tests.helpers import small_config
+
+ROOT = Path(__file__).parent.parent
+# Sizes at which one unit of work takes minutes: nothing here ends because its work is done.
+LARGE = {
+    "num_samples": 32,
+    "num_timesteps": 50,
+    "num_realizations": 2,
+    "block_size": 4,
+    "parameter_space": {"grid_size": [128], "base_channels": {"low": 32, "high": 32}},
+    "storage": {"fields": "none", "shard_size": 4},
+}
+SMALL = small_config(60, num_realizations=2)
+LOCAL = {"class_path": "spinlock.executors.LocalProcesses", "init_args": {"num_workers": 2}}
+RESUMES = "spinlock: terminated; finished shards are kept, and the same command resumes from them"
+# A program that knows nothing of signals.
+PROGRAM = """
+import sys
+from spinlock import GenerationConfig, generate
+from spinlock.executors import LocalProcesses
+if __name__ == "__main__":
+    config = GenerationConfig.from_json(sys.argv[1])
+    generate(config, sys.argv[2], executor=LocalProcesses(num_workers=2), progress=False)
+"""
+
+
+class Run:
+    """A program in a process of its own, with all that it starts."""
+
+    def __init__(self, arguments):
+        # All that descends from it, parents gone or not, has the mark in its environment.
+        self.mark = uuid.uuid4().hex
+        self.process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=os.environ | {"SPINLOCK_TEST_RUN": self.mark},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def alive(self):
+        """Processes of the run that are there and no zombies."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                marked = self.mark.encode() in (folder / "environ").read_bytes()
+                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            if marked and state != "Z":
+                found.append(int(folder.name))
+        return found
+
+    def wait_for(self, condition, seconds=120):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"nothing came; the run is {self.process.poll()}"
+            time.sleep(0.01)
+
+    def end(self, signum):
+        """Send a signal; returns the exit status and what was printed."""
+        self.process.send_signal(signum)
+        printed, _ = self.process.communicate(timeout=60)
+        return self.process.returncode, printed
+
+    def assert_nothing_is_left(self):
+        self.wait_for(lambda: not self.alive(), seconds=20)
+
+    def clean(self):
+        for process in self.alive():
+            os.kill(process, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def run():
+    runs = []
+
+    def start(*arguments):
+        runs.append(Run(arguments))
+        return runs[-1]
+
+    yield start
+    for each in runs:
+        each.clean()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "a.h5"
+
+
+def half_written(path):
+    return list(path.parent.rglob("*.tmp"))
+
+
+def wait_until(moment, run, path):
+    if moment == "starting":
+        # The tracker of resources comes first, then the workers.
+        run.wait_for(lambda: len(run.alive()) > 2)
+    elif moment == "computing":
+        run.wait_for(lambda: len(half_written(path)) > 1)
+    else:
+        run.wait_for(lambda: list(path.parent.rglob("shard-*.h5")))
+
+
+def settings_file(path, generation, executor=None, **sections):
+    data = {"path": str(path), "progress": False, "generation": generation, "executor": executor}
+    file = path.with_suffix(".yaml")
+    file.write_text(json.dumps({"data": data, **sections}))
+    return f"--config={file}"
+
+
+@pytest.mark.parametrize(
+    ("signum", "moment"),
+    [
+        (signal.SIGKILL, "starting"),
+        (signal.SIGKILL, "computing"),
+        (signal.SIGTERM, "computing"),
+    ],
+)
+def test_workers_end_with_the_process_that_started_them(signum, moment, run, path):
+    program = run("-c", PROGRAM, json.dumps(LARGE), str(path))
+    wait_until(moment, program, path)
+    status, _ = program.end(signum)
+    assert status == -signum
+    program.assert_nothing_is_left()
+    assert not half_written(path)
+
+
+@pytest.mark.parametrize(
+    ("signum", "moment", "executor"),
+    [
+        (signal.SIGTERM, "starting", LOCAL),
+        (signal.SIGTERM, "computing", LOCAL),
+        (signal.SIGINT, "computing", LOCAL),
+    ],
+)
+def test_a_signal_ends_generation(signum, moment, executor, run, path):
+    config = settings_file(path, LARGE, executor)
+    program = run("-m", "spinlock", "generate", config)
+    wait_until(moment, program, path)
+    status, printed = program.end(signum)
+    assert status == 128 + signum, printed
+    said = RESUMES if signum == signal.SIGTERM else "spinlock: interrupted"
+    assert printed.splitlines()[-1] == said
+    assert "Traceback" not in printed
+    assert not half_written(path)
+    program.assert_nothing_is_left()
+
+
+def test_a_signal_ends_generation_in_the_process_itself(run, path):
+    program = run("-m", "spinlock", "generate", settings_file(path, LARGE))
+    program.wait_for(lambda: half_written(path))
+    status, printed = program.end(signal.SIGTERM)
+    assert (status, printed.splitlines()[-1]) == (143, RESUMES)
+    assert "Traceback" not in printed
+    assert not half_written(path)
+
+
+def test_what_was_terminated_is_resumed(run, path, tmp_path):
+    whole = tmp_path / "whole" / "a.h5"
+    generate(SMALL, whole, progress=False)
+    arguments = "-m", "spinlock", "generate", settings_file(path, json.loads(SMALL.to_json()))
+    program = run(*arguments)
+    program.wait_for(lambda: list(path.parent.glob("a.h5.parts/*/shard-*.h5")))
+    status, printed = program.end(signal.SIGTERM)
+    assert (status, printed.splitlines()[-1]) == (143, RESUMES)
+    assert list(path.parent.glob("a.h5.parts/*/shard-*.h5"))
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True)
+    assert read_info(path).digest == read_info(whole).digest
+
+
+def test_a_signal_ends_fit_while_the_file_is_built(run, path):
+    model = {"class_path": "spinlock.models.FeatureVQVAE", "init_args": {"codebook_size": 8}}
+    trainer = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    config = settings_file(path, LARGE, LOCAL, model=model, trainer=trainer)
+    program = run("-m", "spinlock", "fit", config)
+    wait_until("computing", program, path)
+    status, printed = program.end(signal.SIGTERM)
+    assert (status, printed.splitlines()[-1]) == (143, RESUMES)
+    assert "Traceback" not in printed
+    assert not half_written(path)
+    program.assert_nothing_is_left()
+
+
+# The command, stopped in the middle of what it does.
+STOPPED = """
+import sys, time
+import {module} as module
+def stop(*args, **kwargs):
+    print("ready", flush=True)
+    time.sleep(100)
+module.{name} = stop
+sys.argv[1:] = {arguments!r}
+from spinlock.__main__ import main
+main()
+"""
+EXTRACTING = (
+    "spinlock: terminated; features computed so far are kept, and the same command resumes from "
+    "them"
+)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "arguments", "said"),
+    [
+        ("spinlock.commands.check", "check_dataset", ["check"], "spinlock: terminated"),
+        ("spinlock.extraction", "settle_vector_math", ["extract-features"], EXTRACTING),
+    ],
+)
+def test_the_message_tells_what_becomes_of_the_work(module, name, arguments, said, run, path):
+    generate(small_config(4, num_realizations=1), path, progress=False)
+    before = path.read_bytes()
+    arguments = [*arguments, str(path)]
+    program = run("-c", STOPPED.format(module=module, name=name, arguments=arguments))
+    assert program.process.stdout.readline() == "ready\n"
+    status, printed = program.end(signal.SIGTERM)
+    assert (status, printed.splitlines()[-1]) == (143, said)
+    assert "Traceback" not in printed
+    assert path.read_bytes() == before
+
+
+def test_a_handler_that_took_over_is_not_disturbed(monkeypatch):
+    """Lightning's calls the one that it found; while it trains, the signal is its own."""
+    came = []
+
+    def train():
+        found = signal.getsignal(signal.SIGTERM)
+
+        def compose(signum, frame):
+            came.append(signum)
+            found(signum, frame)
+
+        signal.signal(signal.SIGTERM, compose)
+        signal.raise_signal(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, found)
+
+    monkeypatch.setattr(command, "run", train)
+    before = signal.getsignal(signal.SIGTERM)
+    command.main()
+    assert came == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_forked_child_ends_as_without_a_handler(monkeypatch):
+    statuses = []
+
+    def fork():
+        child = os.fork()
+        if child == 0:
+            try:
+                signal.raise_signal(signal.SIGTERM)
+                time.sleep(10)
+            finally:
+                os._exit(1)
+        statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+    monkeypatch.setattr(command, "run", fork)
+    command.main()
+    assert statuses == [-signal.SIGTERM]
+
+
+def test_the_handler_is_gone_after_an_error(monkeypatch):
+    def fail():
+        raise ConfigurationError("no")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(command, "run", fail)
+    with pytest.raises(SystemExit, match="spinlock: error: no"):
+        command.main()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def wait_for_ever(path):
+    path.touch()
+    time.sleep(1000)
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_shutting_down_at_once_ends_the_workers(busy, tmp_path):
+    executor = LocalProcesses(num_workers=2)
+    assert executor.submit(os.getpid).result() != os.getpid()
+    workers = list(executor._executor._processes.values())
+    if busy:
+        executor.submit(wait_for_ever, tmp_path / "begun")
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
+    executor.shutdown(wait=False, cancel_futures=True)
+    assert not any(worker.is_alive() for worker in workers)
+    # Another task starts them anew.
+    assert executor.submit(abs, -1).result() == 1
+    executor.shutdown()
