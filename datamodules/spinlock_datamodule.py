@@ -197,10 +197,14 @@ class SpinlockDataModule(DescribedDataModule):
                 executor=self.executor,
                 progress=self.progress,
             )
-        finally:
-            # The dataset is there: workers would only hold memory.
+        except BaseException:
             if self.executor is not None:
-                self.executor.shutdown()
+                # Not after the running shards: whatever went wrong, they would be waited for.
+                self.executor.shutdown(wait=False, cancel_futures=True)
+            raise
+        # The dataset is there: workers would only hold memory.
+        if self.executor is not None:
+            self.executor.shutdown()
 
     def setup(self, stage: str | None = None) -> None:
         """Read the columns, split the operators and scale the features.

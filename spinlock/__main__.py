@@ -18,7 +18,7 @@ from yaml import YAMLError
 
 from spinlock.cli import main as run
 from spinlock.errors import SpinlockError
-from spinlock.threads import stop_waiting
+from spinlock.threads import end_by
 
 # How long a process that is told to end may take for it.
 _SECONDS_TO_END = 6.0
@@ -112,8 +112,7 @@ def _sigterm_raises() -> Iterator[None]:
             os.kill(os.getpid(), signum)
             return
         signal.signal(signum, signal.SIG_IGN)
-        stop_waiting()
-        raise _Terminated(_End(signum, f"terminated{_kept(frame)}"))
+        end_by(_Terminated(_End(signum, f"terminated{_kept(frame)}")))
 
     before = signal.signal(signal.SIGTERM, on_sigterm)
     try:

@@ -22,7 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
-from spinlock.threads import stop_waiting
+from spinlock.threads import end_by
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -164,25 +164,35 @@ def _prepare_worker(counter: "Synchronized[int]", threads: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
-class _ToldToEnd(SystemExit):
-    """A worker has been told to end."""
+class _ToldToEnd(BaseException):
+    """A worker has been told to end while it computes."""
+
+
+class _Worker:
+    """What this process is doing, if it is a worker."""
+
+    busy = False
 
 
 def _on_signal(signum: int, frame: FrameType | None) -> None:
+    if not _Worker.busy:
+        os._exit(128 + signum)
     # Once: another signal must not interrupt the removal of what is half written.
     for other in _SIGNALS:
         signal.signal(other, signal.SIG_IGN)
-    stop_waiting()
-    raise _ToldToEnd(128 + signum)
+    end_by(_ToldToEnd(128 + signum))
 
 
 def _until_told_to_end(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
     """Call a function in a worker, which would otherwise go on after any exception."""
+    _Worker.busy = True
     try:
         return fn(*args, **kwargs)
     except _ToldToEnd as end:
         # Not sys.exit, which waits for threads that still compute.
         os._exit(int(str(end)))
+    finally:
+        _Worker.busy = False
 
 
 def _end_with_parent() -> None:

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spinlock.arithmetic import fixed_arithmetic
 from spinlock.config import GenerationConfig
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.features import CustomFeatures, extract, extract_per_timestep
@@ -235,7 +236,9 @@ def _computed(
                     for name in (schema.INPUTS, schema.OUTPUTS)
                 )
                 fields = fields.reshape(len(rows), config.num_realizations, -1, *initial.shape[1:])
-                task = pool.submit(_features, source.custom, initial, fields, size, device)
+                task = pool.submit(
+                    _features, source.custom, initial, fields, size, device, config.precision
+                )
                 pending.append(task)
                 if len(pending) > threads:
                     yield pending.popleft().result()
@@ -249,11 +252,16 @@ def _computed(
 
 
 def _features(
-    custom: CustomFeatures, initial: Tensor, fields: Tensor, size: int, device: torch.device
+    custom: CustomFeatures,
+    initial: Tensor,
+    fields: Tensor,
+    size: int,
+    device: torch.device,
+    precision: str = "float32",
 ) -> Columns:
     """Features of n samples, filled up to ``size`` of them: dataset -> (n, ...)."""
     count = len(initial)
-    with torch.inference_mode():
+    with torch.inference_mode(), fixed_arithmetic(precision, device):
         initial, fields = (_padded(tensor, size).to(device) for tensor in (initial, fields))
         sdf = extract(fields)
         tensors = {

@@ -5,11 +5,14 @@ with new threads for every shard the memory of a run would grow with the number 
 """
 
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from threading import Event, Lock
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
 
 import torch
 
@@ -102,6 +105,33 @@ def abandon(futures: Iterable[Future[Any]]) -> None:
         wait(running)
 
 
-def stop_waiting() -> None:
-    """From now on `abandon` does not wait: the process ends, and with it all that goes on."""
+def end_by(error: BaseException) -> NoReturn:
+    """Raise an exception that ends the process, in a signal's handler.
+
+    From now on `abandon` does not wait: what goes on ends with the process. Where the signal has
+    interrupted what drops exceptions, such as a destructor or a callback of a weak reference, the
+    exception is raised again a moment later. It must not be a `SystemExit`, by which compiled code
+    of that kind would end the process at once.
+    """
     _ENDING.set()
+    report, show = sys.unraisablehook, sys.excepthook
+
+    def raise_again(signum: int, frame: FrameType | None) -> None:
+        raise error
+
+    def dropped(unraisable: "sys.UnraisableHookArgs") -> None:
+        if unraisable.exc_value is error:
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+        else:
+            report(unraisable)
+
+    def show_others(
+        kind: type[BaseException], value: BaseException, traceback: TracebackType | None
+    ) -> None:
+        # Compiled code shows what it drops.
+        if value is not error:
+            show(kind, value, traceback)
+
+    signal.signal(signal.SIGALRM, raise_again)
+    sys.unraisablehook, sys.excepthook = dropped, show_others
+    raise error

@@ -359,14 +359,7 @@ def test_what_is_not_asked_for_may_be_missing(path, view, batches):
     with h5py.File(path, "r+") as file:
         resealed(put(schema.PER_TIMESTEP, 20, np.nan, (1, 7)))(file)
     shorter = dataclasses.replace(CONFIG, num_samples=16)
-    count = 8 if view == "pairs" else 16
-    found, expected = served(path, view, shorter), batches[view]
-    if view == "pairs":
-        assert torch.equal(found["index"], expected["index"][: len(found["index"])])
-        assert torch.equal(found["features"], expected["features"][: len(found["index"])])
-        assert len(found["index"]) >= count
-    else:
-        require_equal(found, expected, count)
+    require_equal(served(path, view, shorter), batches[view], 16)
 
 
 # ------------------------------------------------------------------------------ local storage
@@ -569,12 +562,13 @@ def test_undamaged_files_are_served(intact, batches, view, compression):
     require_equal(served(intact[compression], view, config), batches[view])
 
 
-@pytest.mark.parametrize("view", ["features", "sequence", "fields", "both"])
+@pytest.mark.parametrize("view", VIEWS)
 def test_the_first_samples_of_a_longer_file_are_served(intact, batches, view):
-    """13: the last operator lacks its second probe."""
+    """Of 13 samples the last operator lacks its second probe, so that there are 6 pairs of each."""
     for count in (16, 13):
         shorter = dataclasses.replace(CONFIG, num_samples=count)
-        require_equal(served(intact["deflate"], view, shorter), batches[view], count)
+        rows = 12 if view == "pairs" and count == 13 else count
+        require_equal(served(intact["deflate"], view, shorter), batches[view], rows)
 
 
 def replace_dataset(file, name, **options):

@@ -860,18 +860,20 @@ def test_a_verified_shard_that_is_spoiled_while_others_are_computed(shards, targ
     repaired(shards, target)
 
 
+@pytest.mark.usefixtures("fetched")
 @pytest.mark.parametrize("spoil", SOME_SPOILED, ids=lambda function: function.__name__)
 def test_a_part_that_is_spoiled_after_it_was_written(shards, target, monkeypatch, spoil):
     shards.lay_out(target, 0, 4)
-    spoiling = and_spoil(compute_shard, spoil, shards)
+    spoiling = and_spoil(shards.fetch, spoil, shards)
     monkeypatch.setattr(spinlock.generation, "compute_shard", spoiling)
     generate_part(SHARDED, target, 2, 3, progress=False)
-    monkeypatch.undo()
+    monkeypatch.setattr(spinlock.generation, "compute_shard", shards.fetch)
     with pytest.raises(DatasetError, match=r"samples 2\.\.3 are missing"):
         assemble_parts(SHARDED, target)
     repaired(shards, target)
 
 
+@pytest.mark.usefixtures("fetched")
 @pytest.mark.parametrize("spoil", SOME_SPOILED, ids=lambda function: function.__name__)
 def test_a_shard_that_is_spoiled_between_verification_and_assembly(
     shards, target, monkeypatch, spoil
@@ -886,7 +888,7 @@ def test_a_shard_that_is_spoiled_between_verification_and_assembly(
     monkeypatch.setattr(spinlock.generation, "plan_assembly", plan_assembly)
     with pytest.raises(DatasetError):
         assemble_parts(SHARDED, target)
-    monkeypatch.undo()
+    monkeypatch.setattr(spinlock.generation, "plan_assembly", plain)
     repaired(shards, target)
 
 
