@@ -4,6 +4,7 @@
 """
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,8 @@ BASELINE_WEIGHTS: dict[str, float] = {
     "sinusoids": 0.25,
     "gaussian_blobs": 0.25,
 }
+# Names are shown on terminals and in figures, where others would be commands.
+_NAME = re.compile(r"[\w.+-]+", re.ASCII)
 # The name of a built-in variant begins with that of its family.
 _BASELINE_FAMILIES = ("gaussian_noise", "band_limited", "sinusoids", "gaussian_blobs")
 
@@ -69,9 +72,10 @@ class InitialConditionConfig:
                 f"{sum(self.weights.values())} over {len(self.weights)} variants"
             )
         for name in self.custom:
-            if not name.isascii():
+            if not _NAME.fullmatch(name):
                 raise ConfigurationError(
-                    f"initial_conditions.custom: names must be ASCII, got {name!r}"
+                    "initial_conditions.custom: names must be ASCII letters, digits, _, ., + or -; "
+                    f"got {name!r}"
                 )
         clash = sorted(set(self.custom) & set(BASELINE_WEIGHTS))
         if clash:
@@ -83,8 +87,10 @@ class InitialConditionConfig:
             where = f"initial_conditions.custom.{name}"
             check_spec(spec, where, ("family",))
             family = spec.get("family", name)
-            if not (isinstance(family, str) and family and family.isascii()):
-                raise ConfigurationError(f"{where}.family: must be ASCII text, got {family!r}")
+            if not (isinstance(family, str) and _NAME.fullmatch(family)):
+                raise ConfigurationError(
+                    f"{where}.family: must be ASCII letters, digits, _, ., + or -; got {family!r}"
+                )
 
     def family(self, variant: str) -> str:
         """The family of a variant."""

@@ -157,11 +157,21 @@ def _sizes(config: GenerationConfig, target: h5py.File) -> dict[str, float]:
     }
 
 
+def _records(source: h5py.File, name: str) -> list[object]:
+    try:
+        return list(json.loads(text_attribute(source, name)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DatasetError(
+            f"{source.filename} is damaged: its attribute {name} is not a list in JSON ({error}). "
+            "Run the same command again: damaged shards are computed again"
+        ) from error
+
+
 def _provenance(segments: list[Segment]) -> dict[str, str]:
     """What computed the segments, each distinct record once."""
     collected: dict[str, list[object]] = {name: [] for name in schema.PROVENANCE}
     for segment in segments:
         with open_hdf5(segment.source.path) as source:
             for name, records in collected.items():
-                records += [r for r in json.loads(text_attribute(source, name)) if r not in records]
+                records += [r for r in _records(source, name) if r not in records]
     return {name: json.dumps(records) for name, records in collected.items()}
