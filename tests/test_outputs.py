@@ -50,7 +50,7 @@ def folder(built, info, tmp_path, monkeypatch):
     folder.mkdir()
     shutil.copy(built, folder / "data.h5")
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(build, "check_dataset", lambda path, progress: CheckReport(()))
+    monkeypatch.setattr(build, "check_dataset", lambda path, trust, progress: CheckReport(()))
     monkeypatch.setattr(build, "pictures", lambda source: [])
     for module in (build, plot):
         monkeypatch.setattr(module, "read_info", lambda path: info)
@@ -335,7 +335,7 @@ def test_a_parent_that_is_a_file_is_named(folder):
 
 
 def during_the_work(monkeypatch, act):
-    def checked(path, progress):
+    def checked(path, trust, progress):
         act()
         return CheckReport(())
 
