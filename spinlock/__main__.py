@@ -25,8 +25,7 @@ _SECONDS_TO_END = 6.0
 # What becomes of the work, by the module at work when the signal comes.
 _KEPT = {
     "spinlock.generation": "; finished shards are kept, and the same command resumes from them",
-    "spinlock.extraction": "; features computed so far are kept, and the same command resumes from "
-    "them",
+    "spinlock.extraction": "; the file is whole, and the same command starts over",
 }
 
 

@@ -215,10 +215,7 @@ sys.argv[1:] = {arguments!r}
 from spinlock.__main__ import main
 main()
 """
-EXTRACTING = (
-    "spinlock: terminated; features computed so far are kept, and the same command resumes from "
-    "them"
-)
+EXTRACTING = "spinlock: terminated; the file is whole, and the same command starts over"
 
 
 @pytest.mark.parametrize(
