@@ -33,7 +33,7 @@ class FeatureDataset(Dataset[Batch]):
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """A batch; `torch.utils.data.DataLoader` calls this in place of one `__getitem__` each."""
-        rows = self.rows[torch.tensor(indices)]
+        rows = self.rows[torch.tensor(indices, device="cpu")]
         return {key: column.index_select(0, rows) for key, column in self.columns.items()}
 
 
@@ -71,6 +71,6 @@ def pair_probes(rows: Tensor, operator: Tensor) -> Tensor:
     _, size = torch.unique_consecutive(operator[rows], return_counts=True)
     first = torch.repeat_interleave(size.cumsum(0) - size, size)
     counts = torch.repeat_interleave(size, size)
-    place = torch.arange(len(rows)) - first
+    place = torch.arange(len(rows), device="cpu") - first
     partner = first + (place + 1) % counts
     return torch.stack([rows, rows[partner]], dim=1)[counts > 1]

@@ -76,7 +76,7 @@ def labels_of_file(
         **_operator_labels(columns[schema.VALUES], names, channels),
         "params": torch.from_numpy(columns[schema.PARAMS]),
         "operator": torch.from_numpy(columns[schema.OPERATOR_INDEX]),
-        "index": torch.arange(len(columns[schema.PARAMS])),
+        "index": torch.arange(len(columns[schema.PARAMS]), device="cpu"),
     }
 
 
@@ -89,7 +89,7 @@ def labels_of_design(design: Design, names: LabelNames, channels: int) -> dict[s
         **_operator_labels(design.values, names, channels),
         "params": torch.from_numpy(design.params),
         "operator": torch.from_numpy(design.operator_index),
-        "index": torch.arange(design.start, design.stop),
+        "index": torch.arange(design.start, design.stop, device="cpu"),
     }
 
 

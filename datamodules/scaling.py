@@ -64,7 +64,7 @@ class FeatureScaler:
         varies = values.std(dim=0, correction=0) > _SMALLEST_SPREAD
         center, spread = mapped.mean(dim=0), mapped.std(dim=0, correction=0)
         if scaling == "robust":
-            quarters = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+            quarters = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64, device=values.device)
             low, center, high = _quantiles(mapped, quarters)
             spread = torch.where(high > low, high - low, spread)
         nothing = values.new_empty(values.shape[1], 0)
@@ -121,7 +121,9 @@ class FeatureScaler:
             raise ConfigurationError(f"scaling: must be a mapping, got {type(state).__name__}")
         scaling, signed_log = state.get("scaling"), state.get("signed_log")
         try:
-            tensors = {name: torch.tensor(state[name], dtype=torch.float64) for name in names}
+            tensors = {
+                name: torch.tensor(state[name], dtype=torch.float64, device="cpu") for name in names
+            }
         except (KeyError, OverflowError, TypeError, ValueError, RuntimeError) as error:
             raise ConfigurationError(
                 f"scaling: entries must be lists of numbers: {error}"
@@ -192,15 +194,17 @@ def _normal_knots(values: Tensor) -> tuple[Tensor, Tensor]:
 
 def _knots_of_column(column: Tensor) -> tuple[Tensor, Tensor]:
     distinct, counts = torch.unique(column, return_counts=True)
-    rank = counts.cumsum(0) - 0.5 * counts
+    rank = counts.cumsum(0).float() - 0.5 * counts.float()
     quantiles = torch.special.ndtri(rank / len(column))
-    some = torch.linspace(0, len(distinct) - 1, min(len(distinct), _NUM_KNOTS)).round().long()
+    size, kind = min(len(distinct), _NUM_KNOTS), torch.float32
+    some = torch.linspace(0, len(distinct) - 1, size, dtype=kind, device=distinct.device)
+    some = some.round().long()
     return distinct[some], quantiles[some]
 
 
 def _extended(knots: Tensor, quantiles: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """More knots beyond the last, along the line through the first and the last one."""
-    steps = torch.arange(1, count - len(knots) + 1, dtype=knots.dtype)
+    steps = torch.arange(1, count - len(knots) + 1, dtype=knots.dtype, device=knots.device)
     if len(knots) == 1:
         return torch.cat([knots, knots + steps]), torch.cat([quantiles, quantiles + steps])
     along = [

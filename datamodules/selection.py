@@ -58,7 +58,7 @@ class VariantSelection:
         ]
         if not any(chosen):
             raise ConfigurationError(f"{setting}: selects no variant; the dataset has {there}")
-        return torch.tensor(chosen)
+        return torch.tensor(chosen, device="cpu")
 
 
 def masks_of(

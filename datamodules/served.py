@@ -124,7 +124,7 @@ def serve(
         pairs=pairs,
         max_samples=options.max_samples,
     )
-    everything = torch.arange(config.num_samples)
+    everything = torch.arange(config.num_samples, device="cpu")
     if scalers is None:
         training = torch.unique(subsets.require("train", "train"))
         scalers = {

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -73,10 +72,6 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
             + (", cuda" if available == "cuda" else "")
         )
     return chosen
-
-
-# TODO(remove): only until tests/test_simulation.py imports fixed_arithmetic.
-_arithmetic = partial(fixed_arithmetic, device="cuda")
 
 
 class Simulator:

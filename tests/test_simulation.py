@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from spinlock import simulation, threads
+from spinlock.arithmetic import fixed_arithmetic
 from spinlock.axes import IntegerRange, LogUniformRange, ParameterSpaceConfig, UniformRange
 from spinlock.config import Every, GenerationConfig, StorageConfig
 from spinlock.design import make_design
@@ -20,7 +21,7 @@ from spinlock.initial_conditions import BandLimited, InitialCondition
 from spinlock.mixture import InitialConditionConfig, Mixture
 from spinlock.operators import OUTPUT_BOUND
 from spinlock.parameters import ParameterSpace
-from spinlock.simulation import Simulator, _arithmetic
+from spinlock.simulation import Simulator
 from tests.helpers import small_config
 
 
@@ -147,7 +148,7 @@ def test_arithmetic_is_set_and_restored(precision):
     before = process_state()
     matmul = torch.backends.cuda.matmul
     modern = hasattr(matmul, "fp32_precision")
-    with _arithmetic(precision):
+    with fixed_arithmetic(precision, "cuda"):
         assert not torch.backends.cudnn.benchmark
         allowed = matmul.fp32_precision == "tf32" if modern else matmul.allow_tf32
         assert allowed == (precision == "tf32")

@@ -1,5 +1,6 @@
 """Liveness: the operator does something, and the noise does what its scale says."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -42,7 +43,7 @@ def liveness_rows(source: CheckSource, fields: FieldStatistics) -> Iterator[Chec
     )
     yield _least(change, source.lacks(schema.INPUTS, schema.OUTPUTS), fields.change, MIN_CHANGE)
     reason = source.lacks(schema.OUTPUTS) or _single(source)
-    yield _least(differ, reason, fields.differing, np.nextafter(0.0, 1.0))
+    yield _least(differ, reason, fields.differing, math.nextafter(0.0, 1.0))
     yield from _spread_rows(source, fields, step)
 
 
