@@ -386,8 +386,8 @@ def test_another_number_of_variants_is_refused(tmp_path):
     [
         ({"pair_weight": 1.5}, r"pair_weight: must be in \[0, 1\], and .*; got 1.5 and 0.0"),
         ({"alignment_weight": -1.0}, r"alignment_weight at least 0; got 0.0 and -1.0"),
-        ({"normalization": "layer"}, "normalization: must be one of variant, pooled, none"),
-        ({"encoder_conditions": ["policy"]}, "conditions: must be some of initial_features"),
+        ({"normalization": "layer"}, "normalization: must be one of 'variant', 'pooled', 'none'"),
+        ({"encoder_conditions": ["policy"]}, r"conditions\[0\]: must be one of 'initial_features'"),
         ({"encoder_conditions": ["variant", "variant"]}, "each once"),
         ({"decoder_conditions": ["increment"]}, "increment would tell the decoder"),
     ],
