@@ -27,11 +27,11 @@ from torch.utils.data import DataLoader
 
 from benchmarks.machine import describe
 from spinlock import callbacks
-from spinlock.config import GenerationConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.datamodules.described import DescribedDataModule
 from spinlock.datamodules.labels import labels_of_design
-from spinlock.design import make_design
 from spinlock.models import FeatureVQVAE, SequenceVQVAE
+from spinlock.simulation.sobol_design import make_design
 
 SAMPLES, PROBES, CHANNELS = 10_000, 2, 3
 Batch = dict[str, Tensor]

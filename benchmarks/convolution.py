@@ -6,7 +6,7 @@ matrix product measured in the same run. Times are CPU times of the thread, so t
 on the machine disturb little.
 
 ``--fit`` measures every method on a grid of shapes and prints the constants of the cost model in
-`spinlock.convolution`.
+`spinlock.simulation.convolution`.
 """
 
 import argparse
@@ -21,13 +21,13 @@ import torch.nn.functional as F
 from scipy.optimize import nnls
 from torch import Tensor
 
-from spinlock import convolution
-from spinlock.convolution import (
+from spinlock.simulation.convolution import (
     direct_convolution,
     periodic_convolution,
     prepared,
 )
-from spinlock.fourier_tiles import tiled_convolution
+from spinlock.simulation.fourier_tiles import tiled_convolution
+from spinlock.simulation.simulator import convolution
 
 CHANNELS = ((3, 64), (32, 32), (64, 64), (128, 128), (256, 256))
 FIT_CHANNELS = (

@@ -17,12 +17,12 @@ import torch
 import yaml
 
 from benchmarks.machine import describe, matrix_product_rate
-from spinlock.config import GenerationConfig
-from spinlock.design import make_design
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.generation import generate
-from spinlock.operators import direct_flops
-from spinlock.parameters import typed_row
-from spinlock.simulation import choose_device
+from spinlock.simulation.convolutional_operator import direct_flops
+from spinlock.simulation.parameter_space import typed_row
+from spinlock.simulation.simulator import choose_device
+from spinlock.simulation.sobol_design import make_design
 from spinlock.storage import read_info
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.synthetic import write_synthetic
-from spinlock.config import GenerationConfig, StorageConfig
+from spinlock.configuration.generation_config import GenerationConfig, StorageConfig
 from spinlock.datamodules import SpinlockDataModule
 from spinlock.storage import read_info, schema
 

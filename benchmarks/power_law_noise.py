@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spinlock.initial_conditions import GaussianNoise
+from spinlock.simulation.initial_conditions import GaussianNoise
 
 
 class PowerLawNoise(GaussianNoise):

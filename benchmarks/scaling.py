@@ -11,9 +11,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from spinlock.config import GenerationConfig, StorageConfig
-from spinlock.executors import LocalProcesses
+from spinlock.configuration.generation_config import GenerationConfig, StorageConfig
 from spinlock.generation import generate
+from spinlock.generation.executors import LocalProcesses
 
 
 def rate(config: GenerationConfig, workers: int) -> float:

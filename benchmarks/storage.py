@@ -14,8 +14,8 @@ import torch
 from isal import isal_zlib
 from numpy.typing import NDArray
 
-from spinlock.config import GenerationConfig
-from spinlock.simulation import Simulator
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.simulation.simulator import Simulator
 from spinlock.storage.compression import DEFLATE_LEVEL, decode_chunk, encode_chunk, shuffle
 
 Chunk = NDArray[np.float32]

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spinlock.config import GenerationConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.features import (
     AGGREGATED_NAMES,
     PER_TIMESTEP_NAMES,
     PER_TRAJECTORY_NAMES,
     SDFFeatures,
 )
-from spinlock.provenance import provenance
-from spinlock.simulation import Samples
+from spinlock.simulation.provenance import provenance
+from spinlock.simulation.simulator import Samples
 from spinlock.storage.assemble import assemble, plan_assembly
 from spinlock.storage.shards import Shard, shard_path, write_shard
 

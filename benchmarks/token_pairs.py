@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spinlock import metrics
-from spinlock.callbacks.floors import r_squared
+from spinlock.callbacks.baselines import r_squared
 from spinlock.datamodules import SpinlockDataModule
 from spinlock.models import FeatureVQVAE
 

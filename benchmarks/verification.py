@@ -16,7 +16,7 @@ import torch
 from benchmarks.machine import describe
 from benchmarks.synthetic import write_synthetic
 from spinlock import GenerationConfig, SpinlockDataModule
-from spinlock.config import StorageConfig
+from spinlock.configuration.generation_config import StorageConfig
 from spinlock.storage import read_info, schema
 from spinlock.storage.layout import open_hdf5
 from spinlock.storage.seal import column_digest, require_seal

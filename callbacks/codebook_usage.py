@@ -6,10 +6,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from spinlock import metrics
-from spinlock.callbacks import contract
-from spinlock.callbacks.evaluation import EvaluationCallback
-from spinlock.callbacks.tables import TokenTable
+from spinlock import contract, metrics
+from spinlock.callbacks.epoch_tables import TokenTable
+from spinlock.callbacks.evaluation_callback import EvaluationCallback
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,7 +106,7 @@ class CodebookUsage(EvaluationCallback):
         return {key: value.item() for key, value in values.items()}
 
     def _draw(self, trainer: Trainer) -> dict[str, "Figure"]:
-        from spinlock.plots.tokens import transition_matrix, usage_bars
+        from spinlock.plots.token_plots import transition_matrix, usage_bars
 
         levels = {name: counts for name, counts in self._counts.items() if name != "joint"}
         figures = {

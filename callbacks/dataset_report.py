@@ -8,11 +8,11 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from spinlock.callbacks import contract
-from spinlock.callbacks.figures import log_folder
+from spinlock import contract
+from spinlock.callbacks.plot_logging import log_folder
 from spinlock.checks import CheckReport, check_dataset
 from spinlock.errors import DatasetError, SpinlockError
-from spinlock.outputs import unused_path
+from spinlock.runtime.output_files import unused_path
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from spinlock.callbacks import contract
+from spinlock import contract
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def make_report(tensors: Mapping[str, Tensor], batch: object, trainer: Trainer) 
         lines.append(f"\n  {name}: " + "; ".join(part for part in parts if part))
     if rows and samples.indices and contract.known_property(trainer, "generation") is not None:
         first = samples.indices[min(rows)]
-        simulator = "spinlock.simulation.Simulator(datamodule.generation)"
+        simulator = "spinlock.simulation.simulator.Simulator(datamodule.generation)"
         again = f"{simulator}.samples({first}, {first + 1})"
         lines.append(f"\n  to compute sample {first} again: {again}")
     return FiniteReport("".join(lines), dict(counts), samples.by_variant(rows))

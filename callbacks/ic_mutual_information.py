@@ -11,11 +11,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from spinlock import metrics
-from spinlock.callbacks import contract
-from spinlock.callbacks.evaluation import EvaluationCallback
-from spinlock.callbacks.information import AxisClasses, LabelFigures, label_figures
-from spinlock.callbacks.tables import TokenTable
+from spinlock import contract, metrics
+from spinlock.callbacks.epoch_tables import TokenTable
+from spinlock.callbacks.evaluation_callback import EvaluationCallback
+from spinlock.callbacks.label_information import AxisClasses, LabelFigures, label_figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +71,7 @@ class ICMutualInformation(EvaluationCallback):
     permutes labels among samples of the same update policy, p = (1 + reached) / (1 + permutations).
     Figures: ``ic/code_by_variant``, a heatmap.
 
-    Needs of the :mod:`~spinlock.callbacks.contract`: ``tokens`` in the step's output, ``ic_type``
+    Needs of the :mod:`~spinlock.contract`: ``tokens`` in the step's output, ``ic_type``
     and ``ic_family`` in the batch. Uses ``policy`` (without it, keys within policies are left out)
     and ``params`` (without it, those of the axes), the model's ``codebook_size``, and the data
     module's names and ``parameter_space`` (without it, every axis is cut into terciles). Families
@@ -235,7 +234,7 @@ class ICMutualInformation(EvaluationCallback):
             trainer.should_stop = True
 
     def _draw(self, trainer: Trainer) -> dict[str, "Figure"]:
-        from spinlock.plots.tokens import heatmap
+        from spinlock.plots.token_plots import heatmap
 
         if self._drawn is None:
             return {}

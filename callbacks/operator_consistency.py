@@ -9,12 +9,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from spinlock import metrics
-from spinlock.callbacks import contract
-from spinlock.callbacks.evaluation import EvaluationCallback
-from spinlock.callbacks.floors import r_squared, ridge_r_squared
+from spinlock import contract, metrics
+from spinlock.callbacks.baselines import r_squared, ridge_r_squared
+from spinlock.callbacks.epoch_tables import EpochSamples
+from spinlock.callbacks.evaluation_callback import EvaluationCallback
 from spinlock.callbacks.probe_pairs import ProbePairs, pair_probes
-from spinlock.callbacks.tables import EpochSamples
 from spinlock.errors import ConfigurationError
 
 

@@ -10,9 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from spinlock.callbacks import contract
-from spinlock.callbacks.evaluation import EvaluationCallback
-from spinlock.callbacks.tables import EpochSamples
+from spinlock import contract
+from spinlock.callbacks.epoch_tables import EpochSamples
+from spinlock.callbacks.evaluation_callback import EvaluationCallback
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,7 +105,7 @@ class ReconstructionByGroup(EvaluationCallback):
         return values
 
     def _draw(self, trainer: Trainer) -> dict[str, "Figure"]:
-        from spinlock.plots.tokens import error_bars
+        from spinlock.plots.token_plots import error_bars
 
         if not self._drawn:
             return {}

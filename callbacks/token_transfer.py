@@ -4,11 +4,10 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from spinlock import metrics
-from spinlock.callbacks import contract
-from spinlock.callbacks.evaluation import EvaluationCallback
+from spinlock import contract, metrics
+from spinlock.callbacks.epoch_tables import EpochSamples, TokenTable
+from spinlock.callbacks.evaluation_callback import EvaluationCallback
 from spinlock.callbacks.reconstruction_by_group import sample_errors
-from spinlock.callbacks.tables import EpochSamples, TokenTable
 from spinlock.errors import ConfigurationError
 
 PARTS = ("held_in", "held_out")

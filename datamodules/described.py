@@ -2,10 +2,10 @@
 
 from lightning import LightningDataModule
 
-from spinlock.config import GenerationConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.datamodules.labels import LabelNames
 from spinlock.features import PER_TIMESTEP_NAMES, custom_columns
-from spinlock.parameters import PARAMETER_NAMES, ParameterSpace
+from spinlock.simulation.parameter_space import PARAMETER_NAMES, ParameterSpace
 
 
 class DescribedDataModule(LightningDataModule):

@@ -19,13 +19,13 @@ from isal import isal_zlib
 from isal.igzip_lib import IsalError
 from numpy.typing import NDArray
 
-from spinlock.config import GenerationConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
+from spinlock.runtime.threads import abandon, shared_pool
 from spinlock.storage.chunks import chunk_offsets, chunk_slices
 from spinlock.storage.compression import unshuffle
 from spinlock.storage.layout import open_hdf5, storage_problem
 from spinlock.storage.schema import DatasetSpec, dataset_specs
-from spinlock.threads import abandon, shared_pool
 
 Fields = NDArray[np.float32]
 

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spinlock.complexity import parameter_counts
-from spinlock.config import GenerationConfig
-from spinlock.design import Design
-from spinlock.mixture import Mixture
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.variant_mixture import Mixture
+from spinlock.simulation.parameter_count import parameter_counts
+from spinlock.simulation.sobol_design import Design
 from spinlock.storage import schema
 
 #: Columns of the file that labels are made of.

@@ -8,15 +8,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spinlock.config import GenerationConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.datamodules.arguments import Balance
 from spinlock.datamodules.feature_dataset import Batch, pair_probes
 from spinlock.datamodules.labels import LabelNames
 from spinlock.datamodules.scaling import FeatureScaler, Scaling
-from spinlock.datamodules.splits import split_operators
 from spinlock.datamodules.subsets import Subsets, VariantMasks, choose_subsets
 from spinlock.datamodules.views import View, read_view
 from spinlock.errors import ConfigurationError, DatasetError
+from spinlock.splits import split_operators
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from spinlock import validation
-from spinlock.config import GenerationConfig
+from spinlock.configuration import validation
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.stored_config import StoredConfig
 from spinlock.datamodules.arguments import Balance, StartMethod, check_arguments
 from spinlock.datamodules.described import DescribedDataModule
 from spinlock.datamodules.description import describe
@@ -28,7 +29,6 @@ from spinlock.datamodules.views import FIELD_VIEWS, Realizations, View, check_vi
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.generation import generate
 from spinlock.storage import require_dataset
-from spinlock.stored_config import StoredConfig
 
 
 class SpinlockDataModule(DescribedDataModule):
@@ -103,7 +103,7 @@ class SpinlockDataModule(DescribedDataModule):
         device: Where to generate. None: the trainer's device when attached, else the first CUDA
             device, else the CPU.
         executor: Computes the dataset's shards, for example on a cluster; see
-            `spinlock.executors`. None: this process does.
+            `spinlock.generation.executors`. None: this process does.
         progress: Whether generation shows its progress.
         prepare_data_per_node: Whether each node builds a file of its own (on local disks).
 

@@ -5,11 +5,11 @@ import os
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from spinlock.config import GenerationConfig
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.stored_config import StoredConfig
 from spinlock.datamodules.scaling import FeatureScaler
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.storage.layout import explain_difference
-from spinlock.stored_config import StoredConfig
 
 
 def primitive(value: Any) -> Any:  # noqa: ANN401 (any argument)

@@ -9,13 +9,13 @@ import torch
 import torch.distributed
 from torch.utils.data import IterableDataset, get_worker_info
 
-from spinlock.config import MAX_INDEX, GenerationConfig
+from spinlock.configuration.generation_config import MAX_INDEX, GenerationConfig
 from spinlock.datamodules.feature_dataset import Batch
 from spinlock.datamodules.labels import LabelNames, labels_of_design
 from spinlock.datamodules.scaling import FeatureScaler
-from spinlock.design import make_design
 from spinlock.errors import ConfigurationError
-from spinlock.simulation import Samples, Simulator
+from spinlock.simulation.simulator import Samples, Simulator
+from spinlock.simulation.sobol_design import make_design
 
 Order = Literal["consecutive", "random"]
 

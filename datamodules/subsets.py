@@ -6,8 +6,8 @@ from typing import Self
 from torch import Tensor
 
 from spinlock.datamodules.feature_dataset import Batch, pair_probes
-from spinlock.datamodules.splits import SPLITS
 from spinlock.errors import ConfigurationError
+from spinlock.splits import SPLITS
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spinlock.config import GenerationConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.datamodules.feature_dataset import Batch
 from spinlock.datamodules.labels import LABEL_COLUMNS, LabelNames, labels_of_file
 from spinlock.errors import ConfigurationError, DatasetError

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from spinlock.config import GenerationConfig
-from spinlock.design import make_design
-from spinlock.mixture import Mixture
-from spinlock.plots.fields import gallery
-from spinlock.plots.style import png, themed
-from spinlock.simulation import Simulator
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.variant_mixture import Mixture
+from spinlock.plots.field_plots import gallery
+from spinlock.plots.plot_style import png, themed
+from spinlock.simulation.simulator import Simulator
+from spinlock.simulation.sobol_design import make_design
 
 # Samples among which an example of each variant is looked for.
 _CANDIDATES = 400

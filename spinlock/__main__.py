@@ -16,16 +16,20 @@ from types import FrameType
 
 from yaml import YAMLError
 
-from spinlock.cli import main as run
+from spinlock.commands.command_line import main as run
 from spinlock.errors import SpinlockError
-from spinlock.threads import end_by
+from spinlock.runtime.threads import end_by
 
 # How long a process that is told to end may take for it.
 _SECONDS_TO_END = 6.0
 # What becomes of the work, by the module at work when the signal comes.
 _KEPT = {
-    "spinlock.generation": "; finished shards are kept, and the same command resumes from them",
-    "spinlock.extraction": "; the file is whole, and the same command starts over",
+    "spinlock.generation.build": (
+        "; finished shards are kept, and the same command resumes from them"
+    ),
+    "spinlock.generation.feature_extraction": (
+        "; the file is unchanged, and the same command starts again"
+    ),
 }
 
 

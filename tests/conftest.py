@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from spinlock.arithmetic import fixed_arithmetic
+from spinlock.runtime.arithmetic import fixed_arithmetic
 
 # Processes side by side share the cores out.
 workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

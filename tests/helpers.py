@@ -4,9 +4,9 @@ import dataclasses
 
 import h5py
 
-from spinlock.axes import IntegerRange, ParameterSpaceConfig
-from spinlock.config import GenerationConfig, StorageConfig
-from spinlock.parameters import ParameterValues
+from spinlock.configuration.generation_config import GenerationConfig, StorageConfig
+from spinlock.configuration.parameter_axes import IntegerRange, ParameterSpaceConfig
+from spinlock.simulation.parameter_space import ParameterValues
 from spinlock.storage import schema
 from spinlock.storage.chunks import sample_digests
 from spinlock.storage.seal import seal

@@ -1,4 +1,4 @@
-"""The slow obvious operator, in numpy float64: an oracle for `spinlock.operators`.
+"""The slow obvious operator, in numpy float64: an oracle for the convolutional operator.
 
 Written from design.md and the docstrings. It shares with the package only the random numbers, whose
 addresses are part of what a dataset is.
@@ -9,7 +9,7 @@ import math
 import numpy as np
 from scipy.special import erf
 
-from spinlock.randomness import Stream, symmetric_uniform, uniform
+from spinlock.simulation.randomness import Stream, symmetric_uniform, uniform
 
 
 def convolve(x, weight):

@@ -12,9 +12,9 @@ import yaml
 
 from spinlock.__main__ import main as command_line
 from spinlock.checks import CheckReport
-from spinlock.cli import main
+from spinlock.commands.command_line import main
 from spinlock.errors import ConfigurationError
-from spinlock.generation import generate, generate_part, shard_folder
+from spinlock.generation.build import generate, generate_part, shard_folder
 from tests.helpers import small_config
 
 ROOT = Path(__file__).parent.parent
@@ -178,7 +178,7 @@ def test_info_before_the_first_shard(tmp_path, capsys):
 def test_commands_without_a_trainer_do_not_wait_for_lightning(dataset):
     code = (
         "import sys\n"
-        "from spinlock.cli import main\n"
+        "from spinlock.commands.command_line import main\n"
         f"main(['info', {str(dataset)!r}])\n"
         f"main(['check', {str(dataset)!r}, '--replay', '0'])\n"
         "assert not {'lightning', 'matplotlib'} & set(sys.modules)\n"

@@ -4,16 +4,21 @@ import dataclasses
 
 import pytest
 
-from spinlock.axes import IntegerRange, LogUniformRange, ParameterSpaceConfig, UniformRange
-from spinlock.config import (
+from spinlock.configuration.generation_config import (
     CustomFeatureConfig,
     Every,
     GenerationConfig,
     StorageConfig,
 )
+from spinlock.configuration.parameter_axes import (
+    IntegerRange,
+    LogUniformRange,
+    ParameterSpaceConfig,
+    UniformRange,
+)
+from spinlock.configuration.variant_mixture import InitialConditionConfig
 from spinlock.errors import ConfigurationError
-from spinlock.initial_conditions import make_variant
-from spinlock.mixture import InitialConditionConfig
+from spinlock.simulation.initial_conditions import make_variant
 
 
 @pytest.mark.parametrize(
@@ -104,11 +109,14 @@ def test_bad_values_are_refused_by_name(values, message):
     ("spec", "message"),
     [
         (
-            {"class_path": "spinlock.initial_conditions.Sinusoids", "init_args": {"waves": 3}},
+            {
+                "class_path": "spinlock.simulation.initial_conditions.Sinusoids",
+                "init_args": {"waves": 3},
+            },
             "does not take these init_args: .*waves",
         ),
         ({"class_path": "no.such.Module"}, "cannot import no.such.Module"),
-        ({"class_path": "spinlock.config.StorageConfig"}, "must be a subclass of"),
+        ({"class_path": "spinlock.configuration.StorageConfig"}, "must be a subclass of"),
     ],
 )
 def test_custom_variants_that_cannot_be_made(spec, message):

@@ -6,8 +6,8 @@ import pytest
 import torch
 import yaml
 
-from spinlock.cli import main
-from spinlock.config import GenerationConfig
+from spinlock.commands.command_line import main
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.storage import read_info
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from spinlock import fourier_tiles
-from spinlock.convolution import (
+from spinlock.simulation.convolution import (
     choose_tile,
     direct_convolution,
     periodic_convolution,
     prepared,
     select_outputs,
 )
-from spinlock.fourier_tiles import tiled_convolution
+from spinlock.simulation.fourier_tiles import tiled_convolution
+from spinlock.simulation.simulator import fourier_tiles
 from tests.reference_operator import convolve
 
 KERNELS = (3, 5, 7, 9)

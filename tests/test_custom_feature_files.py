@@ -8,12 +8,12 @@ import h5py
 import numpy as np
 import pytest
 
-from spinlock.cli import main
-from spinlock.config import CustomFeatureConfig
+from spinlock.commands.command_line import main
+from spinlock.configuration.generation_config import CustomFeatureConfig
 from spinlock.datamodules import SpinlockDataModule
 from spinlock.errors import ConfigurationError, DatasetError
-from spinlock.extraction import Extraction, extract_features
 from spinlock.generation import generate
+from spinlock.generation.feature_extraction import Extraction, extract_features
 from spinlock.storage import read_info, schema
 from tests.helpers import small_config
 from tests.test_extraction import CONFIG, FEATURES, contents

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from spinlock.config import GenerationConfig
-from spinlock.design import design_quality, make_design
-from spinlock.mixture import InitialConditionConfig, Mixture
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.variant_mixture import InitialConditionConfig, Mixture
+from spinlock.simulation.sobol_design import design_quality, make_design
 
 BASELINE = GenerationConfig(10_000)
 

@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spinlock.cli import main
-from spinlock.config import StorageConfig
+from spinlock.commands.command_line import main
+from spinlock.configuration.generation_config import StorageConfig
 from spinlock.errors import ConfigurationError, DatasetError
-from spinlock.executors import DaskExecutor, LocalProcesses
-from spinlock.generation import assemble_parts, generate, generate_part, shard_folder
+from spinlock.generation.build import assemble_parts, generate, generate_part, shard_folder
+from spinlock.generation.executors import DaskExecutor, LocalProcesses
+from spinlock.generation.shard_task import ShardTask, compute_shard
 from spinlock.storage import read_info
 from spinlock.storage.shards import Shard, list_shards
 from spinlock.storage.verify import verify_shard
-from spinlock.work import ShardTask, compute_shard
 from tests.helpers import dataset_contents, small_config
 
 CONFIG = small_config(60, num_realizations=2)

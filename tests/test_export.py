@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import yaml
 
-from spinlock.config import Every, StorageConfig
-from spinlock.datamodules.splits import split_operators
+from spinlock.configuration.generation_config import Every, StorageConfig
 from spinlock.errors import DatasetError
-from spinlock.export import WELL_SPLITS, export_well
+from spinlock.export.the_well import WELL_SPLITS, export_well
 from spinlock.generation import generate
+from spinlock.splits import split_operators
 from tests.helpers import small_config
 
 
@@ -144,7 +144,7 @@ def test_an_interrupted_export_leaves_nothing(dataset, tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("spinlock.export._trajectories", fail)
+    monkeypatch.setattr("spinlock.export.the_well._trajectories", fail)
     with pytest.raises(KeyboardInterrupt):
         export_well(dataset, tmp_path / "out", progress=False)
     assert list(tmp_path.iterdir()) == []

@@ -9,12 +9,12 @@ import pytest
 import torch
 from filelock import FileLock
 
-from spinlock import extraction
-from spinlock.config import CustomFeatureConfig, Every, StorageConfig
+from spinlock.configuration.generation_config import CustomFeatureConfig, Every, StorageConfig
 from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
-from spinlock.extraction import Extraction, extract_features
 from spinlock.features import CustomFeatures
 from spinlock.generation import generate
+from spinlock.generation.build import feature_extraction as extraction
+from spinlock.generation.feature_extraction import Extraction, extract_features
 from spinlock.storage import read_info, schema, update
 from tests.helpers import dataset_contents, reseal, small_config
 
@@ -127,7 +127,9 @@ def test_only_the_first_samples_may_be_asked_for(outdated):
 
 def test_what_else_computed_the_features_is_recorded(outdated, monkeypatch):
     versions = {"spinlock": "9", "torch": "9"}
-    monkeypatch.setattr("spinlock.provenance.version", lambda name: versions.get(name, "1"))
+    monkeypatch.setattr(
+        "spinlock.simulation.provenance.version", lambda name: versions.get(name, "1")
+    )
     extract_features(outdated, progress=False)
     records = read_info(outdated).provenance["package_versions"]
     assert len(records) == 2

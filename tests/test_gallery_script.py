@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from scripts.gallery import examples, main, picture
-from spinlock.config import GenerationConfig
-from spinlock.design import make_design
-from spinlock.mixture import Mixture
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.variant_mixture import Mixture
+from spinlock.simulation.sobol_design import make_design
 from tests.helpers import small_config
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "gallery.png"

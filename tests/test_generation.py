@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from spinlock import generation
-from spinlock.config import Every, StorageConfig
-from spinlock.design import make_design
+from spinlock.configuration.generation_config import Every, StorageConfig
 from spinlock.errors import ConfigurationError, DatasetError
-from spinlock.generation import generate, shard_folder
+from spinlock.generation.build import build as generation
+from spinlock.generation.build import generate, shard_folder
+from spinlock.simulation.sobol_design import make_design
 from spinlock.storage import read_info, schema
 from spinlock.storage.schema import dataset_specs
 from spinlock.storage.shards import metadata_columns
@@ -209,7 +209,7 @@ def test_a_failure_leaves_no_half_written_file(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr("spinlock.simulation.rollout", fail)
+    monkeypatch.setattr("spinlock.simulation.simulator.rollout", fail)
     with pytest.raises(RuntimeError, match="out of luck") as caught:
         generate(CONFIG, tmp_path / "a.h5", progress=False)
     assert re.search(r"while computing samples \d+\.\.\d+", str(caught.value.__notes__))
@@ -261,7 +261,7 @@ def test_a_failing_assembly_leaves_no_file_and_goes_on_later(tmp_path, monkeypat
 
 def test_bytes_reach_the_disk_before_the_name(tmp_path, monkeypatch):
     order = []
-    monkeypatch.setattr("spinlock.storage.shards.sync", lambda path: order.append(path.name))
+    monkeypatch.setattr("spinlock.runtime.output_files.sync", lambda path: order.append(path.name))
     for name in ("replace", "link"):
         function = getattr(os, name)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spinlock.config import SIMULATION_VERSION, GenerationConfig
-from spinlock.design import make_design
-from spinlock.mixture import Mixture
-from spinlock.parameters import ParameterSpace
-from spinlock.randomness import Stream, symmetric_uniform
-from spinlock.simulation import Simulator
+from spinlock.configuration.generation_config import SIMULATION_VERSION, GenerationConfig
+from spinlock.configuration.variant_mixture import Mixture
+from spinlock.simulation.parameter_space import ParameterSpace
+from spinlock.simulation.randomness import Stream, symmetric_uniform
+from spinlock.simulation.simulator import Simulator
+from spinlock.simulation.sobol_design import make_design
 
 GOLDEN = Path(__file__).parent / "golden.json"
 INDICES = (0, 3, 10, 17)

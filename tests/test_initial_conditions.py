@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from spinlock.configuration.variant_mixture import InitialConditionConfig, Mixture
 from spinlock.errors import ConfigurationError
-from spinlock.initial_conditions import (
+from spinlock.simulation.initial_conditions import (
     BandLimited,
     GaussianBlobs,
     GaussianNoise,
@@ -15,8 +16,7 @@ from spinlock.initial_conditions import (
     InitialConditions,
     Sinusoids,
 )
-from spinlock.mixture import InitialConditionConfig, Mixture
-from spinlock.randomness import Stream, uniform
+from spinlock.simulation.randomness import Stream, uniform
 
 MIXTURE = Mixture(InitialConditionConfig())
 VARIANTS = InitialConditions(InitialConditionConfig()).variants

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from spinlock.noise import Forcing, gaussian_transfer, laplace_from_gaussian, schedule
+from spinlock.simulation.forcing import Forcing, gaussian_transfer, laplace_from_gaussian, schedule
 from tests.helpers import values
 
 

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from spinlock.axes import LogUniformRange
+from spinlock.configuration.parameter_axes import LogUniformRange
 from spinlock.errors import ConfigurationError, SimulationError
-from spinlock.operator_family import OperatorFamily
-from spinlock.randomness import Stream, uniform
-from spinlock.simulation import Simulator
+from spinlock.simulation.operator_family import OperatorFamily
+from spinlock.simulation.randomness import Stream, uniform
+from spinlock.simulation.simulator import Simulator
 from tests.helpers import small_config
 
 
@@ -59,7 +59,7 @@ def test_a_family_of_ones_own_is_applied(device):
         ({**spec(), "args": {}}, "operator: expected {class_path"),
         ({"class_path": ".Family"}, "operator: expected {class_path"),
         (
-            {"class_path": "spinlock.operator_family.OperatorFamily"},
+            {"class_path": "spinlock.simulation.operator_family.OperatorFamily"},
             "OperatorFamily does not implement operator",
         ),
     ],

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from spinlock import operators
-from spinlock.calibration import calibration_fields
-from spinlock.convolution import periodic_convolution
-from spinlock.drawing import OperatorDrawing
-from spinlock.operators import (
+from spinlock.simulation.calibration import calibration_fields
+from spinlock.simulation.convolution import periodic_convolution
+from spinlock.simulation.convolutional_operator import (
     OUTPUT_BOUND,
     ConvOperator,
     direct_flops,
     hidden_widths,
     variance_preserving_gain,
 )
+from spinlock.simulation.operator_weights import OperatorDrawing
+from spinlock.simulation.simulator import convolutional_operator as operators
 from tests.helpers import values
 from tests.reference_operator import ReferenceOperator
 

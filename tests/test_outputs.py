@@ -12,17 +12,19 @@ import pytest
 from matplotlib.figure import Figure
 
 from spinlock.__main__ import main as command_line
-from spinlock.callbacks import DatasetReport, dataset_report, figures
+from spinlock.callbacks import DatasetReport, dataset_report
+from spinlock.callbacks import plot_logging as figures
 from spinlock.checks import CheckReport
-from spinlock.cli import main
 from spinlock.commands import plot
+from spinlock.commands.command_line import main
 from spinlock.commands.plot import plot_sample
 from spinlock.errors import ConfigurationError, DatasetError
-from spinlock.export import export_well
-from spinlock.generation import generate, shard_folder
-from spinlock.outputs import PNG, belongs_to, check_output, new_file, unused_path
-from spinlock.report import build, write_report
+from spinlock.export.the_well import export_well
+from spinlock.generation.build import generate, shard_folder
+from spinlock.report import report_builder as build
+from spinlock.report import write_report
 from spinlock.report.page import render_page
+from spinlock.runtime.output_files import PNG, belongs_to, check_output, new_file, unused_path
 from spinlock.storage import read_info
 from spinlock.storage.locking import dataset_lock
 from tests.helpers import small_config
@@ -92,7 +94,7 @@ def refused(write, command, source, out, message, folder, *, force=(False, True)
     for forced in force:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(build, "check_dataset", unreachable)
-            patched.setattr("spinlock.plots.fields.sample_figure", unreachable)
+            patched.setattr("spinlock.plots.field_plots.sample_figure", unreachable)
             with pytest.raises(ConfigurationError, match=message) as caught:
                 write(command, source, out, force=forced)
         assert snapshot(folder) == before

@@ -6,8 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from spinlock.axes import IntegerRange, ParameterSpaceConfig
-from spinlock.parameters import PARAMETER_GROUPS, PARAMETER_NAMES, ParameterSpace, typed_row
+from spinlock.configuration.parameter_axes import IntegerRange, ParameterSpaceConfig
+from spinlock.simulation.parameter_space import (
+    PARAMETER_GROUPS,
+    PARAMETER_NAMES,
+    ParameterSpace,
+    typed_row,
+)
 
 SPACE = ParameterSpace(ParameterSpaceConfig())
 POINTS = arrays(np.float64, (3, 15), elements=st.floats(0, 1))

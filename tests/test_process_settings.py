@@ -21,14 +21,14 @@ from torch.backends import cudnn, mkldnn, opt_einsum
 from torch.nn import functional
 
 from spinlock import SpinlockDataModule
-from spinlock.arithmetic import fixed_arithmetic
 from spinlock.checks import check_dataset
 from spinlock.datamodules import SpinlockStream
-from spinlock.design import make_design
-from spinlock.extraction import extract_features
 from spinlock.generation import generate
-from spinlock.operator_family import OperatorFamily
-from spinlock.simulation import Simulator
+from spinlock.generation.feature_extraction import extract_features
+from spinlock.runtime.arithmetic import fixed_arithmetic
+from spinlock.simulation.operator_family import OperatorFamily
+from spinlock.simulation.simulator import Simulator
+from spinlock.simulation.sobol_design import make_design
 from spinlock.storage import read_info
 from tests.helpers import small_config
 
@@ -333,7 +333,7 @@ def test_older_getters_work_while_a_processor_computes():
 RESTORED = """
 import random, warnings
 import torch
-from spinlock.arithmetic import fixed_arithmetic
+from spinlock.runtime.arithmetic import fixed_arithmetic
 from tests.test_process_settings import CUDA_MATMUL, MODERN, answer, cudnn, mkldnn, settings
 warnings.simplefilter("ignore")
 get, put = torch._C._get_fp32_precision_getter, torch._C._set_fp32_precision_setter

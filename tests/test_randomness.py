@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from spinlock.randomness import (
+from spinlock.simulation.randomness import (
     Stream,
     _on_device,
     _to_normal,

@@ -11,14 +11,14 @@ import pytest
 
 from spinlock.checks import CheckReport, CheckRow, check_dataset
 from spinlock.commands.plot import plot_sample
-from spinlock.config import StorageConfig
+from spinlock.configuration.generation_config import StorageConfig
+from spinlock.configuration.variant_mixture import InitialConditionConfig
 from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
 from spinlock.generation import generate
-from spinlock.mixture import InitialConditionConfig
 from spinlock.report import write_report
-from spinlock.report.figures import pictures
 from spinlock.report.page import render_page
-from spinlock.report.sources import ReportSource
+from spinlock.report.plot_data import ReportSource
+from spinlock.report.report_plots import pictures
 from spinlock.storage import read_info
 from tests.helpers import small_config
 

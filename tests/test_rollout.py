@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spinlock.rollout import rollout, update_step
+from spinlock.simulation.rollout import rollout, update_step
 from tests.helpers import values
 
 

@@ -10,18 +10,24 @@ import numpy as np
 import pytest
 import torch
 
-from spinlock import simulation, threads
-from spinlock.arithmetic import fixed_arithmetic
-from spinlock.axes import IntegerRange, LogUniformRange, ParameterSpaceConfig, UniformRange
-from spinlock.config import Every, GenerationConfig, StorageConfig
-from spinlock.design import make_design
+from spinlock.configuration.generation_config import Every, GenerationConfig, StorageConfig
+from spinlock.configuration.parameter_axes import (
+    IntegerRange,
+    LogUniformRange,
+    ParameterSpaceConfig,
+    UniformRange,
+)
+from spinlock.configuration.variant_mixture import InitialConditionConfig, Mixture
 from spinlock.errors import ConfigurationError, SimulationError
 from spinlock.features import extract
-from spinlock.initial_conditions import BandLimited, InitialCondition
-from spinlock.mixture import InitialConditionConfig, Mixture
-from spinlock.operators import OUTPUT_BOUND
-from spinlock.parameters import ParameterSpace
-from spinlock.simulation import Simulator
+from spinlock.runtime import threads
+from spinlock.runtime.arithmetic import fixed_arithmetic
+from spinlock.simulation.convolutional_operator import OUTPUT_BOUND
+from spinlock.simulation.initial_conditions import BandLimited, InitialCondition
+from spinlock.simulation.parameter_space import ParameterSpace
+from spinlock.simulation.simulator import Simulator
+from spinlock.simulation.simulator import simulator as simulation
+from spinlock.simulation.sobol_design import make_design
 from tests.helpers import small_config
 
 

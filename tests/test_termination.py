@@ -13,8 +13,8 @@ import pytest
 
 from spinlock import __main__ as command
 from spinlock.errors import ConfigurationError
-from spinlock.executors import LocalProcesses
 from spinlock.generation import generate
+from spinlock.generation.executors import LocalProcesses
 from spinlock.storage import read_info
 from tests.helpers import small_config
 
@@ -29,13 +29,13 @@ LARGE = {
     "storage": {"fields": "none", "shard_size": 4},
 }
 SMALL = small_config(60, num_realizations=2)
-LOCAL = {"class_path": "spinlock.executors.LocalProcesses", "init_args": {"num_workers": 2}}
+LOCAL = {"class_path": "spinlock.generation.LocalProcesses", "init_args": {"num_workers": 2}}
 RESUMES = "spinlock: terminated; finished shards are kept, and the same command resumes from them"
 # A program that knows nothing of signals.
 PROGRAM = """
 import sys
 from spinlock import GenerationConfig, generate
-from spinlock.executors import LocalProcesses
+from spinlock.generation.executors import LocalProcesses
 if __name__ == "__main__":
     config = GenerationConfig.from_json(sys.argv[1])
     generate(config, sys.argv[2], executor=LocalProcesses(num_workers=2), progress=False)
@@ -215,14 +215,19 @@ sys.argv[1:] = {arguments!r}
 from spinlock.__main__ import main
 main()
 """
-EXTRACTING = "spinlock: terminated; the file is whole, and the same command starts over"
+EXTRACTING = "spinlock: terminated; the file is unchanged, and the same command starts again"
 
 
 @pytest.mark.parametrize(
     ("module", "name", "arguments", "said"),
     [
         ("spinlock.commands.check", "check_dataset", ["check"], "spinlock: terminated"),
-        ("spinlock.extraction", "settle_vector_math", ["extract-features"], EXTRACTING),
+        (
+            "spinlock.generation.feature_extraction",
+            "settle_vector_math",
+            ["extract-features"],
+            EXTRACTING,
+        ),
     ],
 )
 def test_the_message_tells_what_becomes_of_the_work(module, name, arguments, said, run, path):

@@ -36,12 +36,12 @@ from spinlock import GenerationConfig, SpinlockDataModule
 from spinlock.__main__ import main as command_line
 from spinlock.callbacks import DatasetReport
 from spinlock.checks import CheckReport, check_dataset
-from spinlock.config import CustomFeatureConfig
+from spinlock.configuration.generation_config import CustomFeatureConfig
+from spinlock.configuration.variant_mixture import InitialConditionConfig
 from spinlock.datamodules import SpinlockStream
 from spinlock.errors import ConfigurationError, DatasetError, SpinlockError
-from spinlock.extraction import extract_features
-from spinlock.generation import assemble_parts, generate, generate_part
-from spinlock.mixture import InitialConditionConfig
+from spinlock.generation.build import assemble_parts, generate, generate_part
+from spinlock.generation.feature_extraction import extract_features
 from spinlock.models import FeatureVQVAE, SequenceVQVAE
 from spinlock.report import write_report
 from spinlock.storage import read_info, schema
@@ -61,8 +61,8 @@ from pathlib import Path
 import torch
 
 from spinlock.features import custom_feature
-from spinlock.initial_conditions import InitialCondition
-from spinlock.operator_family import OperatorFamily
+from spinlock.simulation.initial_conditions import InitialCondition
+from spinlock.simulation.operator_family import OperatorFamily
 
 Path({imported!r}).touch()
 
@@ -435,7 +435,7 @@ def huge(s: Scene) -> dict[str, tuple[str, str]]:
 def opens(s: Scene) -> dict[str, tuple[str, str]]:
     """Configurations of a valid form, and what a computation says of them."""
     inner = {
-        "class_path": "spinlock.operator_family.ConvolutionalOperators",
+        "class_path": "spinlock.simulation.operator_family.ConvolutionalOperators",
         "init_args": {"a": s.shell_command},
     }
     variant = {"evil": {"class_path": f"{s.module}.Stripes"}}
@@ -452,8 +452,14 @@ def opens(s: Scene) -> dict[str, tuple[str, str]]:
         "module as a feature": (with_settings(features=features), "--trust"),
         "module as the operator": (operator(f"{s.module}.Halves"), "--trust"),
         "name like the package's": (operator(f"spinlock_{s.module}.Halves"), "--trust"),
-        "function of the package": (operator("spinlock.cli.main"), "must be a subclass"),
-        "through the package": (operator("spinlock.cli.importlib.import_module"), "operator"),
+        "function of the package": (
+            operator("spinlock.commands.command_line.main"),
+            "must be a subclass",
+        ),
+        "through the package": (
+            operator("spinlock.commands.command_line.importlib.import_module"),
+            "operator",
+        ),
     }
 
 
@@ -529,7 +535,7 @@ def forms(attacks):
 @pytest.fixture
 def no_figures(monkeypatch):
     """Reports without figures, which know of no class paths."""
-    monkeypatch.setattr("spinlock.report.build.pictures", lambda source: [])
+    monkeypatch.setattr("spinlock.report.report_builder.pictures", lambda source: [])
 
 
 def try_all(scene, entries, problem):
@@ -1407,7 +1413,7 @@ def classes(s):
         "relative": f"spinlock..{s.module}.Other",
         "file": f"spinlock.{s.folder}/modules/{s.module}.Other",
         "no model": "spinlock.models.TokenWriter",
-        "function": "spinlock.cli.main",
+        "function": "spinlock.commands.command_line.main",
         "nothing": "spinlock.models.Nothing",
         "number": 5,
     }
@@ -1617,8 +1623,8 @@ CHILDREN = """
 import json, os, sys
 from spinlock.checks import CheckReport, check_dataset
 from spinlock.errors import SpinlockError
-from spinlock.extraction import extract_features
-from spinlock.cli import main
+from spinlock.generation.feature_extraction import extract_features
+from spinlock.commands.command_line import main
 import spinlock.datamodules, spinlock.storage
 
 ended = {}

@@ -7,9 +7,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from spinlock.checks.fields import FieldStatistics
-from spinlock.checks.report import CheckRow, Claim
-from spinlock.checks.source import CheckSource
+from spinlock.checks.check_results import CheckRow, Claim
+from spinlock.checks.checked_file import CheckSource
+from spinlock.checks.field_statistics import FieldStatistics
 from spinlock.errors import DatasetError
 from spinlock.storage import schema
 from spinlock.storage.attributes import is_plain, read_attribute
@@ -24,7 +24,7 @@ _ROWS_AT_A_TIME = 256
 
 
 def integrity_rows(source: CheckSource, fields: FieldStatistics) -> Iterator[CheckRow]:
-    """The rows of the group; `spinlock.checks.dataset` has found the file readable before."""
+    """The rows of the group; `spinlock.checks.dataset_check` has found the file readable before."""
     yield from _schema_rows(source)
     yield _claim(
         "root attributes", "root attributes are there, and JSON where they should be", "0 wrong"

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from spinlock.checks.fields import FieldStatistics
-from spinlock.checks.report import CheckRow, Claim
-from spinlock.checks.source import CheckSource
-from spinlock.noise import schedule
-from spinlock.parameters import typed_row
+from spinlock.checks.check_results import CheckRow, Claim
+from spinlock.checks.checked_file import CheckSource
+from spinlock.checks.field_statistics import FieldStatistics
+from spinlock.simulation.forcing import schedule
+from spinlock.simulation.parameter_space import typed_row
 from spinlock.storage import schema
 
 GROUP = "liveness"

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spinlock.checks.report import CheckRow, Claim
-from spinlock.checks.source import CheckSource
+from spinlock.checks.check_results import CheckRow, Claim
+from spinlock.checks.checked_file import CheckSource
 from spinlock.errors import ConfigurationError, DatasetError
-from spinlock.provenance import provenance
-from spinlock.simulation import Samples, Simulator
+from spinlock.simulation.provenance import provenance
+from spinlock.simulation.simulator import Samples, Simulator
 from spinlock.storage import schema
 from spinlock.storage.layout import text_attribute
 

@@ -3,7 +3,7 @@
 from argparse import ArgumentParser
 from pathlib import Path
 
-from spinlock.export import export_well
+from spinlock.export.the_well import export_well
 
 
 def run(arguments: list[str]) -> None:

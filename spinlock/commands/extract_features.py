@@ -5,8 +5,8 @@ from pathlib import Path
 
 from spinlock.commands.generate import data_section
 from spinlock.commands.trust import add_trust
-from spinlock.config import GenerationConfig
-from spinlock.extraction import extract_features
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.generation.feature_extraction import extract_features
 
 
 def run(arguments: list[str]) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from spinlock.commands.info import describe_file
 from spinlock.errors import ConfigurationError
-from spinlock.generation import assemble_parts, generate_part
+from spinlock.generation.build import assemble_parts, generate_part
 from spinlock.storage import read_info
 
 if TYPE_CHECKING:

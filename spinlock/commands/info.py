@@ -5,14 +5,14 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from spinlock.config import GenerationConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
+from spinlock.generation.run_summary import describe_design
 from spinlock.storage import read_columns, read_info, schema
 from spinlock.storage.assemble import plan_assembly
 from spinlock.storage.layout import open_hdf5, read_configuration
 from spinlock.storage.reader import DatasetInfo
 from spinlock.storage.shards import Shard, list_shards
-from spinlock.summary import describe_design
 
 
 def run(arguments: list[str]) -> None:

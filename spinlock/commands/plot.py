@@ -4,7 +4,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from spinlock.errors import ConfigurationError, DatasetError
-from spinlock.outputs import PNG, new_file
+from spinlock.runtime.output_files import PNG, new_file
 from spinlock.storage.layout import open_hdf5
 from spinlock.storage.reader import read_info
 
@@ -52,9 +52,9 @@ def plot_sample(path: Path, sample: int, out: Path, *, force: bool = False) -> N
             f"{path} stores no fields (storage.fields: none), so there is nothing to plot"
         )
     # Imported here: no other command needs matplotlib.
-    from spinlock.plots.fields import sample_figure
-    from spinlock.plots.style import png, themed
-    from spinlock.report.sources import ReportSource
+    from spinlock.plots.field_plots import sample_figure
+    from spinlock.plots.plot_style import png, themed
+    from spinlock.report.plot_data import ReportSource
 
     with new_file(out, PNG, source=path, force=force) as temporary, open_hdf5(path) as file:
         source = ReportSource(file, config)

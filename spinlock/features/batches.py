@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spinlock.axes import MIN_GRID_SIZE
+from spinlock.configuration.parameter_axes import MIN_GRID_SIZE
 
 # Pixels worked on at once. On a CPU the temporaries then stay near its caches; on an accelerator a
 # chunk fills the device while each temporary takes no more than 128 MiB.

@@ -18,8 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from spinlock.class_path import Trusted, imported
-from spinlock.config import CustomFeatureConfig
+from spinlock.configuration.generation_config import CustomFeatureConfig
+from spinlock.configuration.import_path import Trusted, imported
 from spinlock.errors import ConfigurationError
 from spinlock.features.batches import (
     aggregate,

@@ -12,7 +12,7 @@ from spinlock.metrics.chance import (
     permutation_p_value,
     permuted_tables,
 )
-from spinlock.metrics.information import (
+from spinlock.metrics.contingency_information import (
     adjusted_mutual_information,
     codebook_perplexity,
     codebook_usage,

@@ -106,7 +106,7 @@ class TokenContingency(Metric):
 
     def plot(self, val: Any = None, ax: "Axes | None" = None) -> "tuple[Figure, Axes]":  # noqa: ANN401
         """A heatmap of the (joint) table, or of `val`, in the form that `compute` gives."""
-        from spinlock.plots.tokens import heatmap
+        from spinlock.plots.token_plots import heatmap
 
         values = self.compute() if val is None else val
         return heatmap(values["joint"] if isinstance(values, dict) else values, ax=ax)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from spinlock.metrics import information
+from spinlock.metrics import contingency_information as information
 from spinlock.metrics.chance import permutation_null, permutation_p_value
 from spinlock.metrics.token_contingency import Figures, TokenContingency
 
@@ -31,7 +31,7 @@ class _TokenScalar(TokenContingency):
 
     def plot(self, val: Any = None, ax: "Axes | None" = None) -> "tuple[Figure, Axes]":  # noqa: ANN401
         """The current value, or `val`: one of `compute`'s, or a list of them in order of time."""
-        from spinlock.plots.tokens import figure_of, new_axes
+        from spinlock.plots.token_plots import figure_of, new_axes
 
         ax = new_axes() if ax is None else ax
         # torchmetrics gives no figure back for axes that it was given.

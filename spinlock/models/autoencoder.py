@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from spinlock.errors import ConfigurationError
+from spinlock.models.codebook import QuantizerConfig
 from spinlock.models.conditioning import Condition, Conditioning, feature_columns, variants
-from spinlock.models.quantizer import QuantizerConfig
 from spinlock.models.quantizers import make_quantizer
 from spinlock.models.variant_normalization import VariantNormalization
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spinlock.callbacks import contract
+from spinlock import contract
 from spinlock.errors import ConfigurationError
 from spinlock.features import extract_per_timestep
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any, TypeVar
 
-from spinlock.validation import check_arguments, structured
+from spinlock.configuration.validation import check_arguments, structured
 
 Config = TypeVar("Config")
 

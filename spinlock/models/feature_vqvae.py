@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.regression import R2Score
 
-from spinlock.callbacks import contract
+from spinlock import contract
 from spinlock.errors import ConfigurationError
 from spinlock.features import PER_TIMESTEP_NAMES
 from spinlock.models.autoencoder import Batch, ConditionedAutoencoder, Normalization, other_probe
+from spinlock.models.codebook import Quantizer, QuantizerConfig
 from spinlock.models.conditioning import Condition
 from spinlock.models.configuration import configured, kept_arguments
 from spinlock.models.independence import IndependenceConfig, IndependenceTerms
-from spinlock.models.quantizer import Quantizer, QuantizerConfig
 from spinlock.models.resumable import ResumableModule
 from spinlock.models.schedule import Schedule, ScheduleConfig
 

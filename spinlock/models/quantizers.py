@@ -1,6 +1,6 @@
 """Codebooks of every kind.
 
-References: those of :mod:`spinlock.models.quantizer`.
+References: those of :mod:`spinlock.models.codebook`.
 """
 
 import math
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spinlock.errors import ConfigurationError
-from spinlock.models.quantizer import (
+from spinlock.models.codebook import (
     Quantizer,
     QuantizerConfig,
     library,

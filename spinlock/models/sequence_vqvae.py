@@ -4,11 +4,11 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from spinlock.callbacks import contract
+from spinlock import contract
 from spinlock.errors import ConfigurationError
+from spinlock.metrics.token_dynamics import TokenDynamics
 from spinlock.models.autoencoder import Batch
 from spinlock.models.feature_vqvae import FeatureVQVAE
-from spinlock.models.token_dynamics import TokenDynamics
 
 # Entries of a batch that belong to a sample, and to each of its timesteps alike.
 _OF_SAMPLES = ("initial_features", "ic_type")

@@ -9,8 +9,8 @@ from itertools import groupby
 from typing import Any
 
 from spinlock.checks import CheckReport
-from spinlock.report.figures import Picture
-from spinlock.report.style import STYLE
+from spinlock.report.page_style import STYLE
+from spinlock.report.report_plots import Picture
 from spinlock.storage.reader import DatasetInfo
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import h5py
 
-from spinlock.config import GenerationConfig
-from spinlock.design import design_quality, make_design
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
+from spinlock.runtime.output_files import publish
+from spinlock.simulation.sobol_design import design_quality, make_design
 from spinlock.storage import schema
 from spinlock.storage.copying import copy_samples
 from spinlock.storage.foreign import copy_foreign
@@ -28,7 +29,7 @@ from spinlock.storage.layout import (
     validate_layout,
 )
 from spinlock.storage.seal import require_seal, seal
-from spinlock.storage.shards import Shard, publish
+from spinlock.storage.shards import Shard
 from spinlock.storage.verify import (
     damaged_samples,
     foreign_samples,

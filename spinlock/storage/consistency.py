@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spinlock.config import GenerationConfig
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.variant_mixture import Mixture
 from spinlock.errors import DatasetError
-from spinlock.mixture import Mixture
-from spinlock.parameters import ParameterSpace
+from spinlock.simulation.parameter_space import ParameterSpace
 from spinlock.storage import schema
 
 

@@ -6,7 +6,7 @@ from itertools import product
 import h5py
 import numpy as np
 
-from spinlock.config import GenerationConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.storage import schema
 from spinlock.storage.chunk_reader import ChunkReader
 from spinlock.storage.chunks import chunk_offsets

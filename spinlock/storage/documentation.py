@@ -7,8 +7,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from spinlock.config import GenerationConfig
-from spinlock.parameters import PARAMETER_GROUPS, PARAMETER_NAMES
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.simulation.parameter_space import PARAMETER_GROUPS, PARAMETER_NAMES
 from spinlock.storage import schema
 from spinlock.storage.schema import DatasetSpec, dataset_specs
 

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 import h5py
 
-from spinlock.config import GenerationConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.storage import schema
 from spinlock.storage.attributes import attribute_type, holds_references, read_attribute

@@ -9,12 +9,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from spinlock.config import GenerationConfig
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.stored_config import StoredConfig
 from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
 from spinlock.storage.attributes import is_plain, read_attribute
 from spinlock.storage.compression import FILTERS
 from spinlock.storage.schema import SCHEMA_VERSION, DatasetSpec, dataset_specs
-from spinlock.stored_config import StoredConfig
 
 # What a file must say of itself to be read at all.
 _IDENTITY = ("schema_version", "configuration", "fingerprint")

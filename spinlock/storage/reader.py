@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from spinlock.config import GenerationConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.storage.attributes import read_attribute
 from spinlock.storage.layout import (
@@ -36,7 +36,8 @@ class DatasetInfo:
         fingerprint: What identifies the bytes of its samples.
         digest: Digest of the digests of its samples.
         provenance: ``package_versions`` and ``device``: a list each of what computed the samples.
-        design_quality: Measured evenness of the design (`spinlock.design.design_quality`).
+        design_quality: Measured evenness of the design, see
+            `spinlock.simulation.sobol_design.design_quality`.
         run_summary: What the run that completed the file did and took.
     """
 

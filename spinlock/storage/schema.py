@@ -6,15 +6,15 @@ from typing import Any
 import h5py
 import numpy as np
 
-from spinlock.config import GenerationConfig
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.variant_mixture import Mixture
 from spinlock.features import (
     AGGREGATED_NAMES,
     PER_TIMESTEP_NAMES,
     PER_TRAJECTORY_NAMES,
     custom_columns,
 )
-from spinlock.mixture import Mixture
-from spinlock.parameters import PARAMETER_NAMES, ParameterSpace
+from spinlock.simulation.parameter_space import PARAMETER_NAMES, ParameterSpace
 
 SCHEMA_VERSION = "1.1"
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import h5py
 import numpy as np
 
-from spinlock.config import GenerationConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.storage import schema
 from spinlock.storage.attributes import read_attribute

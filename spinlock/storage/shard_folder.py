@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from spinlock.config import GenerationConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.storage.shards import list_shards
 

@@ -9,12 +9,10 @@ import hashlib
 import math
 import os
 import re
-import stat
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +21,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from spinlock.config import GenerationConfig
-from spinlock.design import Design, make_design
-from spinlock.mixture import Mixture
-from spinlock.simulation import Samples
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.variant_mixture import Mixture
+from spinlock.runtime.output_files import publish
+from spinlock.runtime.stage_clock import StageClock
+from spinlock.runtime.threads import abandon, shared_pool
+from spinlock.simulation.simulator import Samples
+from spinlock.simulation.sobol_design import Design, make_design
 from spinlock.storage import schema
 from spinlock.storage.chunks import (
     chunk_offsets,
@@ -37,8 +38,6 @@ from spinlock.storage.chunks import (
 )
 from spinlock.storage.compression import encode_chunk
 from spinlock.storage.layout import create_layout
-from spinlock.threads import abandon, shared_pool
-from spinlock.timing import StageClock
 
 _NAME = re.compile(r"shard-(\d{10})-(\d{10})\.h5")
 # Values in the hands of the compression threads: enough to keep them busy, and a bound on memory:
@@ -236,54 +235,3 @@ def write_shard(
             publish(temporary, path, replace=True)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def publish(temporary: Path, path: Path, *, replace: bool = True) -> None:
-    """Give a finished file its name, after its bytes, and then the name, have reached the disk.
-
-    Args:
-        temporary: The finished file.
-        path: Its name.
-        replace: Whether it may take the place of a file, whose mode and owner it then gets.
-
-    Raises:
-        FileExistsError: If there is a file of that name, unless it is to be replaced.
-    """
-    sync(temporary)
-    if replace:
-        _keep_access(temporary, path)
-        os.replace(temporary, path)
-    else:
-        try:
-            # Unlike a renaming, a link never takes the place of another file.
-            os.link(temporary, path)
-        except FileExistsError:
-            raise
-        except OSError as error:
-            # A file system without links.
-            if os.path.lexists(path):
-                raise FileExistsError(path) from error
-            os.replace(temporary, path)
-        temporary.unlink(missing_ok=True)
-    sync(path.parent)
-
-
-def _keep_access(temporary: Path, path: Path) -> None:
-    """Give a file the mode of the one that it replaces, and its owner where that is allowed."""
-    try:
-        old, new = path.stat(), temporary.stat()
-    except FileNotFoundError:
-        return
-    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
-        with suppress(OSError):
-            os.chown(temporary, old.st_uid, old.st_gid)
-    temporary.chmod(stat.S_IMODE(old.st_mode))
-
-
-def sync(path: Path) -> None:
-    """Flush a file or folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,8 +12,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from spinlock.config import GenerationConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
+from spinlock.runtime.output_files import publish
 from spinlock.storage import schema
 from spinlock.storage.chunks import sample_digests
 from spinlock.storage.copying import copy_samples
@@ -25,7 +26,6 @@ from spinlock.storage.layout import (
     text_attribute,
 )
 from spinlock.storage.seal import require_seal, row_blocks, seal
-from spinlock.storage.shards import publish
 from spinlock.storage.verify import (
     damaged_samples,
     digested_specs,
@@ -51,7 +51,8 @@ def update_features(
         path: Dataset file, which has been verified; not a link.
         config: Configuration of the new file; may differ from the old one in its features.
         computed: File that holds the datasets of `feature_specs` for all samples.
-        provenance: Root attributes that tell what computed the features; see `spinlock.provenance`.
+        provenance: Root attributes that describe what computed the features; see
+            `spinlock.simulation.provenance`.
 
     Raises:
         DatasetError: If a sample of the new file differs from the old digests. The file is as it

@@ -9,9 +9,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from spinlock.config import GenerationConfig
-from spinlock.design import make_design
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
+from spinlock.runtime.threads import shared_pool
+from spinlock.simulation.sobol_design import make_design
 from spinlock.storage import schema
 from spinlock.storage.attributes import read_attribute
 from spinlock.storage.chunk_reader import ChunkReader
@@ -29,7 +30,6 @@ from spinlock.storage.layout import (
 )
 from spinlock.storage.seal import require_seal, row_blocks
 from spinlock.storage.shards import Shard, metadata_columns
-from spinlock.threads import shared_pool
 
 # Columns that follow from the design exactly, on any machine: they tell which samples rows are.
 _IDENTIFYING = (schema.PARAMS, schema.OPERATOR_INDEX, schema.IC_TYPES, schema.IC_FAMILIES)

@@ -8,8 +8,8 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from spinlock.axes import ParameterSpaceConfig
-from spinlock.parameters import PARAMETER_NAMES, ParameterSpace
+from spinlock.configuration.parameter_axes import ParameterSpaceConfig
+from spinlock.simulation.parameter_space import PARAMETER_NAMES, ParameterSpace
 
 VARIANTS = (
     "gaussian_noise_0.25",

@@ -101,5 +101,5 @@ def test_sequences_of_one_timestep_have_no_transitions(tmp_path, size):
 def test_many_samples_are_counted_in_parts(tmp_path, monkeypatch):
     data = SyntheticDataModule()
     whole = validate(tmp_path, TokenModel("ic_type"), data)
-    monkeypatch.setattr("spinlock.callbacks.tables._WAITING", 40)
+    monkeypatch.setattr("spinlock.callbacks.epoch_tables._WAITING", 40)
     assert validate(tmp_path, TokenModel("ic_type"), data) == whole

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from spinlock.callbacks import ContractError, DatasetReport, dataset_report
 from spinlock.checks import check_dataset
-from spinlock.cli import main
+from spinlock.commands.command_line import main
 from spinlock.datamodules import SpinlockDataModule
 from spinlock.errors import DatasetError
 from tests.callbacks import SyntheticDataModule, TokenModel, quiet_trainer

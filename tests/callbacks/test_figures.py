@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from spinlock.callbacks import CodebookUsage, ICMutualInformation, ReconstructionByGroup
-from spinlock.plots import tokens as plots
+from spinlock.plots import token_plots as plots
 from tests.callbacks import DecodingModel, SyntheticDataModule, quiet_trainer, with_operator_tokens
 
 NAMES = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spinlock.callbacks import FiniteCheck
-from spinlock.config import GenerationConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from tests.callbacks import VARIANTS, SyntheticDataModule, TokenModel, quiet_trainer
 
 NAN, INF = float("nan"), float("inf")
@@ -284,6 +284,6 @@ def test_the_message_says_how_to_compute_a_sample_again(tmp_path):
     with pytest.raises(FloatingPointError) as error:
         quiet_trainer(tmp_path, FiniteCheck()).validate(TokenModel(), data)
     assert str(error.value).endswith(
-        "to compute sample 1040 again: spinlock.simulation.Simulator(datamodule.generation)"
-        ".samples(1040, 1041)"
+        "to compute sample 1040 again: "
+        "spinlock.simulation.simulator.Simulator(datamodule.generation).samples(1040, 1041)"
     )

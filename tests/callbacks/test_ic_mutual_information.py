@@ -10,10 +10,10 @@ from sklearn import metrics as oracle
 
 from spinlock import metrics
 from spinlock.callbacks import ContractError, FiniteCheck, ICMutualInformation
-from spinlock.config import GenerationConfig
-from spinlock.design import make_design
-from spinlock.mixture import Mixture
-from spinlock.parameters import PARAMETER_NAMES
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.variant_mixture import Mixture
+from spinlock.simulation.parameter_space import PARAMETER_NAMES
+from spinlock.simulation.sobol_design import make_design
 from tests.callbacks import POLICIES, SyntheticDataModule, TokenModel, quiet_trainer
 
 

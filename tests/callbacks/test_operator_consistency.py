@@ -7,8 +7,8 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import adjusted_mutual_info_score, r2_score
 
 from spinlock.callbacks import ContractError, OperatorConsistency
-from spinlock.callbacks.floors import PENALTIES, ridge_r_squared
-from spinlock.config import GenerationConfig
+from spinlock.callbacks.baselines import PENALTIES, ridge_r_squared
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import ConfigurationError
 from tests.callbacks import (
     DecodingModel,

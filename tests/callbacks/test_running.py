@@ -8,8 +8,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback
 from torch.utils.data import DataLoader, Subset
 
-from spinlock import callbacks
-from spinlock.callbacks import contract
+from spinlock import callbacks, contract
 from tests.callbacks import DecodingModel, SyntheticDataModule, quiet_trainer, with_operator_tokens
 
 NO_FIGURES = {"figures_every_n_epochs": 0}

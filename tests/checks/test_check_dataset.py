@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from spinlock.checks import CheckReport, CheckRow, check_dataset
-from spinlock.config import CustomFeatureConfig, Every, StorageConfig
+from spinlock.configuration.generation_config import CustomFeatureConfig, Every, StorageConfig
+from spinlock.configuration.variant_mixture import InitialConditionConfig
 from spinlock.errors import ConfigurationError, DatasetNotFoundError
 from spinlock.generation import generate
-from spinlock.mixture import InitialConditionConfig
 from spinlock.storage import schema
 from tests.helpers import small_config
 
@@ -163,7 +163,7 @@ def test_targets_come_from_the_stored_configuration(tmp_path):
 
 
 def test_without_full_outputs_are_sampled_from_every_variant(pristine, monkeypatch):
-    monkeypatch.setattr("spinlock.checks.source._MAX_SAMPLED", 40)
+    monkeypatch.setattr("spinlock.checks.checked_file._MAX_SAMPLED", 40)
     report = check_dataset(pristine, replay=0, progress=False)
     assert report.passed
     assert report.row("integrity", "sample digests").measured == "0 (of 40 samples read)"

@@ -6,14 +6,14 @@ import h5py
 import numpy as np
 import pytest
 
-from spinlock.checks.design import quality_targets
-from spinlock.checks.features import bounds
-from spinlock.checks.fields import band_shares
-from spinlock.checks.initial import share_tolerance
+from spinlock.checks.checked_file import CheckSource
+from spinlock.checks.design_checks import quality_targets
+from spinlock.checks.feature_checks import bounds
+from spinlock.checks.field_statistics import band_shares
+from spinlock.checks.initial_condition_checks import share_tolerance
 from spinlock.checks.liveness import expected_spread
-from spinlock.checks.source import CheckSource
 from spinlock.features import FEATURES
-from spinlock.initial_conditions import BandLimited
+from spinlock.simulation.initial_conditions import BandLimited
 from spinlock.storage.layout import read_configuration
 from tests.helpers import small_config
 

@@ -6,8 +6,8 @@ import shutil
 import h5py
 import pytest
 
+from spinlock.configuration.variant_mixture import InitialConditionConfig
 from spinlock.errors import DatasetError
-from spinlock.mixture import InitialConditionConfig
 from spinlock.storage import read_info, require_dataset
 
 

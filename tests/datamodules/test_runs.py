@@ -15,7 +15,7 @@ import yaml
 from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
 
 from spinlock import SpinlockDataModule
-from spinlock.cli import main
+from spinlock.commands.command_line import main
 from spinlock.datamodules import VariantSelection
 from spinlock.errors import DatasetError
 from tests.datamodules import collect, ready

@@ -12,8 +12,8 @@ import yaml
 from lightning.pytorch.loggers import CSVLogger
 
 from spinlock import SpinlockDataModule
-from spinlock.cli import main
-from spinlock.config import GenerationConfig
+from spinlock.commands.command_line import main
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
 from spinlock.features import PER_TIMESTEP_NAMES
 from spinlock.models import FeatureVQVAE

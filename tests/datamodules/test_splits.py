@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from benchmarks.synthetic import write_synthetic
-from spinlock.config import GenerationConfig, StorageConfig
+from spinlock.configuration.generation_config import GenerationConfig, StorageConfig
 from spinlock.datamodules import split_operators
-from spinlock.design import make_design
+from spinlock.simulation.sobol_design import make_design
 from tests.datamodules import collect, loaders, ready
 
 FRACTIONS = (0.8, 0.1, 0.1)

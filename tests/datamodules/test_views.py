@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from benchmarks.synthetic import write_synthetic
-from spinlock.config import StorageConfig
+from spinlock.configuration.generation_config import StorageConfig
 from spinlock.datamodules import SpinlockDataModule
 from spinlock.datamodules.feature_dataset import pair_probes
 from spinlock.datamodules.field_dataset import choose_realizations
 from spinlock.errors import ConfigurationError
-from spinlock.operators import direct_flops
-from spinlock.parameters import typed_row
+from spinlock.simulation.convolutional_operator import direct_flops
+from spinlock.simulation.parameter_space import typed_row
 from tests.datamodules import collect, loaders, ready
 from tests.helpers import small_config
 

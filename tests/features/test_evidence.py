@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from spinlock.config import StorageConfig
+from spinlock.configuration.generation_config import StorageConfig
 from spinlock.features import (
     AGGREGATED_NAMES,
     FEATURES,
@@ -14,7 +14,7 @@ from spinlock.features import (
     extract_per_timestep,
 )
 from spinlock.features.redundancy import is_redundant
-from spinlock.simulation import Simulator
+from spinlock.simulation.simulator import Simulator
 from tests.helpers import small_config
 
 from . import oracle

@@ -8,7 +8,7 @@ import torch
 from benchmarks import vqvae
 from benchmarks.token_pairs import pair_figures
 from spinlock import SpinlockDataModule
-from spinlock.config import GenerationConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.models import FeatureVQVAE, SequenceVQVAE
 
 SHRINK = {

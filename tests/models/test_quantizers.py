@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spinlock.errors import ConfigurationError
-from spinlock.models.quantizer import QuantizerConfig
+from spinlock.models.codebook import QuantizerConfig
 from spinlock.models.quantizers import make_quantizer
 
 KINDS = {

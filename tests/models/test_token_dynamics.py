@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spinlock.models.token_dynamics import (
+from spinlock.metrics.token_dynamics import (
     TokenDynamics,
     dwell_times,
     transition_counts,

@@ -8,8 +8,8 @@ import yaml
 from lightning import seed_everything
 
 from spinlock import SpinlockDataModule
-from spinlock.cli import main
-from spinlock.config import GenerationConfig
+from spinlock.commands.command_line import main
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.models import FeatureVQVAE
 from tests.callbacks import quiet_trainer
 

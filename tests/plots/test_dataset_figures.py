@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from spinlock.initial_conditions import BandLimited
-from spinlock.plots import fields, spectra
-from spinlock.plots.design import distribution_bars, sobol_pairs
-from spinlock.plots.features import correlation_map, feature_histograms, rank_correlations
-from spinlock.plots.style import label_colors, png, themed
+from spinlock.plots import field_plots as fields
+from spinlock.plots import spectrum_plots as spectra
+from spinlock.plots.design_plots import distribution_bars, sobol_pairs
+from spinlock.plots.feature_plots import correlation_map, feature_histograms, rank_correlations
+from spinlock.plots.plot_style import label_colors, png, themed
+from spinlock.simulation.initial_conditions import BandLimited
 
 RANDOM = np.random.default_rng(3)
 INITIAL = RANDOM.normal(size=(2, 16, 16)).astype(np.float32)

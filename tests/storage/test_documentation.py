@@ -7,7 +7,7 @@ import h5py
 import pytest
 
 from spinlock.generation import generate
-from spinlock.parameters import PARAMETER_NAMES
+from spinlock.simulation.parameter_space import PARAMETER_NAMES
 from spinlock.storage import schema
 from spinlock.storage.documentation import data_format_markdown, main
 from tests.helpers import small_config

@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 
 from spinlock.checks import check_dataset
-from spinlock.config import CustomFeatureConfig
+from spinlock.configuration.generation_config import CustomFeatureConfig
 from spinlock.errors import DatasetError
-from spinlock.extraction import extract_features
-from spinlock.generation import assemble_parts, generate, generate_part, shard_folder
+from spinlock.generation.build import assemble_parts, generate, generate_part, shard_folder
+from spinlock.generation.feature_extraction import extract_features
+from spinlock.generation.shard_task import ShardTask, compute_shard
 from spinlock.storage import read_info, schema
 from spinlock.storage.seal import seal
-from spinlock.work import ShardTask, compute_shard
 from tests.helpers import dataset_contents, small_config
 
 WHOLE = small_config(20, base_channels=(2, 3), num_realizations=2)
@@ -643,7 +643,7 @@ def test_nothing_is_computed_for_a_damaged_file(made, tmp_path, monkeypatch):
     path = made.short(tmp_path, shards=False)
     flip(path, schema.OUTPUTS, 2)
     monkeypatch.setattr(
-        "spinlock.generation.compute_shard", lambda *args: pytest.fail("samples are computed")
+        "spinlock.generation.build.compute_shard", lambda *args: pytest.fail("samples are computed")
     )
     assert re.search("Restore|another path", refused(path, names_sample(2)))
 

@@ -23,11 +23,11 @@ import pytest
 
 from spinlock import SpinlockDataModule
 from spinlock.checks import check_dataset
-from spinlock.cli import main
+from spinlock.commands.command_line import main
 from spinlock.datamodules.field_reader import FieldReader
 from spinlock.errors import DatasetError, SpinlockError
-from spinlock.extraction import extract_features
-from spinlock.generation import assemble_parts, generate, generate_part
+from spinlock.generation.build import assemble_parts, generate, generate_part
+from spinlock.generation.feature_extraction import extract_features
 from spinlock.storage import read_info, schema
 from spinlock.storage.seal import require_seal, seal
 from spinlock.storage.verify import damaged_samples
@@ -359,7 +359,7 @@ def attempt(action, path, out):
 @pytest.fixture
 def no_figures(monkeypatch):
     """Reports without figures, which take most of the time."""
-    monkeypatch.setattr("spinlock.report.build.pictures", lambda source: [])
+    monkeypatch.setattr("spinlock.report.report_builder.pictures", lambda source: [])
 
 
 def test_the_same_file_is_accepted_where_it_holds_its_data(telling, tmp_path, no_figures):
@@ -680,7 +680,7 @@ def test_a_file_that_came_while_waiting_is_looked_at_again(telling, tmp_path, vi
     change, _ = VARIANTS[f"external_storage: {schema.PER_TIMESTEP}"]
     evil = forge(telling, tmp_path, victims, change).rename(tmp_path / "evil.h5")
     path = Path(shutil.copy(telling, tmp_path / "data.h5"))
-    from spinlock import extraction
+    from spinlock.generation.build import feature_extraction as extraction
 
     real = extraction.dataset_lock
 

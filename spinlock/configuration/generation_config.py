@@ -1,0 +1,270 @@
+"""Configuration of a dataset: plain typed dataclasses, and the fingerprint they amount to.
+
+Every field is what yaml says, in the same words. Validation happens on construction, so that bad
+input is refused before anything is computed or written.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from spinlock.configuration.import_path import Trusted, check_spec, is_import_path
+from spinlock.configuration.parameter_axes import ParameterSpaceConfig
+from spinlock.configuration.validation import check_types, structured
+from spinlock.configuration.variant_mixture import InitialConditionConfig
+from spinlock.errors import ConfigurationError
+
+# Part of every fingerprint: raised whenever a change of the code changes the bytes of a sample.
+SIMULATION_VERSION = 2
+
+Precision = Literal["float32", "tf32", "bfloat16"]
+# The Sobol sequence has 2^30 points.
+MAX_INDEX = 2**30
+# A realization and a timestep share one word of the random generator's counter, the timestep in
+# its lowest 16 bits.
+MAX_REALIZATIONS = MAX_TIMESTEPS = 2**16 - 1
+MAX_CHANNELS = 2**10
+
+
+@dataclass(frozen=True)
+class Every:
+    """Keep every k-th timestep: ``every: 5`` keeps steps 5, 10, 15, ..."""
+
+    every: int
+
+
+@dataclass(frozen=True)
+class StorageConfig:
+    """What is kept, and how.
+
+    Args:
+        fields: Timesteps whose fields are stored: ``all``, ``last``, ``{every: k}``, or ``none``
+            (features only; initial conditions are then not stored either).
+        compression: ``deflate`` (byte shuffle and deflate, standard HDF5 filters) or ``none``.
+        shard_size: Samples in a shard, the unit of work that an interruption may cost. A multiple
+            of ``block_size``.
+    """
+
+    fields: Literal["all", "last", "none"] | Every = "all"
+    compression: Literal["deflate", "none"] = "deflate"
+    shard_size: int = 128
+
+
+@dataclass(frozen=True)
+class CustomFeatureConfig:
+    """Features of the user's own, beside Summary Descriptor Features 1.0.
+
+    Args:
+        per_field: Import paths of features of single fields, ``package.module.function``, made by
+            `spinlock.features.custom_feature`, in the order of the columns, which are named after
+            the functions.
+        per_trajectory: Likewise of features of trajectories.
+    """
+
+    per_field: tuple[str, ...] = ()
+    per_trajectory: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # A list is as good as a tuple, and must not make another configuration.
+        object.__setattr__(self, "per_field", tuple(self.per_field))
+        object.__setattr__(self, "per_trajectory", tuple(self.per_trajectory))
+
+    def names(self, kind: Literal["per_field", "per_trajectory"]) -> tuple[str, ...]:
+        """Column names: the last parts of the import paths."""
+        paths = self.per_field if kind == "per_field" else self.per_trajectory
+        return tuple(path.rpartition(".")[2] for path in paths)
+
+
+@dataclass(frozen=True, eq=False)
+class GenerationConfig:
+    """Everything that a dataset is made from.
+
+    Args:
+        num_samples: Samples in the dataset. No part of its identity: the first 100 samples of
+            10,000 are the dataset of 100.
+        num_realizations: Noise realizations M of each trajectory.
+        num_timesteps: Steps T of each trajectory.
+        probes_per_operator: Initial conditions P that each operator meets; sample i is operator
+            ``i // P`` under probe ``i % P``.
+        channels: Channels C of a field.
+        seed: Seed of the design and of every random draw, in [0, 2^64).
+        parameter_space: The 15 axes.
+        initial_conditions: The mixture.
+        operator: The operators: ``convolutional``, or the user's own family as ``{class_path: ...,
+            init_args: {...}}``, see `spinlock.simulation.operator_family.OperatorFamily`.
+        features: The feature set: ``sdf``, which is Summary Descriptor Features 1.0, or
+            ``{per_field: [...], per_trajectory: [...]}``, which adds the user's own to it.
+        precision: Arithmetic of the operators' convolutions; all else is float32. ``tf32`` matters
+            on CUDA devices only. ``bfloat16`` rounds operands and results, on any device.
+        block_size: Samples computed together. Shapes decide rounding, so it is part of the
+            identity of the bytes.
+        storage: What is kept, and how.
+    """
+
+    num_samples: int
+    num_realizations: int = 5
+    num_timesteps: int = 1
+    probes_per_operator: int = 1
+    channels: int = 3
+    seed: int = 42
+    parameter_space: ParameterSpaceConfig = field(default_factory=ParameterSpaceConfig)
+    initial_conditions: InitialConditionConfig = field(default_factory=InitialConditionConfig)
+    operator: Literal["convolutional"] | dict[str, Any] = "convolutional"
+    features: Literal["sdf"] | CustomFeatureConfig = "sdf"
+    precision: Precision = "float32"
+    block_size: int = 16
+    storage: StorageConfig = field(default_factory=StorageConfig)
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_types(self.storage, "storage.")
+        if isinstance(self.operator, dict):
+            check_spec(self.operator, "operator")
+        _check_count("num_samples", self.num_samples, MAX_INDEX)
+        _check_count("num_realizations", self.num_realizations, MAX_REALIZATIONS)
+        _check_count("num_timesteps", self.num_timesteps, MAX_TIMESTEPS)
+        _check_count("probes_per_operator", self.probes_per_operator, MAX_INDEX)
+        _check_count("channels", self.channels, MAX_CHANNELS)
+        _check_count("block_size", self.block_size, MAX_INDEX)
+        _check_count("storage.shard_size", self.storage.shard_size, MAX_INDEX)
+        if not 0 <= self.seed < 2**64:
+            raise ConfigurationError(f"seed: must lie in [0, 2^64), got {self.seed}")
+        if self.storage.shard_size % self.block_size:
+            raise ConfigurationError(
+                f"storage.shard_size: must be a multiple of block_size={self.block_size}, got "
+                f"{self.storage.shard_size}"
+            )
+        if isinstance(self.storage.fields, Every):
+            _check_count("storage.fields.every", self.storage.fields.every, self.num_timesteps)
+        if isinstance(self.features, CustomFeatureConfig):
+            _check_custom_features(self.features)
+
+    def __eq__(self, other: object) -> bool:
+        # Whoever wrote it: the settings alone count.
+        if not isinstance(other, GenerationConfig):
+            return NotImplemented
+        return self.to_json() == other.to_json()
+
+    @property
+    def grid_size(self) -> int:
+        """Side of the grid in pixels."""
+        return self.parameter_space.grid_size[0]
+
+    @property
+    def stored_steps(self) -> tuple[int, ...]:
+        """The timesteps (1..T) whose fields are stored."""
+        match self.storage.fields:
+            case "all":
+                return tuple(range(1, self.num_timesteps + 1))
+            case "last":
+                return (self.num_timesteps,)
+            case "none":
+                return ()
+            case Every(every=k):
+                return tuple(range(k, self.num_timesteps + 1, k))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hexadecimal) of what determines a sample's bytes.
+
+        Neither ``num_samples`` nor how samples are packed (``compression``, ``shard_size``).
+        """
+        content = _plain(self)
+        del content["num_samples"], content["storage"]["compression"]
+        del content["storage"]["shard_size"]
+        content["simulation_version"] = SIMULATION_VERSION
+        # Keys are not sorted: the order of the weights cuts the variant coordinate.
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    @property
+    def trusted_modules(self) -> Trusted:
+        """Modules that class paths may name besides this package; None: every module."""
+        return None
+
+    @property
+    def vouched_modules(self) -> tuple[str, ...]:
+        """Modules that a file of this dataset may name, since the user's configuration does."""
+        specs = [*self.initial_conditions.custom.values()]
+        specs += [self.operator] if isinstance(self.operator, dict) else []
+        paths = [str(spec["class_path"]) for spec in specs]
+        if isinstance(self.features, CustomFeatureConfig):
+            paths += [*self.features.per_field, *self.features.per_trajectory]
+        return tuple(dict.fromkeys(path.rpartition(".")[0] for path in paths))
+
+    def to_json(self) -> str:
+        """The configuration as JSON, readable by `from_json`."""
+        return json.dumps(_plain(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read what `to_json` wrote.
+
+        Args:
+            text: JSON object.
+
+        Raises:
+            ConfigurationError: If the text is not JSON, or not a valid configuration.
+        """
+        try:
+            values = json.loads(text)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigurationError(f"the configuration is not valid JSON: {error}") from error
+        return cls.from_dict(values)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from nested mappings of plain data, checking every key and type.
+
+        Nothing is imported: class paths stay text until samples are computed.
+
+        Args:
+            values: Field names and values; sections are mappings.
+
+        Raises:
+            ConfigurationError: If a key is unknown or a value has the wrong type. Names the key.
+
+        Example:
+            >>> GenerationConfig.from_dict({"num_samples": 10, "storage": {"fields": "last"}}).seed
+            42
+        """
+        try:
+            return structured(cls, values)
+        except (OverflowError, RecursionError) as error:
+            raise ConfigurationError(f"the configuration is not valid: {error}") from error
+
+
+def _plain(config: GenerationConfig) -> dict[str, Any]:
+    """The settings as nested dictionaries, without what a subclass adds."""
+    content = dataclasses.asdict(config)
+    return {field.name: content[field.name] for field in dataclasses.fields(GenerationConfig)}
+
+
+def _check_count(name: str, value: int, largest: int | None = None) -> None:
+    if value < 1:
+        raise ConfigurationError(f"{name}: must be at least 1, got {value}")
+    if largest is not None and value > largest:
+        raise ConfigurationError(f"{name}: must be at most {largest}, got {value}")
+
+
+def _check_custom_features(features: CustomFeatureConfig) -> None:
+    # Not in its __post_init__: jsonargparse would take the error for another type that fails.
+    paths = (*features.per_field, *features.per_trajectory)
+    if not paths:
+        raise ConfigurationError(
+            "features: per_field and per_trajectory are empty; list features of your own, or write "
+            "`features: sdf`"
+        )
+    for path in paths:
+        if not is_import_path(path):
+            raise ConfigurationError(
+                f"features: expected import paths such as my_package.my_feature, got {path!r}"
+            )
+    columns = (*features.names("per_field"), *features.names("per_trajectory"))
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise ConfigurationError(
+            f"features: {', '.join(twice)} occurs twice; columns are named after the functions"
+        )

@@ -1,0 +1,160 @@
+"""The 15 axes of the operator space as configuration: ranges and choices, checked when made."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from spinlock.configuration.validation import check_types
+from spinlock.errors import ConfigurationError
+
+Activation = Literal["relu", "gelu", "silu"]
+NoiseType = Literal["gaussian", "laplace"]
+NoiseSchedule = Literal["constant", "annealing", "periodic"]
+Normalization = Literal["none", "instance", "batch"]
+UpdatePolicy = Literal["autoregressive", "residual", "convex"]
+
+# The features' spectral bands and differences need this much room.
+MIN_GRID_SIZE = 8
+MAX_GRID_SIZE = 2**14
+
+
+@dataclass(frozen=True)
+class IntegerRange:
+    """Integers ``low..high``, both included, equally likely."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True)
+class UniformRange:
+    """Real numbers between ``low`` and ``high``, uniformly distributed."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        # 1 and 1.0 are the same number: they must not make two fingerprints.
+        object.__setattr__(self, "low", float(self.low))
+        object.__setattr__(self, "high", float(self.high))
+
+
+@dataclass(frozen=True)
+class LogUniformRange(UniformRange):
+    """Positive real numbers between ``low`` and ``high``, with uniformly distributed logarithm."""
+
+
+@dataclass(frozen=True)
+class ParameterSpaceConfig:
+    """The 15 axes of the operator space, in column order. A tuple is a choice of equal weights.
+
+    Args:
+        num_layers: Hidden blocks; above 3 each block is residual, of two convolutions.
+        base_channels: Width B of the first hidden block.
+        kernel_size: Side of the (square, periodic) convolution kernels, odd.
+        activation: Nonlinearity after each hidden convolution.
+        dropout_rate: Fraction of hidden channels that the operator silences for good.
+        noise_type: Marginal distribution of the forcing.
+        noise_scale: Standard deviation of the forcing before its schedule.
+        noise_schedule: Time dependence of the forcing.
+        schedule_period: Period of the periodic schedule, in steps.
+        spatial_correlation: Length of the forcing's Gaussian kernel, as a fraction of the grid.
+        normalization: Normalization of each hidden convolution's output.
+        grid_size: Side of the grid in pixels; one choice, since one file holds one shape.
+        update_policy: How a step combines the field with the operator's output.
+        alpha: Weight of the old field under the convex policy.
+        dt: Step of the residual policy.
+    """
+
+    num_layers: IntegerRange = IntegerRange(2, 5)
+    base_channels: IntegerRange = IntegerRange(16, 64)
+    kernel_size: tuple[int, ...] = (3, 5, 7)
+    activation: tuple[Activation, ...] = ("relu", "gelu", "silu")
+    dropout_rate: UniformRange = UniformRange(0.0, 0.3)
+    noise_type: tuple[NoiseType, ...] = ("gaussian", "laplace")
+    noise_scale: LogUniformRange = LogUniformRange(1e-5, 1.0)
+    noise_schedule: tuple[NoiseSchedule, ...] = ("constant", "annealing", "periodic")
+    schedule_period: IntegerRange = IntegerRange(50, 200)
+    spatial_correlation: UniformRange = UniformRange(0.0, 0.3)
+    normalization: tuple[Normalization, ...] = ("none", "instance", "batch")
+    grid_size: tuple[int, ...] = (128,)
+    update_policy: tuple[UpdatePolicy, ...] = ("autoregressive", "residual", "convex")
+    alpha: UniformRange = UniformRange(0.1, 0.9)
+    dt: LogUniformRange = LogUniformRange(0.001, 0.1)
+
+    def __post_init__(self) -> None:
+        for axis in dataclasses.fields(self):
+            # A list is as good as a tuple, and must not make another configuration.
+            if isinstance(getattr(self, axis.name), list):
+                object.__setattr__(self, axis.name, tuple(getattr(self, axis.name)))
+        check_types(self, "parameter_space.")
+        for axis in dataclasses.fields(self):
+            values = getattr(self, axis.name)
+            name = f"parameter_space.{axis.name}"
+            if isinstance(values, tuple):
+                _check_choice(name, values)
+            else:
+                check_types(values, f"{name}.")
+                _check_range(name, values, *_LIMITS[axis.name])
+        self._check_grid()
+
+    def _check_grid(self) -> None:
+        if len(self.grid_size) != 1:
+            raise ConfigurationError(
+                f"parameter_space.grid_size: one choice is allowed, since a file holds fields of "
+                f"one shape; got {list(self.grid_size)}. Make one dataset per grid size."
+            )
+        grid = self.grid_size[0]
+        if not MIN_GRID_SIZE <= grid <= MAX_GRID_SIZE:
+            raise ConfigurationError(
+                f"parameter_space.grid_size: must be at least {MIN_GRID_SIZE} pixels and at most "
+                f"{MAX_GRID_SIZE}, got {grid}"
+            )
+        for kernel in self.kernel_size:
+            if kernel < 1 or kernel % 2 == 0:
+                raise ConfigurationError(
+                    f"parameter_space.kernel_size: must be odd and positive, got {kernel}"
+                )
+            if kernel > grid:
+                raise ConfigurationError(
+                    f"parameter_space.kernel_size: a kernel of {kernel} pixels does not fit a grid "
+                    f"of {grid}; take kernels of at most {grid} or a larger "
+                    "parameter_space.grid_size"
+                )
+
+
+# Smallest and largest value that makes sense on each axis of numbers; the second is exclusive.
+_LIMITS: dict[str, tuple[float, float]] = {
+    "num_layers": (1, 2**10),
+    "base_channels": (1, 2**16),
+    "dropout_rate": (0.0, 1.0),
+    "noise_scale": (0.0, math.inf),
+    "schedule_period": (1, 2**20),
+    "spatial_correlation": (0.0, math.inf),
+    "alpha": (0.0, math.nextafter(1.0, 2.0)),
+    "dt": (0.0, math.inf),
+}
+
+
+def _check_choice(name: str, values: tuple[object, ...]) -> None:
+    if not values:
+        raise ConfigurationError(f"{name}: at least one value is needed, got an empty list")
+    if len(set(values)) != len(values):
+        raise ConfigurationError(f"{name}: values must differ from each other, got {list(values)}")
+
+
+def _check_range(
+    name: str, values: IntegerRange | UniformRange, least: float, bound: float
+) -> None:
+    low, high = values.low, values.high
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ConfigurationError(f"{name}: low and high must be finite, got low={low}, high={high}")
+    if low > high:
+        raise ConfigurationError(f"{name}: low must not exceed high, got low={low}, high={high}")
+    if isinstance(values, LogUniformRange) and low <= 0:
+        raise ConfigurationError(f"{name}: a logarithmic axis needs low > 0, got low={low}")
+    if low < least or high >= bound:
+        raise ConfigurationError(
+            f"{name}: values must lie in [{least:g}, {bound:g}), got low={low}, high={high}"
+        )

@@ -1,0 +1,1 @@
+"""Export of dataset files to the layouts of other tools."""

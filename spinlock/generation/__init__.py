@@ -1,0 +1,7 @@
+"""Generation: building a dataset file in shards, on this machine or on many."""
+
+from spinlock.generation.build import generate
+from spinlock.generation.executors import DaskExecutor, LocalProcesses
+from spinlock.generation.feature_extraction import extract_features
+
+__all__ = ["DaskExecutor", "LocalProcesses", "extract_features", "generate"]

@@ -1,0 +1,290 @@
+"""Initial conditions: the probes that operators are applied to.
+
+Every field is zero-mean in each channel and has its nominal variance exactly, over all channels
+and pixels, whatever was drawn: the variance is imposed, not expected. Four families are built in;
+another is one subclass of `InitialCondition`, named by ``class_path`` in the configuration.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spinlock.configuration.import_path import Trusted, instantiate
+from spinlock.configuration.variant_mixture import InitialConditionConfig, Mixture
+from spinlock.errors import ConfigurationError, SimulationError
+from spinlock.simulation.randomness import Stream, normal, uniform
+
+
+class InitialCondition(ABC):
+    """A distribution over fields.
+
+    A subclass implements `raw`; mean and variance are imposed here.
+
+    Args:
+        variance: Variance of each field over its channels and pixels.
+    """
+
+    def __init__(self, variance: float = 1.0) -> None:
+        if not (math.isfinite(variance) and variance > 0):
+            raise ConfigurationError(f"variance must be positive and finite, got {variance}")
+        self.variance = variance
+
+    @abstractmethod
+    def raw(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
+        """Fields before mean and variance are imposed.
+
+        All randomness must come from `spinlock.simulation.randomness` with
+        ``Stream.INITIAL_CONDITION`` and the given indices, so that a sample does not depend on the
+        samples that it is computed with.
+
+        Args:
+            seed: The dataset's seed.
+            index: (B,) int64 sample indices; its device is where to compute.
+            channels: Channels C.
+            grid_size: Side of the periodic grid, H = W.
+
+        Returns:
+            float32 tensor (B, C, H, W).
+        """
+
+    def check_grid(self, grid_size: int) -> None:  # noqa: B027 (an optional hook)
+        """Raise ConfigurationError if fields of this kind do not fit the grid."""
+
+    def fields(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
+        """Zero-mean fields (B, C, H, W) of exactly the nominal variance; arguments as for `raw`."""
+        # In float64, so that mean and variance are exact to the rounding of the stored float32.
+        drawn = self.raw(seed, index, channels, grid_size).double()
+        expected = (len(index), channels, grid_size, grid_size)
+        if drawn.shape != expected:
+            raise SimulationError(
+                f"{type(self).__name__}.raw returned shape {tuple(drawn.shape)}, not {expected}"
+            )
+        field = drawn - drawn.mean(dim=(-2, -1), keepdim=True)
+        power = field.square().mean(dim=(-3, -2, -1), keepdim=True)
+        if (power <= 0).any():
+            constant = index[(power <= 0).flatten()].tolist()
+            raise SimulationError(
+                f"{type(self).__name__}.raw returned constant fields for samples {constant}: they "
+                "cannot be given a variance"
+            )
+        scaled: Tensor = field * (self.variance / power).sqrt()
+        return scaled.float()
+
+
+class GaussianNoise(InitialCondition):
+    """Spatially white Gaussian noise."""
+
+    def raw(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
+        """White noise; see `InitialCondition.raw`."""
+        count = channels * grid_size**2
+        noise = normal(seed, Stream.INITIAL_CONDITION, index, count, device=index.device)
+        return noise.view(-1, channels, grid_size, grid_size)
+
+
+class BandLimited(GaussianNoise):
+    """White Gaussian noise restricted to an annulus of Fourier space.
+
+    Args:
+        band: Which annulus; its two radii are in `PASSBANDS`.
+        variance: Variance of each field.
+    """
+
+    #: Radii of the annuli in cycles per pixel, both included; 25 % guard gaps lie between them.
+    PASSBANDS: ClassVar[dict[str, tuple[float, float]]] = {
+        "low": (1 / 128, 3 / 64),
+        "mid": (5 / 64, 3 / 16),
+        "high": (5 / 16, 15 / 32),
+    }
+
+    def __init__(self, band: Literal["low", "mid", "high"], variance: float = 1.0) -> None:
+        super().__init__(variance)
+        if band not in self.PASSBANDS:
+            raise ConfigurationError(
+                f"band must be one of {', '.join(self.PASSBANDS)}, got {band!r}"
+            )
+        self.band = band
+
+    def _mask(self, grid_size: int) -> NDArray[np.bool_]:
+        # Wavenumbers are integers and divided last: k * (1 / n) may miss an edge by rounding.
+        rows = np.fft.fftfreq(grid_size, 1 / grid_size) / grid_size
+        squared = rows[:, None] ** 2 + rows[None, : grid_size // 2 + 1] ** 2
+        low, high = self.PASSBANDS[self.band]
+        return (squared >= low**2) & (squared <= high**2)
+
+    def check_grid(self, grid_size: int) -> None:
+        """Raise ConfigurationError if no Fourier mode of the grid lies in the annulus."""
+        if not self._mask(grid_size).any():
+            low, high = self.PASSBANDS[self.band]
+            raise ConfigurationError(
+                f"band_limited_{self.band}: a grid of {grid_size} has no Fourier mode between "
+                f"{low:.4f} and {high:.4f} cycles per pixel; take parameter_space.grid_size >= "
+                f"{math.ceil(1 / high)}, or leave the variant out of initial_conditions.weights"
+            )
+
+    def raw(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
+        """White noise with the modes outside the annulus removed; see `InitialCondition.raw`."""
+        white = super().raw(seed, index, channels, grid_size).double()
+        mask = torch.from_numpy(self._mask(grid_size)).to(index.device)
+        band: Tensor = torch.fft.irfft2(torch.fft.rfft2(white) * mask, s=(grid_size, grid_size))
+        return band.float()
+
+
+class Sinusoids(InitialCondition):
+    """In each channel the sum of three plane waves of different integer wavevectors.
+
+    Wavevector components are whole cycles per domain up to `MAX_WAVENUMBER`, amplitudes uniform in
+    (0.5, 1.5), phases uniform.
+    """
+
+    NUM_WAVES: ClassVar[int] = 3
+    MAX_WAVENUMBER: ClassVar[int] = 8
+
+    def check_grid(self, grid_size: int) -> None:
+        """Raise ConfigurationError if the largest wavenumber is not resolved."""
+        if grid_size <= 2 * self.MAX_WAVENUMBER:
+            raise ConfigurationError(
+                f"sinusoids: wavenumbers up to {self.MAX_WAVENUMBER} need "
+                f"parameter_space.grid_size > {2 * self.MAX_WAVENUMBER}, got {grid_size}; or leave "
+                "the variant out of initial_conditions.weights"
+            )
+
+    def raw(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
+        """Sums of plane waves; see `InitialCondition.raw`."""
+        k = self.MAX_WAVENUMBER
+        # One wavevector of each pair +-k (the other is the same wave), without the constant.
+        vectors = torch.tensor(
+            [(y, x) for y in range(k + 1) for x in range(-k, k + 1) if y > 0 or x > 0],
+            device=index.device,
+        )
+        count = len(vectors) + 2 * self.NUM_WAVES
+        drawn = uniform(
+            seed, Stream.INITIAL_CONDITION, index, channels * count, device=index.device
+        ).view(-1, channels, count)
+        lottery = drawn[..., : len(vectors)]
+        phase, amplitude = drawn[..., len(vectors) :].chunk(2, dim=-1)
+        chosen = vectors[lottery.argsort(dim=-1, stable=True)[..., : self.NUM_WAVES]]
+        position = torch.arange(grid_size, device=index.device)
+        # Whole cycles are dropped in integers, so that the phase is exact at any wavenumber.
+        cycles = (chosen[..., None] * position) % grid_size
+        angle = cycles.double() * (2 * math.pi / grid_size)
+        y_angle = angle[..., 0, :] + 2 * math.pi * phase.double()[..., None]
+        x_angle = angle[..., 1, :]
+        # cos(y + x) = cos y cos x - sin y sin x: two small matrix products instead of H*W cosines.
+        weighted = (0.5 + amplitude.double())[..., None]
+        field = torch.einsum("bcwi,bcwj->bcij", weighted * y_angle.cos(), x_angle.cos())
+        field -= torch.einsum("bcwi,bcwj->bcij", weighted * y_angle.sin(), x_angle.sin())
+        return field.float()
+
+
+class GaussianBlobs(InitialCondition):
+    """In each channel five periodic Gaussians, of random place, width, amplitude and sign.
+
+    Widths (standard deviations) are uniform in 5..15 pixels on a grid of 128 and scale with the
+    grid; amplitudes are uniform in (0.5, 1.5) with a random sign, so that the family, like the
+    other three, is symmetric under u -> -u.
+    """
+
+    NUM_BLOBS: ClassVar[int] = 5
+    #: Smallest and largest standard deviation, as fractions of the grid.
+    WIDTHS: ClassVar[tuple[float, float]] = (5 / 128, 15 / 128)
+
+    def raw(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
+        """Sums of periodic Gaussians; see `InitialCondition.raw`."""
+        drawn = uniform(
+            seed,
+            Stream.INITIAL_CONDITION,
+            index,
+            channels * self.NUM_BLOBS * 5,
+            device=index.device,
+        ).view(-1, channels, self.NUM_BLOBS, 5)
+        y, x, width, amplitude, sign = (part.double() for part in drawn.unbind(dim=-1))
+        narrow, wide = self.WIDTHS
+        width = narrow + (wide - narrow) * width
+        amplitude = (0.5 + amplitude) * torch.where(sign < 0.5, -1.0, 1.0)
+        position = torch.arange(grid_size, device=index.device, dtype=torch.float64) / grid_size
+
+        def profile(centre: Tensor) -> Tensor:
+            # The nearest three images suffice: the next is at least 8.5 standard deviations away.
+            distance = position - centre[..., None]
+            images = torch.stack((distance - 1, distance, distance + 1))
+            return (-0.5 * (images / width[..., None]).square()).exp().sum(dim=0)
+
+        return torch.einsum(
+            "bcni,bcnj->bcij", amplitude[..., None] * profile(y), profile(x)
+        ).float()
+
+
+def _builtin_variants() -> dict[str, InitialCondition]:
+    variants: dict[str, InitialCondition] = {}
+    for variance in (0.25, 0.5, 1.0, 2.0, 4.0):
+        variants[f"gaussian_noise_{variance:g}"] = GaussianNoise(variance)
+    bands: tuple[Literal["low", "mid", "high"], ...] = ("low", "mid", "high")
+    for band in bands:
+        variants[f"band_limited_{band}"] = BandLimited(band)
+    variants["sinusoids"] = Sinusoids()
+    variants["gaussian_blobs"] = GaussianBlobs()
+    return variants
+
+
+def make_variant(
+    name: str, config: InitialConditionConfig, trusted: Trusted = None
+) -> InitialCondition:
+    """The distribution of one variant.
+
+    Args:
+        name: Name of a variant, built in or custom.
+        config: Weights and the user's own variants.
+        trusted: Modules that class paths may name besides this package; None: every module.
+
+    Raises:
+        ConfigurationError: If a custom variant cannot be made.
+    """
+    if name not in config.custom:
+        return _builtin_variants()[name]
+    where = f"initial_conditions.custom.{name}"
+    return instantiate(InitialCondition, config.custom[name], where, trusted)  # type: ignore[type-abstract]
+
+
+class InitialConditions:
+    """Draws the initial conditions of samples. Arguments and errors as for `make_variant`."""
+
+    def __init__(self, config: InitialConditionConfig, trusted: Trusted = None) -> None:
+        names = Mixture(config).names
+        self.variants = tuple(make_variant(name, config, trusted) for name in names)
+
+    def check_grid(self, grid_size: int) -> None:
+        """Raise ConfigurationError, naming the variant, if one of them does not fit the grid."""
+        for variant in self.variants:
+            variant.check_grid(grid_size)
+
+    def fields(
+        self,
+        seed: int,
+        index: Tensor,
+        variant: NDArray[np.int64],
+        channels: int,
+        grid_size: int,
+    ) -> Tensor:
+        """Initial conditions of samples.
+
+        Args:
+            seed: The dataset's seed.
+            index: (B,) int64 sample indices; its device is where to compute.
+            variant: (B,) positions in `spinlock.configuration.variant_mixture.Mixture.names`.
+            channels: Channels C.
+            grid_size: Side of the grid, H = W.
+
+        Returns:
+            float32 tensor (B, C, H, W).
+        """
+        shape = (len(index), channels, grid_size, grid_size)
+        out = torch.empty(shape, dtype=torch.float32, device=index.device)
+        for which in np.unique(variant):
+            rows = torch.from_numpy(np.flatnonzero(variant == which)).to(index.device)
+            out[rows] = self.variants[which].fields(seed, index[rows], channels, grid_size)
+        return out

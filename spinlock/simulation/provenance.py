@@ -1,0 +1,37 @@
+"""What computed the samples of a file: JSON lists that its root attributes hold."""
+
+import dataclasses
+import json
+import platform
+from importlib.metadata import version
+
+import torch
+
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.features import FEATURES, CustomFeatures
+
+# The packages whose versions may change a sample's bytes.
+_PACKAGES = ("spinlock", "torch", "numpy", "scipy", "h5py", "isal")
+
+
+def provenance(config: GenerationConfig, device: torch.device) -> dict[str, str]:
+    """The attributes ``package_versions``, ``device`` and ``features``, each a JSON list.
+
+    Args:
+        config: What is computed.
+        device: Where.
+
+    Returns:
+        Attribute -> one record of the packages, one of the device, and the registry row of every
+        feature (name, formula, unit, range, ...), the user's own last.
+    """
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    rows = (*FEATURES, *CustomFeatures(config.features, config.trusted_modules).rows)
+    return {
+        "package_versions": json.dumps([{package: version(package) for package in _PACKAGES}]),
+        "device": json.dumps([{"type": device.type, "name": name}]),
+        "features": json.dumps([dataclasses.asdict(row) for row in rows]),
+    }
