@@ -67,7 +67,7 @@ class Data(DescribedDataModule):
         self.batch_size = batch_size
         generator = torch.Generator().manual_seed(0)
         labels = labels_of_design(make_design(config), self.label_names, CHANNELS)
-        initial = torch.randn(self.num_variants, 46, generator=generator)[labels["ic_type"]]
+        initial = torch.randn(self.num_variants, 46, generator=generator)[labels["variant"]]
         initial = initial + 0.3 * torch.randn(SAMPLES, 46, generator=generator)
         features = (labels["params"] - 0.5) @ torch.randn(15, 46, generator=generator)
         features = features + 0.3 * initial

@@ -33,9 +33,9 @@ def pair_figures(model: FeatureVQVAE, datamodule: SpinlockDataModule) -> dict[st
     with torch.no_grad():
         tokens = model(batch)["tokens"]
         figures = _agreement(model, tokens, batch)
-        for number, policy in enumerate(datamodule.policy_names):
-            rows = {key: value[batch["policy"] == number] for key, value in batch.items()}
-            own = tokens[batch["policy"] == number]
+        for number, policy in enumerate(datamodule.update_policy_names):
+            rows = {key: value[batch["update_policy"] == number] for key, value in batch.items()}
+            own = tokens[batch["update_policy"] == number]
             shuffled = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(0))]
             figures[f"pairs/cross_probe_r2/{policy}"] = _cross_r2(model, own, rows)
             figures[f"pairs/shuffled_tokens_r2/{policy}"] = _cross_r2(model, shuffled, rows)
@@ -50,7 +50,7 @@ def _agreement(
     once = batch["index"] < batch["other_index"]
     place = {int(index): row for row, index in enumerate(batch["index"])}
     other = torch.tensor([place[int(index)] for index in batch["other_index"][once]])
-    a, b, variant = tokens[once], tokens[other], batch["ic_type"][once]
+    a, b, variant = tokens[once], tokens[other], batch["variant"][once]
     cells = (variant * size + a) * size + b
     table = torch.bincount(cells, minlength=variants * size**2).view(variants, size, size)
     present = table.sum((1, 2)) > 0
@@ -67,7 +67,7 @@ def _agreement(
 
 
 def _cross_r2(model: FeatureVQVAE, tokens: Tensor, batch: Mapping[str, Tensor]) -> float:
-    keys = ("initial_features", "ic_type")
+    keys = ("initial_features", "variant")
     decoded = model.decode(tokens, {key: batch[f"other_{key}"] for key in keys})
     return r_squared(decoded, batch["other_features"])
 

@@ -148,7 +148,7 @@ def speed(samples: int = 10_000, epochs: int = 100, batch_size: int = 512) -> fl
     columns = {
         "features": torch.randn(samples, 46, generator=generator),
         "initial_features": torch.randn(samples, 46, generator=generator),
-        "ic_type": torch.randint(10, (samples,), generator=generator),
+        "variant": torch.randint(10, (samples,), generator=generator),
     }
     data = FeatureDataset(columns, torch.arange(samples))
     # The dataset gives whole batches.

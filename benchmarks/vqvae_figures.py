@@ -91,8 +91,8 @@ def codes_by_variant() -> Figure:
         table = TokenContingency(cli.model.codebook_size, num_classes=cli.datamodule.num_variants)
         with torch.no_grad():
             for batch in cli.datamodule.test_dataloader():
-                table.update(cli.model.eval()(batch)["tokens"], batch["ic_type"])
-        tables[name], names = table.compute(), cli.datamodule.ic_names
+                table.update(cli.model.eval()(batch)["tokens"], batch["variant"])
+        tables[name], names = table.compute(), cli.datamodule.variant_names
     permuted = next(permuted_tables(tables[BASE], permutations=1))
     # Ordering alone makes a diagonal of what there is by chance.
     tables[f"{BASE}, variants permuted among the samples"] = torch.from_numpy(permuted)

@@ -44,10 +44,10 @@ def make_report(tensors: Mapping[str, Tensor], batch: object, trainer: Trainer) 
 
     Args:
         tensors: Name -> tensor.
-        batch: The batch they belong to; its ``index`` and ``ic_type`` name the samples.
+        batch: The batch they belong to; its ``index`` and ``variant`` name the samples.
         trainer: Its data module names columns and variants.
     """
-    samples = _Samples(batch, contract.known_names(trainer, "ic_names"))
+    samples = _Samples(batch, contract.known_names(trainer, "variant_names"))
     features = contract.known_names(trainer, "feature_names")
     lines, counts = [], Counter[str]()
     rows: set[int] = set()
@@ -77,7 +77,7 @@ class _Samples:
 
     def __init__(self, batch: object, variants: tuple[str, ...] | None) -> None:
         entries = batch if isinstance(batch, Mapping) else {}
-        indices, types = entries.get("index"), entries.get("ic_type")
+        indices, types = entries.get("index"), entries.get("variant")
         self.indices: list[int] = indices.tolist() if isinstance(indices, Tensor) else []
         numbers = types.tolist() if isinstance(types, Tensor) else []
         self.variants = [contract.numbered_name(variants, n, "variant") for n in numbers]

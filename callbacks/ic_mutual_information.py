@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LABELS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {"variant": ("ic_type", "ic_names"), "family": ("ic_family", "family_names")}
+    {"variant": ("variant", "variant_names"), "family": ("family", "family_names")}
 )
 """Of each label: its key in the batch, and the data module's property with its names."""
 
@@ -71,8 +71,8 @@ class ICMutualInformation(EvaluationCallback):
     permutes labels among samples of the same update policy, p = (1 + reached) / (1 + permutations).
     Figures: ``ic/code_by_variant``, a heatmap.
 
-    Needs of the :mod:`~spinlock.contract`: ``tokens`` in the step's output, ``ic_type``
-    and ``ic_family`` in the batch. Uses ``policy`` (without it, keys within policies are left out)
+    Needs of the :mod:`~spinlock.contract`: ``tokens`` in the step's output, ``variant``
+    and ``family`` in the batch. Uses ``update_policy`` (without it, keys within policies are left out)
     and ``params`` (without it, those of the axes), the model's ``codebook_size``, and the data
     module's names and ``parameter_space`` (without it, every axis is cut into terciles). Families
     and policies without names may be 8 each.
@@ -134,7 +134,7 @@ class ICMutualInformation(EvaluationCallback):
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         sizes: dict[str, int | None] = {}
-        for key, attribute in (*LABELS.values(), ("policy", "policy_names")):
+        for key, attribute in (*LABELS.values(), ("update_policy", "update_policy_names")):
             names = contract.known_names(trainer, attribute)
             # Of variants, which come first, the number need not be known.
             unnamed = _UNNAMED if sizes else None
@@ -154,7 +154,7 @@ class ICMutualInformation(EvaluationCallback):
         tokens = contract.tokens_of(outputs, needed_by=me, given_by=model)
         labels = [contract.from_batch(batch, key, needed_by=me) for key, _ in LABELS.values()]
         entries: Mapping[str, Tensor] = batch if isinstance(batch, Mapping) else {}
-        policy = entries.get("policy")
+        policy = entries.get("update_policy")
         self._has_policy = policy is not None
         if self._table is not None:
             policy = torch.zeros_like(labels[0]) if policy is None else policy
@@ -172,7 +172,7 @@ class ICMutualInformation(EvaluationCallback):
         if not tables or not tables["joint"].any():
             return {}
         values: dict[str, float] = {}
-        policies = contract.known_names(trainer, "policy_names")
+        policies = contract.known_names(trainer, "update_policy_names")
         # [policies, codes, variants, families]
         strata = tables.pop("joint").permute(3, 0, 1, 2)
         found = label_figures(strata, permutations=self.permutations, seed=self.seed)
@@ -238,6 +238,6 @@ class ICMutualInformation(EvaluationCallback):
 
         if self._drawn is None:
             return {}
-        names = contract.known_names(trainer, "ic_names")
+        names = contract.known_names(trainer, "variant_names")
         figure, _ = heatmap(self._drawn, class_names=names, title="Initial conditions by code")
         return {"ic/code_by_variant": figure}

@@ -46,7 +46,7 @@ class OperatorConsistency(EvaluationCallback):
     are pooled.
 
     Needs ``tokens`` in the step's output; ``features`` (of a sequence, the last timestep's),
-    ``initial_features``, ``ic_type``, ``operator`` and ``index`` in the batch; the model's
+    ``initial_features``, ``variant``, ``operator`` and ``index`` in the batch; the model's
     ``decode``; and a dataset of two probes per operator or more. Where `limit_val_batches` leaves
     no operator with two probes, it warns and logs nothing.
 
@@ -115,9 +115,9 @@ class OperatorConsistency(EvaluationCallback):
         if self._kept >= self.max_samples:
             return
         me, model = type(self).__name__, type(pl_module).__name__
-        keys = ["initial_features", "ic_type", "operator", "index"]
+        keys = ["initial_features", "variant", "operator", "index"]
         if isinstance(batch, Mapping) and "other_index" in batch:
-            keys += ["other_features", "other_initial_features", "other_ic_type", "other_index"]
+            keys += ["other_features", "other_initial_features", "other_variant", "other_index"]
         columns = {key: contract.from_batch(batch, key, needed_by=me) for key in keys}
         features = contract.from_batch(batch, "features", needed_by=me)
         columns["features"] = features[:, -1] if features.ndim == 3 else features
@@ -161,7 +161,7 @@ class OperatorConsistency(EvaluationCallback):
 def _decoded_r2(pl_module: Any, tokens: Tensor, pairs: ProbePairs) -> float:  # noqa: ANN401
     """R2 of B's features, decoded from tokens ``[N, Q]`` under B's initial conditions."""
     tokens = tokens if tokens.shape[1] > 1 else tokens[:, 0]
-    given = {"initial_features": pairs.initial_features, "ic_type": pairs.ic_type}
+    given = {"initial_features": pairs.initial_features, "variant": pairs.ic_type}
     return r_squared(pl_module.decode(tokens, given), pairs.features)
 
 

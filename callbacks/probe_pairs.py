@@ -17,7 +17,7 @@ class ProbePairs:
         tokens: ``[N, Q]``, A's.
         features: ``[N, F]``, B's.
         initial_features: ``[N, F']``, B's.
-        ic_type: ``[N]``, B's.
+        variant: ``[N]``, B's.
         seen_rows: ``[S]``, rows of the epoch's samples that are A of pairs whose B is one too.
         seen_partners: ``[S]``, rows of those B.
     """
@@ -26,7 +26,7 @@ class ProbePairs:
     tokens: Tensor
     features: Tensor
     initial_features: Tensor
-    ic_type: Tensor
+    variant: Tensor
     seen_rows: Tensor
     seen_partners: Tensor
 
@@ -36,7 +36,7 @@ class ProbePairs:
             return self
         chosen = np.random.default_rng(seed).choice(len(self.tokens), most, replace=False)
         rows = torch.from_numpy(chosen).to(self.tokens.device)
-        keys = ("operator", "tokens", "features", "initial_features", "ic_type")
+        keys = ("operator", "tokens", "features", "initial_features", "variant")
         return replace(self, **{key: getattr(self, key)[rows] for key in keys})
 
 
@@ -44,7 +44,7 @@ def pair_probes(columns: Mapping[str, Tensor]) -> ProbePairs:
     """Pair samples.
 
     Args:
-        columns: ``tokens``, ``features``, ``initial_features``, ``ic_type``, ``operator`` and
+        columns: ``tokens``, ``features``, ``initial_features``, ``variant``, ``operator`` and
             ``index`` of each sample, whose order does not matter: samples are taken in the order of
             their index, each once. With ``other_index``, also the ``other_...`` of the first four
             that a batch has, and pairs are those; else the next probe in the order of the index,
@@ -72,7 +72,7 @@ def pair_probes(columns: Mapping[str, Tensor]) -> ProbePairs:
         columns["tokens"][a],
         columns["features"][b],
         columns["initial_features"][b],
-        columns["ic_type"][b],
+        columns["variant"][b],
         a,
         b,
     )
@@ -88,7 +88,7 @@ def _given_pairs(columns: Mapping[str, Tensor], order: Tensor) -> ProbePairs:
         columns["tokens"][order],
         columns["other_features"][order],
         columns["other_initial_features"][order],
-        columns["other_ic_type"][order],
+        columns["other_variant"][order],
         order[seen],
         order[place[seen]],
     )

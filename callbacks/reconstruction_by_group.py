@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 GROUPINGS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "variant": ("ic_type", "ic_names"),
-        "family": ("ic_family", "family_names"),
-        "policy": ("policy", "policy_names"),
+        "variant": ("variant", "variant_names"),
+        "family": ("family", "family_names"),
+        "update_policy": ("update_policy", "update_policy_names"),
         "normalization": ("normalization", "normalization_names"),
     }
 )
@@ -43,8 +43,8 @@ class ReconstructionByGroup(EvaluationCallback):
 
     Testing logs the same with ``test/`` in front. Figure: ``reconstruction/error_by_group``.
 
-    Needs ``reconstruction`` in the step's output and ``features`` in the batch. Uses ``ic_type``,
-    ``ic_family``, ``policy``, ``normalization`` and ``parameter_count``; keys of those that a batch
+    Needs ``reconstruction`` in the step's output and ``features`` in the batch. Uses ``variant``,
+    ``family``, ``update_policy``, ``normalization`` and ``parameter_count``; keys of those that a batch
     lacks are left out. Keeps 48 bytes of each sample of the epoch.
 
     Args:

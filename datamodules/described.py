@@ -21,18 +21,18 @@ class DescribedDataModule(LightningDataModule):
         self.label_names = LabelNames.of(generation)
 
     @property
-    def ic_names(self) -> tuple[str, ...]:
-        """Variants of initial conditions; ``ic_type`` counts in this order."""
+    def variant_names(self) -> tuple[str, ...]:
+        """Variants of initial conditions; ``variant`` counts in this order."""
         return self.label_names.ic
 
     @property
     def family_names(self) -> tuple[str, ...]:
-        """Families of initial conditions; ``ic_family`` counts in this order."""
+        """Families of initial conditions; ``family`` counts in this order."""
         return self.label_names.families
 
     @property
-    def policy_names(self) -> tuple[str, ...]:
-        """Update policies; ``policy`` counts in this order."""
+    def update_policy_names(self) -> tuple[str, ...]:
+        """Update policies; ``update_policy`` counts in this order."""
         return self.label_names.policies
 
     @property
@@ -58,7 +58,7 @@ class DescribedDataModule(LightningDataModule):
     @property
     def num_variants(self) -> int:
         """Number of variants of initial conditions."""
-        return len(self.ic_names)
+        return len(self.variant_names)
 
     @property
     def parameter_axes(self) -> tuple[str, ...]:

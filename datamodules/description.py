@@ -26,8 +26,8 @@ def describe(datamodule: "SpinlockDataModule") -> str:
         "view": f"{serving.view}{timestep}{realizations}",
         "batches": f"of {datamodule.batch_size}, {loading.num_workers} worker(s){order}",
         "split": f"{share} (train, val, test) of the operators, split_seed {serving.split_seed}",
-        "trained on": _selected(names.ic, masks.train),
-        "evaluated on": _selected(names.ic, masks.held_in | masks.held_out),
+        "trained on": _selected(names.variants, masks.train),
+        "evaluated on": _selected(names.variants, masks.held_in | masks.held_out),
         "scaling": ("signed_log, " if serving.signed_log and serving.scaling != "none" else "")
         + serving.scaling,
     }
@@ -56,12 +56,12 @@ def _counts(datamodule: "SpinlockDataModule") -> list[str]:
     """A table: samples of each variant (the first of a pair) in each loader."""
     served = datamodule.served
     assert served is not None
-    ic_type, names = served.columns["ic_type"], datamodule.ic_names
+    variant, names = served.columns["variant"], datamodule.variant_names
     counts = {}
     for (split, part), rows in served.subsets.rows.items():
         firsts = rows if rows.ndim == 1 else rows[:, 0]
         counts[served.subsets.title(split, part)] = torch.bincount(
-            ic_type[firsts], minlength=len(names)
+            variant[firsts], minlength=len(names)
         ).tolist()
     width = max(map(len, names))
     columns = [(title, max(len(title), 7), values) for title, values in counts.items()]

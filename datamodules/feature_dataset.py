@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 Batch = dict[str, Tensor]
 
 #: Entries that differ between two probes of one operator.
-PROBE_KEYS = ("features", "initial_features", "ic_type", "ic_family", "index")
+PROBE_KEYS = ("features", "initial_features", "variant", "family", "index")
 
 
 class FeatureDataset(Dataset[Batch]):

@@ -30,16 +30,16 @@ class LabelNames:
     """Names that labels count, each tuple in the order of the label's values.
 
     Args:
-        ic: Variants of initial conditions.
+        variants: Variants of initial conditions.
         families: Families of initial conditions.
-        family_of_ic: Family of each variant.
+        family_of_variant: Family of each variant.
         policies: Update policies.
         normalizations: Normalizations of the operators.
     """
 
-    ic: tuple[str, ...]
+    variants: tuple[str, ...]
     families: tuple[str, ...]
-    family_of_ic: tuple[str, ...]
+    family_of_variant: tuple[str, ...]
     policies: tuple[str, ...]
     normalizations: tuple[str, ...]
 
@@ -48,9 +48,9 @@ class LabelNames:
         """The names of a dataset."""
         mixture, space = Mixture(config.initial_conditions), config.parameter_space
         return cls(
-            ic=mixture.names,
+            variants=mixture.names,
             families=tuple(dict.fromkeys(mixture.families)),
-            family_of_ic=mixture.families,
+            family_of_variant=mixture.families,
             policies=tuple(space.update_policy),
             normalizations=tuple(space.normalization),
         )
@@ -67,12 +67,12 @@ def labels_of_file(
         channels: Channels C of a field.
 
     Returns:
-        ``ic_type``, ``ic_family``, ``policy``, ``normalization``, ``parameter_count``, ``operator``
+        ``variant``, ``family``, ``update_policy``, ``normalization``, ``parameter_count``, ``operator``
         and ``index``, (N,) int64, and ``params`` (N, 15) float32.
     """
     return {
-        "ic_type": torch.from_numpy(_positions(columns[schema.IC_TYPES], names.ic)),
-        "ic_family": torch.from_numpy(_positions(columns[schema.IC_FAMILIES], names.families)),
+        "variant": torch.from_numpy(_positions(columns[schema.IC_TYPES], names.variants)),
+        "family": torch.from_numpy(_positions(columns[schema.IC_FAMILIES], names.families)),
         **_operator_labels(columns[schema.VALUES], names, channels),
         "params": torch.from_numpy(columns[schema.PARAMS]),
         "operator": torch.from_numpy(columns[schema.OPERATOR_INDEX]),
@@ -82,10 +82,10 @@ def labels_of_file(
 
 def labels_of_design(design: Design, names: LabelNames, channels: int) -> dict[str, Tensor]:
     """Labels of the samples of a design, as `labels_of_file` gives them."""
-    families = _positions(names.family_of_ic, names.families)
+    families = _positions(names.family_of_variant, names.families)
     return {
-        "ic_type": torch.from_numpy(design.variant),
-        "ic_family": torch.from_numpy(families[design.variant]),
+        "variant": torch.from_numpy(design.variant),
+        "family": torch.from_numpy(families[design.variant]),
         **_operator_labels(design.values, names, channels),
         "params": torch.from_numpy(design.params),
         "operator": torch.from_numpy(design.operator_index),
@@ -99,7 +99,7 @@ def _operator_labels(
     policy = _positions(values["update_policy"].astype(str), names.policies)
     normalization = _positions(values["normalization"].astype(str), names.normalizations)
     return {
-        "policy": torch.from_numpy(policy),
+        "update_policy": torch.from_numpy(policy),
         "normalization": torch.from_numpy(normalization),
         "parameter_count": torch.from_numpy(parameter_counts(values, channels)),
     }

@@ -38,18 +38,18 @@ class VariantSelection:
             setting: What the selection is called, for messages.
 
         Returns:
-            (V,) bool, in the order of ``names.ic``.
+            (V,) bool, in the order of ``names.variants``.
 
         Raises:
             ConfigurationError: If a name is unknown, or nothing is selected; lists what there is.
         """
-        there = f"variants {', '.join(names.ic)}; families {', '.join(names.families)}"
+        there = f"variants {', '.join(names.variants)}; families {', '.join(names.families)}"
         for name in (*self.include, *self.exclude):
-            if name not in (*names.ic, *names.families):
+            if name not in (*names.variants, *names.families):
                 raise ConfigurationError(
                     f"{setting}: unknown variant or family {name!r}; the dataset has {there}"
                 )
-        both = list(zip(names.ic, names.family_of_ic, strict=True))
+        both = list(zip(names.variants, names.family_of_variant, strict=True))
         chosen = [
             (not self.include or variant in self.include or family in self.include)
             and variant not in self.exclude

@@ -88,7 +88,7 @@ class Served:
         """What training batches are balanced over: the class of each row, of a pair's first."""
         if balance == "none":
             return None
-        label = {"variant": "ic_type", "family": "ic_family"}[balance]
+        label = {"variant": "variant", "family": "family"}[balance]
         return self.columns[label][rows if rows.ndim == 1 else rows[:, 0]].numpy()
 
 

@@ -44,9 +44,9 @@ class SpinlockDataModule(DescribedDataModule):
     and every view has
 
     ====================  =================  ====================================================
-    ``ic_type``           [B] int64          variant, position in `ic_names`
-    ``ic_family``         [B] int64          family, position in `family_names`
-    ``policy``            [B] int64          update policy, position in `policy_names`
+    ``variant``           [B] int64          variant, position in `variant_names`
+    ``family``         [B] int64          family, position in `family_names`
+    ``update_policy``            [B] int64          update policy, position in `update_policy_names`
     ``normalization``     [B] int64          position in `normalization_names`
     ``parameter_count``   [B] int64          number of weights of the operator
     ``params``            [B, 15] float32    the operator as a point of the unit cube
@@ -56,7 +56,7 @@ class SpinlockDataModule(DescribedDataModule):
 
     ``features``: the above. ``sequence``: ``features`` is [B, T, F], of every timestep. ``pairs``:
     two probes of one operator in each row; the second one's entries are ``other_features``,
-    ``other_initial_features``, ``other_ic_type``, ``other_ic_family`` and ``other_index``; every
+    ``other_initial_features``, ``other_variant``, ``other_family`` and ``other_index``; every
     sample is paired with the next probe of its operator. ``fields``: ``input_fields``
     [B, C, H, W] and ``output_fields`` [B, M, C, H, W] float32, for T > 1 [B, M, T', C, H, W] with
     the T' stored timesteps, decompressed from the file for each batch. ``both``: features and

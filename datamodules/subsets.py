@@ -94,7 +94,7 @@ def choose_subsets(
     """Choose the samples of each loader.
 
     Args:
-        labels: ``ic_type`` and ``operator``, (N,) each.
+        labels: ``variant`` and ``operator``, (N,) each.
         split: (N,) position in `SPLITS` of each sample.
         masks: The selected variants.
         pairs: Whether rows are pairs of probes.
@@ -102,7 +102,7 @@ def choose_subsets(
     """
 
     def rows(name: str, mask: Tensor) -> Tensor:
-        chosen = (split == SPLITS.index(name)) & mask[labels["ic_type"]]
+        chosen = (split == SPLITS.index(name)) & mask[labels["variant"]]
         found = chosen.nonzero()[:, 0]
         return pair_probes(found, labels["operator"]) if pairs else found
 

@@ -8,10 +8,10 @@ A callback knows neither the data module nor the model it meets. It relies on th
   largest token met;
 - the model may have ``decode(tokens, batch) -> [B, F]``, the features that it reconstructs from
   tokens ``[B]`` or ``[B, Q]`` under the initial conditions of `batch` (its ``initial_features`` and
-  ``ic_type``); only ``OperatorConsistency`` needs it;
-- the data module may have ``ic_names``, ``family_names``, ``policy_names``,
-  ``normalization_names``, ``feature_names`` and ``parameter_axes``: the names that ``ic_type``,
-  ``ic_family``, ``policy``, ``normalization`` and the columns of ``features`` and ``params`` index.
+  ``variant``); only ``OperatorConsistency`` needs it;
+- the data module may have ``variant_names``, ``family_names``, ``update_policy_names``,
+  ``normalization_names``, ``feature_names`` and ``parameter_axes``: the names that ``variant``,
+  ``family``, ``update_policy``, ``normalization`` and the columns of ``features`` and ``params`` index.
   Without them, or with plain data loaders, things are numbered. Its ``parameter_space`` tells which
   axes are continuous.
 
@@ -47,9 +47,9 @@ BATCH: Mapping[str, str] = MappingProxyType(
     {
         "features": "[B, F] or [B, T, F] float32, features of the evolved field, scaled",
         "initial_features": "[B, F] float32, the same features of the initial condition, scaled",
-        "ic_type": "[B] int64, the initial condition's variant",
-        "ic_family": "[B] int64, the initial condition's family",
-        "policy": "[B] int64, the operator's update policy",
+        "variant": "[B] int64, the initial condition's variant",
+        "family": "[B] int64, the initial condition's family",
+        "update_policy": "[B] int64, the operator's update policy",
         "normalization": "[B] int64, the operator's normalization",
         "params": "[B, P] float32, the operator's parameters in the unit cube",
         "parameter_count": "[B] int64, the operator's number of weights",
@@ -57,8 +57,8 @@ BATCH: Mapping[str, str] = MappingProxyType(
         "index": "[B] int64, the sample's index in the dataset",
         "other_features": "[B, F] float32, features of the same operator under another probe",
         "other_initial_features": "[B, F] float32, those of that probe's initial condition",
-        "other_ic_type": "[B] int64, that probe's variant",
-        "other_ic_family": "[B] int64, that probe's family",
+        "other_variant": "[B] int64, that probe's variant",
+        "other_family": "[B] int64, that probe's family",
         "other_index": "[B] int64, that sample's index",
         "input_fields": "[B, C, H, W] float32, the initial condition",
         "output_fields": "[B, M, (T,) C, H, W] float32, the realizations of the evolved field",
@@ -177,7 +177,7 @@ def known_names(trainer: Trainer, attribute: str) -> tuple[str, ...] | None:
 
     Args:
         trainer: With or without a data module.
-        attribute: For example ``ic_names``.
+        attribute: For example ``variant_names``.
     """
     names: Sequence[str] | None = known_property(trainer, attribute)
     return None if names is None else tuple(names)

@@ -85,7 +85,7 @@ def test_everything_in_docs_extending(extended):
     extended.prepare_data()
     assert type(extended.executor).__name__ == "PoliteProcesses"
     extended.setup()
-    assert extended.ic_names == ("gaussian_noise_1", "sinusoids", "red_noise")
+    assert extended.variant_names == ("gaussian_noise_1", "sinusoids", "red_noise")
     assert extended.family_names[-1] == "power_law"
     assert extended.eval_parts == ("held_in", "held_out")
     assert extended.feature_names[-1] == "positive_fraction"

@@ -60,7 +60,7 @@ class TokenDynamics(Metric):
 
     Args:
         num_codes: K.
-        policy_names: Names that ``policy`` counts.
+        update_policy_names: Names that ``update_policy`` counts.
     """
 
     is_differentiable: bool = False
@@ -70,11 +70,11 @@ class TokenDynamics(Metric):
     occupancy: Tensor
     dwells: Tensor
 
-    def __init__(self, num_codes: int, policy_names: Sequence[str]) -> None:
+    def __init__(self, num_codes: int, update_policy_names: Sequence[str]) -> None:
         super().__init__()
         self.num_codes = num_codes
-        self.policy_names = tuple(policy_names)
-        policies = len(self.policy_names)
+        self.update_policy_names = tuple(update_policy_names)
+        policies = len(self.update_policy_names)
         tables = {
             "transitions": (policies, num_codes, num_codes),
             "occupancy": (policies, num_codes),
@@ -108,7 +108,7 @@ class TokenDynamics(Metric):
           not tell already, nats.
         """
         figures = _figures(self.transitions.sum(0), self.occupancy.sum(), self.dwells.sum())
-        for number, name in enumerate(self.policy_names):
+        for number, name in enumerate(self.update_policy_names):
             if self.dwells[number]:
                 of_policy = _figures(
                     self.transitions[number], self.occupancy[number].sum(), self.dwells[number]

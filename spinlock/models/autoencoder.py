@@ -23,7 +23,7 @@ class ConditionedAutoencoder(nn.Module):
     Args:
         num_features: Columns F of ``batch["features"]``.
         num_initial_features: Columns F' of ``batch["initial_features"]``.
-        num_variants: Number of variants that ``batch["ic_type"]`` counts.
+        num_variants: Number of variants that ``batch["variant"]`` counts.
         latent_dim: Dimension D of a code.
         hidden_dims: Widths of the encoder's hidden layers; the decoder has them in reverse.
         codebook_size: Number of codes of each codebook.
@@ -148,7 +148,7 @@ class ConditionedAutoencoder(nn.Module):
 
 def other_probe(batch: Batch) -> dict[str, Tensor]:
     """The other probe of each pair, under the keys of the first."""
-    keys = ("features", "initial_features", "ic_type")
+    keys = ("features", "initial_features", "variant")
     return {key: batch[f"other_{key}"] for key in keys if f"other_{key}" in batch}
 
 

@@ -18,7 +18,7 @@ class Conditioning(nn.Module):
     """Appends what is known of a sample's initial condition to the columns of a tensor.
 
     - ``initial_features``: ``batch["initial_features"]``;
-    - ``variant``: one-hot of ``batch["ic_type"]``; in evaluation all zeros for a variant that never
+    - ``variant``: one-hot of ``batch["variant"]``; in evaluation all zeros for a variant that never
       occurred in training, whose weights have learned nothing;
     - ``increment``: the features of u_1 - u_0, the initial condition taken from the first stored
       timestep, from ``batch["input_fields"]`` and ``batch["output_fields"]`` (the data module's
@@ -122,10 +122,10 @@ def variants(batch: Mapping[str, Tensor], num_variants: int, *, needed_by: str) 
     Raises:
         ContractError: There are none, or one is beyond the number that the model was made for.
     """
-    variant = contract.from_batch(batch, "ic_type", needed_by=needed_by)
+    variant = contract.from_batch(batch, "variant", needed_by=needed_by)
     if len(variant) and int(variant.max()) >= num_variants:
         raise contract.ContractError(
-            f"batch['ic_type'] has variant {int(variant.max())}, {needed_by} was made for "
+            f"batch['variant'] has variant {int(variant.max())}, {needed_by} was made for "
             f"{num_variants} variants: set its num_variants to the data module's"
         )
     return variant

@@ -58,7 +58,7 @@ class FeatureVQVAE(ResumableModule):
     Args:
         num_features: Columns of ``batch["features"]``.
         num_initial_features: Columns of ``batch["initial_features"]``.
-        num_variants: Number of variants that ``batch["ic_type"]`` counts.
+        num_variants: Number of variants that ``batch["variant"]`` counts.
         latent_dim: Dimension of a code.
         hidden_dims: Widths of the encoder's hidden layers; the decoder has them in reverse.
         codebook_size: Number of codes of each codebook.
@@ -166,7 +166,7 @@ class FeatureVQVAE(ResumableModule):
             ConfigurationError: The data module has another number of variants.
         """
         super().setup(stage)
-        known = contract.known_names(self.trainer, "ic_names")
+        known = contract.known_names(self.trainer, "variant_names")
         if known is not None and len(known) != self.num_variants:
             raise ConfigurationError(
                 f"num_variants: the model was made for {self.num_variants} variants of initial "
@@ -184,7 +184,7 @@ class FeatureVQVAE(ResumableModule):
 
         Args:
             tokens: ``[B]`` or ``[B, Q]`` int64.
-            batch: What the decoder's conditions need: ``initial_features [B, F']``, ``ic_type``.
+            batch: What the decoder's conditions need: ``initial_features [B, F']``, ``variant``.
         """
         return self.autoencoder.decode(self.quantizer.codes(tokens), batch)
 

@@ -11,7 +11,7 @@ from spinlock.models.autoencoder import Batch
 from spinlock.models.feature_vqvae import FeatureVQVAE
 
 # Entries of a batch that belong to a sample, and to each of its timesteps alike.
-_OF_SAMPLES = ("initial_features", "ic_type")
+_OF_SAMPLES = ("initial_features", "variant")
 
 
 class SequenceVQVAE(FeatureVQVAE):
@@ -41,10 +41,10 @@ class SequenceVQVAE(FeatureVQVAE):
                 "SequenceVQVAE: quantizer.num_codebooks must be 1 and pair_weight 0, got "
                 f"{self.quantizer.num_codebooks} and {self.pair_weight}"
             )
-        names = contract.known_names(self.trainer, "policy_names")
+        names = contract.known_names(self.trainer, "update_policy_names")
         if names is None:
             raise ConfigurationError(
-                "SequenceVQVAE: the data module has no policy_names, which its figures are by"
+                "SequenceVQVAE: the data module has no update_policy_names, which its figures are by"
             )
         dynamics = {part: TokenDynamics(self.codebook_size, names) for part in ("val", "test")}
         # No part of a checkpoint: their size is that of the data's policies.
@@ -95,6 +95,6 @@ class SequenceVQVAE(FeatureVQVAE):
 
     def _evaluate(self, batch: Batch, stage: str, loader: int) -> dict[str, Tensor]:
         outputs = super()._evaluate(batch, stage, loader)
-        policy = contract.from_batch(batch, "policy", needed_by=type(self).__name__)
+        policy = contract.from_batch(batch, "update_policy", needed_by=type(self).__name__)
         self._counts(stage).update(outputs["token_sequence"], policy)
         return outputs

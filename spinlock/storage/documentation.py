@@ -151,11 +151,11 @@ with h5py.File("data/quickstart.h5") as file:
     features = file["features/sdf/per_timestep/features"]
     table = pd.DataFrame(features[:, -1], columns=list(features.attrs["names"]))
     values = pd.DataFrame(file["parameters/values"][:])
-    table["ic_type"] = file["metadata/ic_types"][:].astype(str)
+    table["variant"] = file["metadata/ic_types"][:].astype(str)
 text = values.select_dtypes(object).columns
 values[text] = values[text].map(bytes.decode)
 table = table.join(values)
-spread = table.groupby("ic_type")["spatial_std"].describe()
+spread = table.groupby("variant")["spatial_std"].describe()
 ```
 
 MATLAB reads the dimensions in reverse order, counts from 1 and needs no toolbox:

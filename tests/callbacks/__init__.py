@@ -39,9 +39,9 @@ class SyntheticData(Dataset[dict[str, Tensor]]):
         self.columns = {
             "features": (params[:, :3] - 0.5) @ weights + 0.5 * initial,
             "initial_features": initial,
-            "ic_type": variant,
-            "ic_family": FAMILY_OF_VARIANT[variant],
-            "policy": (3 * params[:, PARAMETER_NAMES.index("update_policy")]).long(),
+            "variant": variant,
+            "family": FAMILY_OF_VARIANT[variant],
+            "update_policy": (3 * params[:, PARAMETER_NAMES.index("update_policy")]).long(),
             "normalization": (3 * params[:, PARAMETER_NAMES.index("normalization")]).long(),
             "parameter_count": (1e6 * params[:, 1]).long(),
             "params": params,
@@ -67,7 +67,7 @@ class SyntheticDataModule(LightningDataModule):
         )
 
     @property
-    def ic_names(self) -> tuple[str, ...]:
+    def variant_names(self) -> tuple[str, ...]:
         return VARIANTS
 
     @property
@@ -75,7 +75,7 @@ class SyntheticDataModule(LightningDataModule):
         return FAMILIES
 
     @property
-    def policy_names(self) -> tuple[str, ...]:
+    def update_policy_names(self) -> tuple[str, ...]:
         return POLICIES
 
     @property
@@ -110,7 +110,7 @@ class SyntheticDataModule(LightningDataModule):
 class TokenModel(LightningModule):
     """One trained weight, and tokens that are a given column of the batch."""
 
-    def __init__(self, key: str = "ic_type") -> None:
+    def __init__(self, key: str = "variant") -> None:
         super().__init__()
         self.key = key
         self.weight = torch.nn.Parameter(torch.ones(()))

@@ -62,8 +62,8 @@ def test_levels_are_reported_apart_and_together(tmp_path):
 
 def test_one_level_with_a_dimension_is_one_level(tmp_path):
     data = SyntheticDataModule()
-    flat = validate(tmp_path, TokenModel("ic_type"), data)
-    data.val.columns["column"] = data.val.columns["ic_type"][:, None]
+    flat = validate(tmp_path, TokenModel("variant"), data)
+    data.val.columns["column"] = data.val.columns["variant"][:, None]
     assert validate(tmp_path, TokenModel("column"), data) == flat
 
 
@@ -100,6 +100,6 @@ def test_sequences_of_one_timestep_have_no_transitions(tmp_path, size):
 
 def test_many_samples_are_counted_in_parts(tmp_path, monkeypatch):
     data = SyntheticDataModule()
-    whole = validate(tmp_path, TokenModel("ic_type"), data)
+    whole = validate(tmp_path, TokenModel("variant"), data)
     monkeypatch.setattr("spinlock.callbacks.epoch_tables._WAITING", 40)
-    assert validate(tmp_path, TokenModel("ic_type"), data) == whole
+    assert validate(tmp_path, TokenModel("variant"), data) == whole

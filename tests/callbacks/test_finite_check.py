@@ -29,7 +29,7 @@ def run(trainer, stage, model, data):
 )
 def test_a_planted_nan_is_named_by_column_index_and_variant(tmp_path, split, index, word):
     data = planted(split)
-    variant = VARIANTS[getattr(data, split).columns["ic_type"][40]]
+    variant = VARIANTS[getattr(data, split).columns["variant"][40]]
     trainer = quiet_trainer(tmp_path, FiniteCheck())
     with pytest.raises(FloatingPointError) as error:
         run(trainer, split, TokenModel(), data)
@@ -44,7 +44,7 @@ def test_a_planted_nan_is_named_by_column_index_and_variant(tmp_path, split, ind
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_policy_warn_names_the_same_and_goes_on(tmp_path, split):
     data = planted(split)
-    index, variant = (getattr(data, split).columns[key][40] for key in ("index", "ic_type"))
+    index, variant = (getattr(data, split).columns[key][40] for key in ("index", "variant"))
     trainer = quiet_trainer(tmp_path, FiniteCheck("warn"))
     with pytest.warns(RuntimeWarning, match="FiniteCheck") as caught:
         run(trainer, split, TokenModel(), data)
@@ -68,10 +68,10 @@ def test_counts_by_column_and_samples_are_cut_short_when_many(tmp_path):
     assert "15 NaN, 1 Inf; columns feature_aa (15 NaN), feature_bd (1 Inf);" in features
     assert "samples 1003 (" in features
     assert " and 6 more; variants " in features
-    counted = data.val.columns["ic_type"][[3, *range(5, 20)]].bincount(minlength=6)
+    counted = data.val.columns["variant"][[3, *range(5, 20)]].bincount(minlength=6)
     for variant, count in zip(VARIANTS, counted.tolist(), strict=True):
         assert (f"{variant} ({count})" in features.partition("variants")[2]) == (count > 0)
-    variant = VARIANTS[data.val.columns["ic_type"][7]]
+    variant = VARIANTS[data.val.columns["variant"][7]]
     assert params == (
         f"  batch['params']: 1 Inf; columns column 2 (1 Inf); samples 1007 ({variant}); "
         f"variants {variant} (1)"
@@ -81,7 +81,7 @@ def test_counts_by_column_and_samples_are_cut_short_when_many(tmp_path):
 
 def test_plain_data_loaders_get_numbers_for_names(tmp_path):
     data = planted("val")
-    variant = int(data.val.columns["ic_type"][40])
+    variant = int(data.val.columns["variant"][40])
     with pytest.raises(FloatingPointError) as error:
         quiet_trainer(tmp_path, FiniteCheck()).validate(TokenModel(), data.val_dataloader())
     assert f"columns column 29 (1 NaN); samples 1040 (variant {variant})" in str(error.value)
@@ -262,7 +262,7 @@ def test_totals_count_columns_and_variants_and_survive_a_checkpoint(tmp_path):
     data.val.columns["features"][50:53, 0] = INF
     with pytest.warns(RuntimeWarning, match="FiniteCheck"):
         quiet_trainer(tmp_path, callback).validate(TokenModel(), data, verbose=False)
-    rows = data.val.columns["ic_type"][[40, 50, 51, 52]].tolist()
+    rows = data.val.columns["variant"][[40, 50, 51, 52]].tolist()
     # The loss of this model is the mean of the features: NaN or Inf in both batches.
     assert callback.column_counts == {
         "batch['features']:feature_aa": 3,

@@ -37,8 +37,8 @@ def validate(tmp_path, model, data, *callbacks, **settings):
 
 def test_tokens_that_are_the_variant_score_one(tmp_path):
     data = SyntheticDataModule()
-    logged = validate(tmp_path, TokenModel("ic_type"), data)
-    variants, families = data.val.columns["ic_type"], data.val.columns["ic_family"]
+    logged = validate(tmp_path, TokenModel("variant"), data)
+    variants, families = data.val.columns["variant"], data.val.columns["family"]
     assert logged["ic/variant_ami"] == logged["ic/variant_nmi"] == 1
     for label, values in (("variant", variants), ("family", families)):
         entropy = oracle.mutual_info_score(values, values)
@@ -62,7 +62,7 @@ def test_figures_are_those_of_all_samples_seen(tmp_path, batch_size, limit):
     logged = validate(tmp_path, TokenModel("random"), data, limit_val_batches=limit)
     seen = min(96, 3 * batch_size) if limit == 3 else 96
     tokens = data.val.columns["random"][:seen]
-    for label, key in (("variant", "ic_type"), ("family", "ic_family")):
+    for label, key in (("variant", "variant"), ("family", "family")):
         labels = data.val.columns[key][:seen]
         mi = oracle.mutual_info_score(labels, tokens)
         assert logged[f"ic/{label}_mi"] == pytest.approx(mi, rel=1e-5)
@@ -184,7 +184,7 @@ class Silent(TokenModel):
 
 class ListOfTokens(TokenModel):
     def validation_step(self, batch, batch_idx):
-        return {"tokens": batch["ic_type"].tolist()}
+        return {"tokens": batch["variant"].tolist()}
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_model_without_tokens_is_told_so_before_training(tmp_path, model, foun
     assert trainer.global_step == 0
 
 
-@pytest.mark.parametrize("key", ["ic_type", "ic_family"])
+@pytest.mark.parametrize("key", ["variant", "family"])
 def test_a_batch_without_labels_is_told_so(tmp_path, key):
     data = SyntheticDataModule()
     del data.val.columns[key]
@@ -222,7 +222,7 @@ def test_a_batch_without_labels_is_told_so(tmp_path, key):
 
 
 class Designed(SyntheticDataModule):
-    ic_names = Mixture(GenerationConfig(1).initial_conditions).names
+    variant_names = Mixture(GenerationConfig(1).initial_conditions).names
     family_names = tuple(dict.fromkeys(Mixture(GenerationConfig(1).initial_conditions).families))
 
 
@@ -235,18 +235,18 @@ def designed():
     families = list(dict.fromkeys(mixture.families))
     variant = torch.from_numpy(design.variant)
     columns = data.val.columns
-    columns["ic_type"] = variant
-    columns["ic_family"] = torch.tensor([families.index(f) for f in mixture.families])[variant]
+    columns["variant"] = variant
+    columns["family"] = torch.tensor([families.index(f) for f in mixture.families])[variant]
     columns["params"] = torch.from_numpy(design.params)
     policies = config.parameter_space.update_policy
     named = design.values["update_policy"].astype(str)
-    columns["policy"] = torch.tensor([policies.index(p) for p in named])
+    columns["update_policy"] = torch.tensor([policies.index(p) for p in named])
     columns["kernel_size"] = torch.from_numpy(design.values["kernel_size"]) // 2
     return random_tokens(data)
 
 
 def test_the_variant_as_token_scores_one_on_the_real_design(tmp_path, designed):
-    logged = validate(tmp_path, TokenModel("ic_type"), designed)
+    logged = validate(tmp_path, TokenModel("variant"), designed)
     assert logged["ic/variant_ami"] == logged["ic/variant_nmi"] == 1
     assert logged["ic/variant_within_policy_ami"] == 1
     for policy in POLICIES:
@@ -286,14 +286,14 @@ def test_figures_within_policies_are_those_of_their_samples(tmp_path):
     data = random_tokens(SyntheticDataModule(size=900), codes=5)
     columns = data.val.columns
     # The token is the variant under one policy, rotated under another, random under the third.
-    rotated = (columns["ic_type"] + 2) % 6
-    tokens = torch.where(columns["policy"] == 0, columns["ic_type"], rotated)
-    columns["random"] = torch.where(columns["policy"] == 2, columns["random"], tokens)
+    rotated = (columns["variant"] + 2) % 6
+    tokens = torch.where(columns["update_policy"] == 0, columns["variant"], rotated)
+    columns["random"] = torch.where(columns["update_policy"] == 2, columns["random"], tokens)
     logged = validate(tmp_path, TokenModel("random"), data)
     weights, informations, counts = [], [], []
     for number, policy in enumerate(POLICIES):
-        mine = columns["policy"] == number
-        labels, found = columns["ic_type"][mine], columns["random"][mine]
+        mine = columns["update_policy"] == number
+        labels, found = columns["variant"][mine], columns["random"][mine]
         ami = oracle.adjusted_mutual_info_score(labels, found)
         nmi = oracle.normalized_mutual_info_score(labels, found)
         assert logged[f"ic/variant_ami/{policy}"] == pytest.approx(ami, rel=1e-4, abs=1e-6)
@@ -315,10 +315,10 @@ def test_the_null_is_that_of_permutations_within_policies(tmp_path, nested):
     columns = data.val.columns
     if not nested:
         generator = torch.Generator().manual_seed(5)
-        columns["ic_family"] = torch.randint(4, (300,), generator=generator)
+        columns["family"] = torch.randint(4, (300,), generator=generator)
     logged = validate(tmp_path, TokenModel("random"), data, ic_information(permutations=40, seed=3))
-    combination = columns["ic_type"] * 4 + columns["ic_family"]
-    cells = columns["policy"] * 168 + columns["random"] * 24 + combination
+    combination = columns["variant"] * 4 + columns["family"]
+    cells = columns["update_policy"] * 168 + columns["random"] * 24 + combination
     counts = torch.bincount(cells, minlength=504).view(3, 7, 6, 4)
     occupied = counts.sum((0, 1)) > 0
     assert occupied.sum() == (6 if nested else 24)
@@ -342,13 +342,13 @@ def test_the_null_is_that_of_permutations_within_policies(tmp_path, nested):
     ("key", "value", "message"),
     [
         (
-            "ic_family",
+            "family",
             4,
-            r"ic_family must be in \[0, 4\), got values from 0 to 4; the data",
+            r"family must be in \[0, 4\), got values from 0 to 4; the data",
         ),
-        ("ic_family", -1, r"ic_family must be in \[0, 4\), got values from -1 to 3"),
-        ("ic_type", 6, r"ic_type must be in \[0, 6\), got values from 0 to 6"),
-        ("policy", 3, r"policy must be in \[0, 3\), got values from 0 to 3"),
+        ("family", -1, r"family must be in \[0, 4\), got values from -1 to 3"),
+        ("variant", 6, r"variant must be in \[0, 6\), got values from 0 to 6"),
+        ("update_policy", 3, r"policy must be in \[0, 3\), got values from 0 to 3"),
     ],
 )
 def test_a_label_that_has_no_name_is_refused(tmp_path, key, value, message):
@@ -364,7 +364,7 @@ def test_labels_of_small_types_are_counted_right(tmp_path, dtype):
     """With loaders alone: combinations of unnamed labels have numbers beyond 255."""
     data = random_tokens(SyntheticDataModule(), codes=5)
     expected = validate(tmp_path, TokenModel("random"), data)
-    for key in ("ic_type", "ic_family", "policy"):
+    for key in ("variant", "family", "update_policy"):
         data.val.columns[key] = data.val.columns[key].to(dtype)
     trainer = quiet_trainer(tmp_path, ic_information())
     loader = data.val_dataloader()
@@ -375,9 +375,9 @@ def test_labels_of_small_types_are_counted_right(tmp_path, dtype):
 
 def test_a_label_that_is_no_number_of_a_class_is_refused(tmp_path):
     data = SyntheticDataModule()
-    data.val.columns["ic_family"] = data.val.columns["ic_family"][:, None]
-    with pytest.raises(ValueError, match=r"ic_family must be integers \[B\], got \[\d+, 1\]"):
-        validate(tmp_path, TokenModel("ic_type"), data)
+    data.val.columns["family"] = data.val.columns["family"][:, None]
+    with pytest.raises(ValueError, match=r"family must be integers \[B\], got \[\d+, 1\]"):
+        validate(tmp_path, TokenModel("variant"), data)
 
 
 def test_axes_are_cut_as_documented(tmp_path):
@@ -402,7 +402,7 @@ def test_operator_to_ic_by_hand(tmp_path):
     data = SyntheticDataModule(size=600)
     columns = data.val.columns
     kernel = (3 * columns["params"][:, 2]).long()
-    columns["random"] = torch.where(columns["index"] % 2 == 0, kernel, columns["ic_type"] % 3)
+    columns["random"] = torch.where(columns["index"] % 2 == 0, kernel, columns["variant"] % 3)
     logged = validate(tmp_path, TokenModel("random"), data)
 
     def above(labels):
@@ -416,7 +416,7 @@ def test_operator_to_ic_by_hand(tmp_path):
         above((columns["params"][:, PARAMETER_NAMES.index(axis)] * n).long())
         for axis, n in classes.items()
     )
-    expected = axes / above(columns["ic_type"])
+    expected = axes / above(columns["variant"])
     assert logged["ic/operator_to_ic"] == pytest.approx(expected, rel=1e-4)
     assert expected > 0.3
 
@@ -426,25 +426,25 @@ def test_residual_tokens_report_the_joint_and_each_level(tmp_path):
     columns = data.val.columns
     # Neither part tells of the variant; together they are it.
     first = columns["random"] % 3
-    columns["parts"] = torch.stack([first, (columns["ic_type"] + first) % 6], 1)
+    columns["parts"] = torch.stack([first, (columns["variant"] + first) % 6], 1)
     logged = validate(tmp_path, TokenModel("parts"), data)
     expected = oracle.adjusted_mutual_info_score(
-        columns["ic_type"], columns["parts"][:, 0] * 6 + columns["parts"][:, 1]
+        columns["variant"], columns["parts"][:, 0] * 6 + columns["parts"][:, 1]
     )
     assert logged["ic/variant_ami"] == pytest.approx(expected, rel=1e-5)
     assert expected > 0.7
     for level in range(2):
-        ami = oracle.adjusted_mutual_info_score(columns["ic_type"], columns["parts"][:, level])
+        ami = oracle.adjusted_mutual_info_score(columns["variant"], columns["parts"][:, level])
         assert logged[f"ic/variant_ami/level_{level}"] == pytest.approx(ami, rel=1e-3, abs=1e-6)
 
 
-@pytest.mark.parametrize("missing", ["policy", "params"])
+@pytest.mark.parametrize("missing", ["update_policy", "params"])
 def test_without_optional_labels_their_keys_are_left_out(tmp_path, missing):
     data = random_tokens(SyntheticDataModule(), codes=5)
     whole = validate(tmp_path, TokenModel("random"), data)
     del data.val.columns[missing]
     logged = validate(tmp_path, TokenModel("random"), data)
-    if missing == "policy":
+    if missing == "update_policy":
         gone = [k for k in whole if "within_policy" in k or k.rsplit("/")[-1] in POLICIES]
     else:
         gone = [k for k in whole if "axis" in k or k == "ic/operator_to_ic"]
@@ -459,7 +459,7 @@ def test_threshold_warns(tmp_path, threshold, exceeded):
         warnings.simplefilter("always")
         validate(
             tmp_path,
-            TokenModel("ic_type"),
+            TokenModel("variant"),
             SyntheticDataModule(),
             ic_information(threshold=threshold),
         )
@@ -473,7 +473,7 @@ def test_threshold_stops_training_after_its_patience(tmp_path):
     callback = ic_information(threshold=0.5, on_threshold="stop", patience=3)
     trainer = quiet_trainer(tmp_path, callback, max_epochs=9, limit_train_batches=1)
     with pytest.warns(RuntimeWarning, match="training stops"):
-        trainer.fit(TokenModel("ic_type"), SyntheticDataModule())
+        trainer.fit(TokenModel("variant"), SyntheticDataModule())
     assert trainer.current_epoch == 3
     assert trainer.state.finished
 
@@ -482,7 +482,7 @@ def test_patience_goes_on_from_a_checkpoint(tmp_path):
     def fit(epochs, checkpoint):
         callback = ic_information(threshold=0.5, on_threshold="stop", patience=3)
         trainer = quiet_trainer(tmp_path, callback, max_epochs=epochs, limit_train_batches=1)
-        trainer.fit(TokenModel("ic_type"), SyntheticDataModule(), ckpt_path=checkpoint)
+        trainer.fit(TokenModel("variant"), SyntheticDataModule(), ckpt_path=checkpoint)
         return trainer
 
     first = fit(2, None)
@@ -499,7 +499,7 @@ def test_every_n_epochs(tmp_path):
     trainer = quiet_trainer(tmp_path, callback, recorder, **settings)
     seen = []
     callback._finish = lambda trainer, pl_module: seen.append(trainer.current_epoch) or {}
-    trainer.fit(TokenModel("ic_type"), SyntheticDataModule())
+    trainer.fit(TokenModel("variant"), SyntheticDataModule())
     assert seen == [1, 3]
 
 

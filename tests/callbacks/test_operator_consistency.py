@@ -61,9 +61,9 @@ def test_tokens_of_the_initial_condition_are_told_from_those_of_operators(tmp_pa
     data, codes = case(size=960)
     columns = data.val.columns
     # Of the initial condition's variant, decoded as the mean operator under it.
-    columns["tokens"] = columns["ic_type"]
+    columns["tokens"] = columns["variant"]
     means = torch.stack(
-        [codes[columns["operator"][columns["ic_type"] == v]].mean(0) for v in range(6)]
+        [codes[columns["operator"][columns["variant"] == v]].mean(0) for v in range(6)]
     )
     logged = validate(tmp_path, DecodingModel(means), data)
     assert logged["consistency/token_ami"] < 0.2
@@ -112,7 +112,7 @@ def test_the_view_of_pairs_gives_the_same(tmp_path):
     expected = validate(tmp_path, DecodingModel(codes), data)
     partner = other(torch.arange(240), 2)
     columns = data.val.columns
-    for key in ("features", "initial_features", "ic_type", "index"):
+    for key in ("features", "initial_features", "variant", "index"):
         columns[f"other_{key}"] = columns[key][partner]
     assert validate(tmp_path, DecodingModel(codes), data) == pytest.approx(expected, abs=1e-6)
     # The pairs that a row holds, not others that the epoch would have.

@@ -17,9 +17,9 @@ from tests.callbacks import (
 )
 
 GROUPINGS = {
-    "variant": ("ic_type", VARIANTS),
-    "family": ("ic_family", FAMILIES),
-    "policy": ("policy", POLICIES),
+    "variant": ("variant", VARIANTS),
+    "family": ("family", FAMILIES),
+    "update_policy": ("update_policy", POLICIES),
     "normalization": ("normalization", NORMALIZATIONS),
 }
 
@@ -82,16 +82,16 @@ def test_ties_share_their_rank():
 
 def test_groups_that_do_not_occur_have_no_key(tmp_path, data):
     logged = validate(tmp_path, data, limit_val_batches=1)
-    seen = data.val.columns["ic_type"][:32].unique().tolist()
+    seen = data.val.columns["variant"][:32].unique().tolist()
     keys = [key for key in logged if key.startswith("reconstruction/variant/")]
     assert keys == [f"reconstruction/variant/{VARIANTS[v]}" for v in seen]
 
 
-@pytest.mark.parametrize("missing", ["ic_type", "policy", "parameter_count"])
+@pytest.mark.parametrize("missing", ["variant", "update_policy", "parameter_count"])
 def test_without_optional_labels_their_keys_are_left_out(tmp_path, data, missing):
     whole = validate(tmp_path, data)
     del data.val.columns[missing]
-    word = {"ic_type": "/variant/", "parameter_count": "complexity"}.get(missing, missing)
+    word = {"variant": "/variant/", "parameter_count": "complexity"}.get(missing, missing)
     assert validate(tmp_path, data) == {k: v for k, v in whole.items() if word not in k}
 
 

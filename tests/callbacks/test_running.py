@@ -201,10 +201,10 @@ def test_every_callback_is_tried_here():
 
 NEEDS = {
     callbacks.CodebookUsage: (("tokens",), ()),
-    callbacks.ICMutualInformation: (("tokens",), ("ic_type", "ic_family")),
+    callbacks.ICMutualInformation: (("tokens",), ("variant", "family")),
     callbacks.OperatorConsistency: (
         ("tokens",),
-        ("features", "initial_features", "ic_type", "operator", "index"),
+        ("features", "initial_features", "variant", "operator", "index"),
     ),
     callbacks.ReconstructionByGroup: (("reconstruction",), ("features",)),
     callbacks.TokenTransfer: (("tokens", "reconstruction"), ("features",)),

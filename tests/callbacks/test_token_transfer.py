@@ -15,7 +15,7 @@ class Model(TokenModel):
     """Off by 1 on samples of the even, by 2 on those of the odd variants."""
 
     def validation_step(self, batch, batch_idx, dataloader_idx=0):
-        offset = 1 + batch["ic_type"] % 2
+        offset = 1 + batch["variant"] % 2
         return {
             "tokens": batch[self.key],
             "reconstruction": batch["features"] + offset[:, None],
@@ -29,7 +29,7 @@ class HeldOut(SyntheticDataModule):
     """Held-in loaders of even, held-out loaders of odd variants."""
 
     def _pair(self, split):
-        odd = split.columns["ic_type"] % 2 == 1
+        odd = split.columns["variant"] % 2 == 1
         return [
             DataLoader(Subset(split, rows.nonzero().flatten().tolist()), 32) for rows in (~odd, odd)
         ]
@@ -48,7 +48,7 @@ def validate(tmp_path, key, data=None, **settings):
 
 
 def test_tokens_of_the_variant_do_not_transfer(tmp_path):
-    logged = validate(tmp_path, "ic_type")
+    logged = validate(tmp_path, "variant")
     assert logged["transfer/js_divergence"] == pytest.approx(np.log(2), rel=1e-6)
     assert logged["transfer/js_divergence_p_value"] == pytest.approx(1 / 101)
     assert logged["transfer/held_in_error"] == pytest.approx(1, rel=1e-5)
@@ -66,10 +66,10 @@ def test_tokens_of_the_operator_transfer(tmp_path):
 
 def test_divergence_against_scipy(tmp_path):
     data = HeldOut(400)
-    logged = validate(tmp_path, "ic_family", data)
+    logged = validate(tmp_path, "family", data)
     columns = data.val.columns
-    odd = columns["ic_type"] % 2 == 1
-    shares = [columns["ic_family"][rows].bincount(minlength=4).double() for rows in (~odd, odd)]
+    odd = columns["variant"] % 2 == 1
+    shares = [columns["family"][rows].bincount(minlength=4).double() for rows in (~odd, odd)]
     expected = distance.jensenshannon(*[s / s.sum() for s in shares]) ** 2
     assert logged["transfer/js_divergence"] == pytest.approx(expected, rel=1e-5)
 
@@ -79,7 +79,7 @@ def test_levels_diverge_together(tmp_path):
     columns = data.val.columns
     coin = torch.arange(400) % 2
     # Each part is a coin; their sum is the loader.
-    columns["parts"] = torch.stack([coin, (coin + columns["ic_type"]) % 2], 1)
+    columns["parts"] = torch.stack([coin, (coin + columns["variant"]) % 2], 1)
     assert validate(tmp_path, "parts", data)["transfer/js_divergence"] == pytest.approx(np.log(2))
 
 

@@ -313,7 +313,7 @@ def test_print_shows_everything(datasets):
         "signed_log, robust",
         "balanced by variant",
         "val held_out",
-        *datamodule.ic_names,
+        *datamodule.variant_names,
         *datamodule.feature_names,
         f"{datamodule.feature_scaler.center[7]:.5g}",
     ):

@@ -64,7 +64,7 @@ def test_what_does_not_divide_is_dealt_out_in_turn():
     assert (np.abs((counts == 16).mean(axis=0) - 0.25) < 0.1).all()
 
 
-@pytest.mark.parametrize(("balance", "label"), [("variant", "ic_type"), ("family", "ic_family")])
+@pytest.mark.parametrize(("balance", "label"), [("variant", "variant"), ("family", "family")])
 def test_training_batches_are_balanced_on_request(datasets, balance, label):
     datamodule = ready(*datasets["single"], balance=balance)
     epoch = collect(datamodule.train_dataloader())

@@ -37,9 +37,9 @@ def test_batches_are_as_documented(path):
     assert found == {
         "features": ((32, 46), torch.float32),
         "initial_features": ((32, 46), torch.float32),
-        "ic_type": ((32,), torch.int64),
-        "ic_family": ((32,), torch.int64),
-        "policy": ((32,), torch.int64),
+        "variant": ((32,), torch.int64),
+        "family": ((32,), torch.int64),
+        "update_policy": ((32,), torch.int64),
         "normalization": ((32,), torch.int64),
         "parameter_count": ((32,), torch.int64),
         "params": ((32, 15), torch.float32),
@@ -60,8 +60,8 @@ def test_rows_are_those_of_the_file(path):
         np.testing.assert_array_equal(rows["params"], file["parameters/params"][:])
         types = file["metadata/ic_types"][:].astype(str)
         families = file["metadata/ic_families"][:].astype(str)
-    assert [datamodule.ic_names[i] for i in rows["ic_type"]] == types.tolist()
-    assert [datamodule.family_names[i] for i in rows["ic_family"]] == families.tolist()
+    assert [datamodule.variant_names[i] for i in rows["variant"]] == types.tolist()
+    assert [datamodule.family_names[i] for i in rows["family"]] == families.tolist()
     assert datamodule.feature_names == PER_TIMESTEP_NAMES
 
 

@@ -50,7 +50,7 @@ def test_a_name_alone_is_no_list():
 
 
 def families(datamodule, loader):
-    labels = collect(loader)["ic_family"].unique().tolist()
+    labels = collect(loader)["family"].unique().tolist()
     return {datamodule.family_names[label] for label in labels}
 
 

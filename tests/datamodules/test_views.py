@@ -26,7 +26,7 @@ def test_labels_are_those_of_the_file(datasets):
     with h5py.File(path) as file:
         values = file["parameters/values"][:]
         policies = file["metadata/evolution_policies"][:].astype(str)
-    assert [datamodule.policy_names[i] for i in rows["policy"]] == policies.tolist()
+    assert [datamodule.update_policy_names[i] for i in rows["update_policy"]] == policies.tolist()
     named = [datamodule.normalization_names[i] for i in rows["normalization"]]
     assert named == values["normalization"].astype(str).tolist()
     pixels = config.grid_size**2
@@ -99,12 +99,12 @@ def test_pairs_are_two_probes_of_one_operator(datasets):
     pairs = collect(ready(path, config, view="pairs").predict_dataloader())
     assert pairs["index"].tolist() == list(range(90))
     assert pairs["other_index"].tolist() == [i - i % 3 + (i + 1) % 3 for i in range(90)]
-    for key in ("features", "initial_features", "ic_type", "ic_family"):
+    for key in ("features", "initial_features", "variant", "family"):
         assert torch.equal(pairs[key], alone[key])
         assert torch.equal(pairs[f"other_{key}"], alone[key][pairs["other_index"]])
     assert torch.equal(pairs["operator"], alone["operator"][pairs["other_index"]])
-    assert (pairs["ic_family"] != pairs["other_ic_family"]).all()
-    shared = {"operator", "params", "policy", "normalization", "parameter_count"}
+    assert (pairs["family"] != pairs["other_family"]).all()
+    shared = {"operator", "params", "update_policy", "normalization", "parameter_count"}
     assert {f"other_{key}" for key in alone.keys() - shared} == pairs.keys() - alone.keys()
 
 
@@ -223,8 +223,8 @@ def test_names_need_neither_file_nor_setup(datasets):
     datamodule = SpinlockDataModule("missing.h5", datasets["steps"][1])
     assert datamodule.num_features == len(datamodule.feature_names) == 46
     assert datamodule.num_timesteps == 3
-    assert datamodule.num_variants == len(datamodule.ic_names) == 10
-    assert datamodule.policy_names == ("autoregressive", "residual", "convex")
+    assert datamodule.num_variants == len(datamodule.variant_names) == 10
+    assert datamodule.update_policy_names == ("autoregressive", "residual", "convex")
     assert datamodule.normalization_names == ("none", "instance", "batch")
     assert datamodule.parameter_axes[0] == "num_layers"
     assert len(datamodule.parameter_axes) == 15

@@ -20,7 +20,7 @@ def batch():
     generator = torch.Generator().manual_seed(0)
     return {
         "initial_features": torch.randn(4, 5, generator=generator),
-        "ic_type": torch.tensor([0, 1, 1, 0]),
+        "variant": torch.tensor([0, 1, 1, 0]),
         "input_fields": torch.randn(4, 3, 16, 16, generator=generator),
         "output_fields": torch.randn(4, 2, 3, 16, 16, generator=generator),
     }
@@ -32,7 +32,7 @@ def test_columns_are_appended_in_order():
     assert layer.width == 8
     given = layer(values, batch())
     expected = torch.cat(
-        [values, torch.eye(3)[batch()["ic_type"]], batch()["initial_features"]], dim=1
+        [values, torch.eye(3)[batch()["variant"]], batch()["initial_features"]], dim=1
     )
     assert torch.equal(given, expected)
     assert torch.equal(conditioning()(values, {}), values)
@@ -41,7 +41,7 @@ def test_columns_are_appended_in_order():
 def test_a_variant_that_never_occurred_in_training_is_all_zeros():
     layer = conditioning("variant")
     values = torch.zeros(3, 0)
-    everything = {"ic_type": torch.tensor([0, 1, 2])}
+    everything = {"variant": torch.tensor([0, 1, 2])}
     assert not layer.eval()(values, everything).any()
     layer.train()(torch.zeros(4, 0), batch())
     assert torch.equal(layer.eval()(values, everything), torch.diag(torch.tensor([1.0, 1.0, 0.0])))
@@ -64,4 +64,4 @@ def test_the_increment_is_that_of_the_first_step():
 
 def test_the_increment_needs_fields():
     with pytest.raises(ContractError, match=r"Model needs batch\['input_fields'\]"):
-        conditioning("increment")(torch.zeros(4, 0), {"ic_type": batch()["ic_type"]})
+        conditioning("increment")(torch.zeros(4, 0), {"variant": batch()["variant"]})

@@ -95,6 +95,6 @@ def test_tokens_that_name_operators_agree_and_tokens_of_the_variant_do_not(tmp_p
     named = pair_figures(Named(lambda batch: batch["operator"] % 64), data)
     assert named["pairs/token_ami_given_variant"] > 0.9
     assert named["pairs/agreement_given_variant"] > 0.7
-    variant = pair_figures(Named(lambda batch: batch["ic_type"]), data)
+    variant = pair_figures(Named(lambda batch: batch["variant"]), data)
     assert variant["pairs/agreement_given_variant"] == pytest.approx(0, abs=1e-6)
-    assert set(named) > {f"pairs/cross_probe_r2/{policy}" for policy in data.policy_names}
+    assert set(named) > {f"pairs/cross_probe_r2/{policy}" for policy in data.update_policy_names}

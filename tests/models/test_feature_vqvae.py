@@ -33,7 +33,7 @@ def trained(tmp_path, *callbacks, epochs=2, size=96, **settings):
 
 def paired(batch):
     """Each sample with the next one as its other probe."""
-    keys = ("features", "initial_features", "ic_type", "ic_family", "index")
+    keys = ("features", "initial_features", "variant", "family", "index")
     return {**batch, **{f"other_{key}": batch[key].roll(-1, 0) for key in keys}}
 
 
@@ -96,7 +96,7 @@ def test_decode_gives_the_reconstruction_and_follows_the_initial_condition():
     model.train()(batch)
     model.eval()
     outputs = model(batch)
-    known = {key: batch[key] for key in ("initial_features", "ic_type")}
+    known = {key: batch[key] for key in ("initial_features", "variant")}
     assert torch.equal(model.decode(outputs["tokens"], known), outputs["reconstruction"])
     for key in known:
         other = known | {key: known[key].roll(1, 0)}
@@ -112,7 +112,7 @@ def test_conditions_are_switched_apart(encoder, decoder):
     model.train()(batch)
     model.eval()
     before = model(batch)
-    for condition, key in (("variant", "ic_type"), ("initial_features", "initial_features")):
+    for condition, key in (("variant", "variant"), ("initial_features", "initial_features")):
         after = model({**batch, key: batch[key].roll(1, 0)})
         assert torch.equal(before["latent"], after["latent"]) != (condition in encoder)
         same = torch.equal(before["reconstruction"], after["reconstruction"])
@@ -139,7 +139,7 @@ def test_normalization_is_by_variant_pooled_or_none(normalization):
     model, batch = model_and_batch(normalization=normalization)
     batch = {key: torch.cat([value] * 4) for key, value in batch.items()}
     latent = model.train()(batch)["latent"]
-    by_variant = [latent[batch["ic_type"] == v].mean(0).abs().max() for v in range(6)]
+    by_variant = [latent[batch["variant"] == v].mean(0).abs().max() for v in range(6)]
     assert (latent.mean(0).abs().max() < 1e-4) == (normalization != "none")
     assert (max(by_variant) < 1e-4) == (normalization == "variant")
 
@@ -281,7 +281,7 @@ def test_pairs_weigh_the_features_under_the_other_probe():
     model.eval()
     outputs = model(batch)
     crossed = {"initial_features": batch["other_initial_features"]}
-    decoded = model.decode(outputs["tokens"], crossed | {"ic_type": batch["other_ic_type"]})
+    decoded = model.decode(outputs["tokens"], crossed | {"variant": batch["other_variant"]})
     cross = (decoded - batch["other_features"]).square().mean()
     own = (outputs["reconstruction"] - batch["features"]).square().mean()
     assert abs(cross / own - 1) > 1e-3
@@ -355,7 +355,7 @@ def test_hyperparameters_are_primitives():
     assert model.hparams.quantizer["levels"] == [4, 4]
 
 
-@pytest.mark.parametrize("key", ["features", "initial_features", "ic_type", "index"])
+@pytest.mark.parametrize("key", ["features", "initial_features", "variant", "index"])
 def test_a_missing_entry_is_named_with_those_there(key):
     model, batch = model_and_batch()
     del batch[key]
@@ -387,7 +387,10 @@ def test_another_number_of_variants_is_refused(tmp_path):
         ({"pair_weight": 1.5}, r"pair_weight: must be in \[0, 1\], and .*; got 1.5 and 0.0"),
         ({"alignment_weight": -1.0}, r"alignment_weight at least 0; got 0.0 and -1.0"),
         ({"normalization": "layer"}, "normalization: must be one of 'variant', 'pooled', 'none'"),
-        ({"encoder_conditions": ["policy"]}, r"conditions\[0\]: must be one of 'initial_features'"),
+        (
+            {"encoder_conditions": ["update_policy"]},
+            r"conditions\[0\]: must be one of 'initial_features'",
+        ),
         ({"encoder_conditions": ["variant", "variant"]}, "each once"),
         ({"decoder_conditions": ["increment"]}, "increment would tell the decoder"),
     ],

@@ -10,7 +10,7 @@ from spinlock.models import FeatureVQVAE, IndependenceConfig
 from tests.callbacks import quiet_trainer
 
 OPERATORS, VARIANTS = 16, 4
-KEYS = ("features", "initial_features", "ic_type", "operator")
+KEYS = ("features", "initial_features", "variant", "operator")
 
 
 def planted(size, seed):
@@ -65,8 +65,8 @@ def p_value(tokens, variant):
 def test_tokens_name_operators_and_not_initial_conditions(tmp_path):
     tokens, batch = trained(tmp_path)
     assert metrics.adjusted_mutual_information(table(tokens, batch["operator"])) > 0.9
-    assert abs(metrics.adjusted_mutual_information(table(tokens, batch["ic_type"]))) < 0.01
-    assert p_value(tokens, batch["ic_type"]) > 0.05
+    assert abs(metrics.adjusted_mutual_information(table(tokens, batch["variant"]))) < 0.01
+    assert p_value(tokens, batch["variant"]) > 0.05
 
 
 def test_a_plain_model_names_initial_conditions(tmp_path):
@@ -77,6 +77,6 @@ def test_a_plain_model_names_initial_conditions(tmp_path):
         normalization="none",
         independence=IndependenceConfig(0, 0, 0),
     )
-    ami = metrics.adjusted_mutual_information(table(tokens, batch["ic_type"]))
+    ami = metrics.adjusted_mutual_information(table(tokens, batch["variant"]))
     assert ami > 0.3
-    assert p_value(tokens, batch["ic_type"]) == pytest.approx(1 / 201)
+    assert p_value(tokens, batch["variant"]) == pytest.approx(1 / 201)

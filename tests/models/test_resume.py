@@ -56,7 +56,7 @@ def data(datasets, name="probes", **options):
 def model_for(datamodule, kind=FeatureVQVAE, quantizer="vector", **options):
     torch.manual_seed(0)
     return kind(
-        num_variants=len(datamodule.ic_names),
+        num_variants=len(datamodule.variant_names),
         latent_dim=4,
         hidden_dims=(16,),
         codebook_size=16,

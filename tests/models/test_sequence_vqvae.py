@@ -69,7 +69,7 @@ def test_figures_are_over_all_timesteps(tmp_path):
     stay = (tokens[:, 1:] == tokens[:, :-1]).float().mean().item()
     assert logged["sequence/stay_probability"] == pytest.approx(stay)
     for number, name in enumerate(POLICIES):
-        own = tokens[batch["policy"] == number]
+        own = tokens[batch["update_policy"] == number]
         changes = (own[:, 1:] != own[:, :-1]).sum().item()
         expected = own.numel() / (len(own) + changes)
         assert logged[f"sequence/dwell_time/{name}"] == pytest.approx(expected)
@@ -104,5 +104,5 @@ def test_single_timesteps_are_refused():
 
 def test_policies_need_names(tmp_path):
     loader = DataLoader(Sequences(8), batch_size=8)
-    with pytest.raises(ConfigurationError, match="no policy_names"):
+    with pytest.raises(ConfigurationError, match="no update_policy_names"):
         quiet_trainer(tmp_path).fit(SequenceVQVAE(**SMALL), loader)

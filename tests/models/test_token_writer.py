@@ -127,7 +127,7 @@ def test_a_missing_folder_is_named(tmp_path):
 
 class Silent(LightningModule):
     def predict_step(self, batch, batch_idx):
-        return {"tokens": batch["ic_type"]}
+        return {"tokens": batch["variant"]}
 
 
 def test_predictions_without_index_are_refused(tmp_path):

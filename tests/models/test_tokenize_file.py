@@ -69,7 +69,7 @@ def test_a_new_file_is_tokenized_with_the_scaling_of_the_checkpoint(tmp_path, ch
     batch = {
         "features": trained_on.feature_scaler.transform(features),
         "initial_features": trained_on.initial_feature_scaler.transform(initial),
-        "ic_type": new.served.columns["ic_type"],
+        "variant": new.served.columns["variant"],
     }
     expected = model.eval()(batch)["tokens"].numpy()
     assert np.array_equal(tokens, expected)

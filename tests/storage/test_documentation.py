@@ -90,7 +90,7 @@ def test_pandas_example_runs(folder, monkeypatch):
     exec(blocks("python")[2], namespace)
     table = namespace["table"]
     assert len(table) == 12
-    assert {"spatial_mean", "ic_type", "noise_scale", "update_policy"} <= set(table.columns)
+    assert {"spatial_mean", "variant", "noise_scale", "update_policy"} <= set(table.columns)
     assert table["update_policy"].isin(["autoregressive", "residual", "convex"]).all()
     assert namespace["spread"].loc["sinusoids", "count"] > 0
 
