@@ -21,13 +21,13 @@ import torch.nn.functional as F
 from scipy.optimize import nnls
 from torch import Tensor
 
+from spinlock.simulation import convolution
 from spinlock.simulation.convolution import (
     direct_convolution,
     periodic_convolution,
     prepared,
 )
 from spinlock.simulation.fourier_tiles import tiled_convolution
-from spinlock.simulation.simulator import convolution
 
 CHANNELS = ((3, 64), (32, 32), (64, 64), (128, 128), (256, 256))
 FIT_CHANNELS = (

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from spinlock.simulation import fourier_tiles
 from spinlock.simulation.convolution import (
     choose_tile,
     direct_convolution,
@@ -14,7 +15,6 @@ from spinlock.simulation.convolution import (
     select_outputs,
 )
 from spinlock.simulation.fourier_tiles import tiled_convolution
-from spinlock.simulation.simulator import fourier_tiles
 from tests.reference_operator import convolve
 
 KERNELS = (3, 5, 7, 9)

@@ -12,8 +12,8 @@ from filelock import FileLock
 from spinlock.configuration.generation_config import CustomFeatureConfig, Every, StorageConfig
 from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
 from spinlock.features import CustomFeatures
+from spinlock.generation import feature_extraction as extraction
 from spinlock.generation import generate
-from spinlock.generation.build import feature_extraction as extraction
 from spinlock.generation.feature_extraction import Extraction, extract_features
 from spinlock.storage import read_info, schema, update
 from tests.helpers import dataset_contents, reseal, small_config

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from spinlock.simulation import convolutional_operator as operators
 from spinlock.simulation.calibration import calibration_fields
 from spinlock.simulation.convolution import periodic_convolution
 from spinlock.simulation.convolutional_operator import (
@@ -16,7 +17,6 @@ from spinlock.simulation.convolutional_operator import (
     variance_preserving_gain,
 )
 from spinlock.simulation.operator_weights import OperatorDrawing
-from spinlock.simulation.simulator import convolutional_operator as operators
 from tests.helpers import values
 from tests.reference_operator import ReferenceOperator
 

@@ -22,11 +22,11 @@ from spinlock.errors import ConfigurationError, SimulationError
 from spinlock.features import extract
 from spinlock.runtime import threads
 from spinlock.runtime.arithmetic import fixed_arithmetic
+from spinlock.simulation import simulator as simulation
 from spinlock.simulation.convolutional_operator import OUTPUT_BOUND
 from spinlock.simulation.initial_conditions import BandLimited, InitialCondition
 from spinlock.simulation.parameter_space import ParameterSpace
 from spinlock.simulation.simulator import Simulator
-from spinlock.simulation.simulator import simulator as simulation
 from spinlock.simulation.sobol_design import make_design
 from tests.helpers import small_config
 

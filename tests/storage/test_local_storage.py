@@ -680,7 +680,7 @@ def test_a_file_that_came_while_waiting_is_looked_at_again(telling, tmp_path, vi
     change, _ = VARIANTS[f"external_storage: {schema.PER_TIMESTEP}"]
     evil = forge(telling, tmp_path, victims, change).rename(tmp_path / "evil.h5")
     path = Path(shutil.copy(telling, tmp_path / "data.h5"))
-    from spinlock.generation.build import feature_extraction as extraction
+    from spinlock.generation import feature_extraction as extraction
 
     real = extraction.dataset_lock
 
