@@ -19,7 +19,7 @@ import yaml
 from benchmarks.machine import describe, matrix_product_rate
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.generation import generate
-from spinlock.simulation.convolutional_operator import direct_flops
+from spinlock.simulation.parameter_count import parameter_count
 from spinlock.simulation.parameter_space import typed_row
 from spinlock.simulation.simulator import choose_device
 from spinlock.simulation.sobol_design import make_design
@@ -34,11 +34,12 @@ def application_flops(config: GenerationConfig) -> float:
     """Direct FLOPs of all applications of all operators: F(u_0) once, then M fields a step."""
     fields = 1 + (config.num_timesteps - 1) * config.num_realizations
     rows = make_design(config).values
-    return sum(direct_flops(typed_row(row), config.channels) for row in rows) * fields
+    weights = sum(parameter_count(typed_row(row), config.channels) for row in rows)
+    return 2 * weights * config.grid_size**2 * fields
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Print the figures."""
+    """Run the benchmark and print its scores."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--config", default="baseline_10k", help="name under configs/")
     parser.add_argument("--samples", type=int, default=64)

@@ -1,12 +1,13 @@
-"""Random convolutional operators: parameter values and an address -> a map from field to field.
+"""Draws random convolutional operators from parameter values and a random address.
 
 F is a periodic convolutional network: an input convolution to B channels, hidden blocks of width
-B * min(2^i, 4), and a 1x1 convolution back to the field's channels, ending in b * tanh(x / b).
-A block is one convolution or, in networks of more than three, a residual pair. Each hidden
-convolution is followed by normalization, activation and a frozen channel dropout.
+B * min(2^i, 4), and a 1x1 convolution to the channels of the field, followed by b * tanh(x / b).
+A block is one convolution or, in networks with more than three blocks, a residual pair. Each
+hidden convolution is followed by normalization, activation and a frozen channel dropout.
 
-Weights are drawn variance-preserving [1]_ and then calibrated layer by layer, so that on a small
-fixed batch of fields every pre-activation and the output have unit root mean square (LSUV [2]_).
+Weights are drawn with a variance that preserves the scale of activations [1]_ and are then
+calibrated layer by layer (LSUV [2]_): on a small fixed batch of fields, every pre-activation and
+the output have unit root mean square.
 
 .. [1] K. He et al., "Delving deep into rectifiers", ICCV 2015.
 .. [2] D. Mishkin, J. Matas, "All you need is a good init", ICLR 2016.
@@ -29,12 +30,12 @@ from spinlock.simulation.parameter_space import ParameterValues
 
 #: Bound b of the operator's output: |F(u)| <= b.
 OUTPUT_BOUND = 10.0
-# Blocks become residual above this number of layers, where plain stacks lose their input.
-_MAX_PLAIN_LAYERS = 3
+# Networks with more blocks are residual, because deep plain stacks lose their input.
+MAX_PLAIN_LAYERS = 3
 _MAX_WIDTH_FACTOR = 4
-# Instance and batch normalization, as in torch.nn.
+# Added to variances before division, as in torch.nn.
 _VARIANCE_FLOOR = 1e-5
-# Fixed-point iterations that calibrate through tanh: each gains nearly two digits.
+# Fixed-point iterations that calibrate the output through tanh; each gains nearly two digits.
 _OUTPUT_ITERATIONS = 4
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -46,7 +47,18 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @cache
 def variance_preserving_gain(activation: str) -> float:
-    """1 / sqrt(E f(z)^2) for standard normal z and the activation f, by quadrature."""
+    """Return 1 / sqrt(E f(z)^2) for the activation f and standard normal z.
+
+    Args:
+        activation: Name of the activation: ``relu``, ``gelu`` or ``silu``.
+
+    Returns:
+        The gain, computed by quadrature.
+
+    Example:
+        >>> round(variance_preserving_gain("relu") ** 2, 4)
+        2.0
+    """
     nodes = torch.linspace(-12, 12, 200_001, dtype=torch.float64, device="cpu")
     density = (-0.5 * nodes.square()).exp() / math.sqrt(2 * math.pi)
     second_moment = torch.trapezoid(
@@ -56,24 +68,9 @@ def variance_preserving_gain(activation: str) -> float:
 
 
 def hidden_widths(values: ParameterValues) -> list[int]:
-    """Channels of each hidden block: B * min(2^i, 4)."""
+    """Return the number of channels of each hidden block, B * min(2^i, 4)."""
     factors = (min(2**i, _MAX_WIDTH_FACTOR) for i in range(values.num_layers))
     return [values.base_channels * factor for factor in factors]
-
-
-def direct_flops(values: ParameterValues, channels: int = 3) -> int:
-    """Floating-point operations of one application to one field, all convolutions done directly.
-
-    A multiplication and an addition for each weight and pixel; channels that dropout silences
-    count, and nothing but convolutions does.
-    """
-    widths, taps = hidden_widths(values), values.kernel_size**2
-    weights = channels * widths[0] * taps + widths[-1] * channels
-    for width_in, width in zip([widths[0], *widths[:-1]], widths, strict=True):
-        weights += width_in * width * taps
-        if values.num_layers > _MAX_PLAIN_LAYERS:
-            weights += width * width * taps + (width_in * width if width_in != width else 0)
-    return 2 * weights * values.grid_size**2
 
 
 def _root_mean_square(x: Tensor) -> Tensor:
@@ -81,7 +78,7 @@ def _root_mean_square(x: Tensor) -> Tensor:
 
 
 def _calibrated(x: Tensor, weight: Tensor) -> Tensor:
-    """Scale weights in place so that the convolution of x has unit RMS; return that result."""
+    """Scale weights in place so that the convolution of x has unit RMS, and return its result."""
     y = periodic_convolution(x, weight)
     scale = 1 / _root_mean_square(y)
     weight *= scale
@@ -92,17 +89,22 @@ def _instance_norm(x: Tensor) -> Tensor:
     """Give each channel of each field zero mean and unit variance."""
     if x.device.type != "cpu":
         return F.instance_norm(x, eps=_VARIANCE_FLOOR)
-    # The library's way with the channels_last layout is four times slower.
+    # torch's instance_norm takes four times as long in the channels_last layout.
     y = x - x.mean(dim=(2, 3), keepdim=True)
     variance = y.square().mean(dim=(2, 3), keepdim=True)
     return y.mul_((variance + _VARIANCE_FLOOR).rsqrt_())
 
 
 class _HiddenConvolution:
-    """Convolution, normalization, activation, frozen channel dropout.
+    """A convolution followed by normalization, activation and frozen channel dropout.
 
-    With ``prune``, silenced channels are left out of the result, and the next convolution must not
-    expect them. The others are then not rescaled: its calibration undoes any common factor.
+    Args:
+        weight: Drawn weights, (O, I, k, k) float32.
+        mask: Factor of each channel, (O,): 0 for the channels that dropout silences.
+        normalization: ``none``, ``instance`` or ``batch``.
+        activation: Name of the activation.
+        prune: Whether the result omits the silenced channels. The other channels are then not
+            rescaled, because the calibration of the next convolution undoes any common factor.
     """
 
     def __init__(
@@ -113,13 +115,13 @@ class _HiddenConvolution:
         self._mask = mask[:, None, None]
         self._normalization = normalization
         self._activation = _ACTIVATIONS[activation]
-        #: Channels of the result, or None for all O.
+        #: Channels in the result; None if it has all of them.
         self.kept = mask.nonzero()[:, 0] if prune else None
 
     def calibrate(self, x: Tensor) -> Tensor:
         y = _calibrated(x, self._weight)
         if self._normalization == "batch":
-            # As a trained BatchNorm at inference: an affine map, folded into the convolution.
+            # A trained BatchNorm at inference is an affine map; fold it into the convolution.
             mean = y.mean(dim=(0, 2, 3), keepdim=True)
             y -= mean
             scale = (y.square().mean(dim=(0, 2, 3)) + _VARIANCE_FLOOR).rsqrt()
@@ -127,7 +129,7 @@ class _HiddenConvolution:
             self._weight *= scale[:, None, None, None]
             self._bias = -mean.flatten() * scale
         if self.kept is not None:
-            # Silenced channels count in the calibration; from here on they are zeros.
+            # Silenced channels take part in the calibration only.
             self._weight = select_outputs(self._weight, self.kept)
             self._bias = None if self._bias is None else self._bias[self.kept]
             y = select_channels(y, self.kept)
@@ -147,13 +149,15 @@ class _HiddenConvolution:
 
 
 class _Block:
-    """Hidden convolutions in sequence; with a shortcut around them where residual."""
+    """A sequence of hidden convolutions, with a shortcut around them if it is residual.
 
-    def __init__(
-        self, convolutions: list[_HiddenConvolution], residual: bool, projection: Tensor | None
-    ) -> None:
-        self._convolutions = convolutions
-        self._residual = residual
+    Args:
+        convolutions: One convolution, or two if the block is residual.
+        projection: Weights of the 1x1 convolution in the shortcut; None for the identity.
+    """
+
+    def __init__(self, convolutions: list[_HiddenConvolution], projection: Tensor | None) -> None:
+        self._convolutions, self._residual = convolutions, len(convolutions) > 1
         self._projection = projection
 
     def calibrate(self, x: Tensor) -> Tensor:
@@ -190,23 +194,37 @@ def _draw_hidden(
 ) -> _HiddenConvolution:
     gain = variance_preserving_gain(values.activation)
     weight = draw.weight(width, width_in, values.kernel_size, gain, inputs)
-    # Silenced channels are up to a third of the work, but a GPU likes multiples of 4 channels.
+    # Silenced channels are up to a third of the work, but GPUs prefer multiples of 4 channels.
     prune = prune and values.dropout_rate > 0 and weight.device.type == "cpu"
     mask = draw.mask(width)
     return _HiddenConvolution(weight, mask, values.normalization, values.activation, prune=prune)
 
 
 class ConvOperator:
-    """One random operator F, drawn and calibrated.
+    """A random operator F, drawn and calibrated.
 
     Args:
-        values: The operator's parameter values.
-        seed: The dataset's seed.
-        index: The operator's index, which with the seed addresses its randomness.
-        channels: Channels C of a field.
-        precision: As in `spinlock.configuration.GenerationConfig`; calibration is in float32.
-        device: Where its weights live and its fields must be.
-        clock: Counts the time of drawing the ``weights`` and of ``calibration``.
+        values: Parameter values of the operator.
+        seed: Seed of the dataset.
+        index: Index of the operator; with the seed it addresses the operator's random numbers.
+        channels: Number of channels C of a field.
+        precision: Arithmetic of the convolutions (see `spinlock.GenerationConfig`). Calibration
+            uses float32.
+        device: Device of the weights and of the fields.
+        clock: Counts the processor time of the stages ``weights`` and ``calibration``.
+
+    Example:
+        >>> import torch
+        >>> from spinlock.simulation.parameter_space import ParameterValues
+        >>> values = ParameterValues(
+        ...     num_layers=2, base_channels=4, kernel_size=3, activation="gelu", dropout_rate=0.1,
+        ...     noise_type="gaussian", noise_scale=0.1, noise_schedule="constant",
+        ...     schedule_period=100, spatial_correlation=0.0, normalization="none", grid_size=16,
+        ...     update_policy="residual", alpha=0.5, dt=0.1,
+        ... )
+        >>> operator = ConvOperator(values, seed=42, index=0)
+        >>> operator(torch.ones(1, 3, 16, 16)).shape
+        torch.Size([1, 3, 16, 16])
     """
 
     def __init__(
@@ -231,12 +249,12 @@ class ConvOperator:
 
     def _draw(self, values: ParameterValues, draw: OperatorDrawing, channels: int) -> None:
         widths = hidden_widths(values)
-        residual = values.num_layers > _MAX_PLAIN_LAYERS
+        residual = values.num_layers > MAX_PLAIN_LAYERS
         self._input = draw.weight(widths[0], channels, values.kernel_size, gain=1.0)
         self._blocks: list[_Block] = []
         kept: Tensor | None = None
         for width_in, width in zip([widths[0], *widths[:-1]], widths, strict=True):
-            # A residual block ends in a sum with its shortcut, which has all channels.
+            # A residual block adds its shortcut, which has all channels, so it is not pruned.
             convolutions = [_draw_hidden(draw, values, width_in, width, kept, prune=True)]
             projection = None
             if residual:
@@ -245,7 +263,7 @@ class ConvOperator:
                 if width_in != width:
                     projection = draw.weight(width, width_in, 1, gain=1.0)
             kept = convolutions[-1].kept
-            self._blocks.append(_Block(convolutions, residual, projection))
+            self._blocks.append(_Block(convolutions, projection))
         self._output = draw.weight(channels, widths[-1], 1, gain=1.0, inputs=kept)
 
     def _calibrate(self, fields: Tensor) -> None:
@@ -264,13 +282,13 @@ class ConvOperator:
             block.round_weights(dtype)
 
     def __call__(self, fields: Tensor) -> Tensor:
-        """Apply the operator.
+        """Apply the operator to each field.
 
         Args:
-            fields: (n, C, H, W) float32.
+            fields: Fields, (n, C, H, W) float32.
 
         Returns:
-            (n, C, H, W) float32, every value of modulus at most `OUTPUT_BOUND`.
+            Output fields, (n, C, H, W) float32, with absolute values of at most `OUTPUT_BOUND`.
         """
         x = periodic_convolution(fields, self._input)
         for block in self._blocks:

@@ -1,35 +1,51 @@
-"""How large an operator is."""
+"""Counts the weights of convolutional operators."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spinlock.simulation.convolutional_operator import direct_flops
+from spinlock.simulation.convolutional_operator import MAX_PLAIN_LAYERS, hidden_widths
 from spinlock.simulation.parameter_space import ParameterValues, typed_row
 
-# What the number of weights depends on; few of a dataset's operators differ in all three.
+# The number of weights depends on these axes; few operators of a dataset differ in all three.
 _SHAPE = ("num_layers", "base_channels", "kernel_size")
 
 
 def parameter_count(values: ParameterValues, channels: int) -> int:
-    """Number of weights of an operator, those of silenced channels included.
+    """Return the number of weights of an operator, including those of silenced channels.
+
+    Each weight takes one multiplication and one addition per pixel, so direct convolutions take
+    ``2 * parameter_count(values, channels) * grid_size**2`` operations per field.
 
     Args:
-        values: The operator's parameter values.
-        channels: Channels C of a field.
+        values: Parameter values of the operator.
+        channels: Number of channels C of a field.
     """
-    # Each weight is multiplied and added once per pixel.
-    return direct_flops(values, channels) // (2 * values.grid_size**2)
+    widths, taps = hidden_widths(values), values.kernel_size**2
+    weights = channels * widths[0] * taps + widths[-1] * channels
+    for width_in, width in zip([widths[0], *widths[:-1]], widths, strict=True):
+        weights += width_in * width * taps
+        if values.num_layers > MAX_PLAIN_LAYERS:
+            weights += width * width * taps + (width_in * width if width_in != width else 0)
+    return weights
 
 
 def parameter_counts(values: NDArray[np.void], channels: int) -> NDArray[np.int64]:
-    """`parameter_count` of each row of a structured array of values (`ParameterSpace.values`).
+    """Return the number of weights of many operators.
 
     Args:
-        values: (N,) one field per axis.
-        channels: Channels C of a field.
+        values: Parameter values, a structured array (N,) from `ParameterSpace.values`.
+        channels: Number of channels C of a field.
 
     Returns:
-        (N,) int64.
+        Numbers of weights, (N,) int64.
+
+    Example:
+        >>> import numpy as np
+        >>> from spinlock import ParameterSpaceConfig
+        >>> from spinlock.simulation.parameter_space import ParameterSpace
+        >>> rows = ParameterSpace(ParameterSpaceConfig()).values(np.zeros((2, 15)))
+        >>> parameter_counts(rows, channels=3)
+        array([7440, 7440])
     """
     shapes = np.stack([values[name] for name in _SHAPE], axis=-1)
     _, first, which = np.unique(shapes, axis=0, return_index=True, return_inverse=True)

@@ -13,7 +13,7 @@ from spinlock.datamodules import SpinlockDataModule
 from spinlock.datamodules.feature_dataset import pair_probes
 from spinlock.datamodules.field_dataset import choose_realizations
 from spinlock.errors import ConfigurationError
-from spinlock.simulation.convolutional_operator import direct_flops
+from spinlock.simulation.parameter_count import parameter_count
 from spinlock.simulation.parameter_space import typed_row
 from tests.datamodules import collect, loaders, ready
 from tests.helpers import small_config
@@ -29,8 +29,7 @@ def test_labels_are_those_of_the_file(datasets):
     assert [datamodule.update_policy_names[i] for i in rows["update_policy"]] == policies.tolist()
     named = [datamodule.normalization_names[i] for i in rows["normalization"]]
     assert named == values["normalization"].astype(str).tolist()
-    pixels = config.grid_size**2
-    weights = [direct_flops(typed_row(row), config.channels) // (2 * pixels) for row in values]
+    weights = [parameter_count(typed_row(row), config.channels) for row in values]
     assert rows["parameter_count"].tolist() == weights
     assert len(set(weights)) > 20
 
