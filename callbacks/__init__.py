@@ -11,6 +11,7 @@ from spinlock.callbacks.ic_mutual_information import ICMutualInformation
 from spinlock.callbacks.operator_consistency import OperatorConsistency
 from spinlock.callbacks.reconstruction_by_group import ReconstructionByGroup
 from spinlock.callbacks.token_transfer import TokenTransfer
+from spinlock.callbacks.token_writer import TokenWriter
 from spinlock.contract import ContractError
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "OperatorConsistency",
     "ReconstructionByGroup",
     "TokenTransfer",
+    "TokenWriter",
 ]

@@ -138,7 +138,7 @@ class OperatorConsistency(EvaluationCallback):
         shuffled = torch.from_numpy(np.random.default_rng(self.seed).permutation(len(pairs.tokens)))
         own = _decoded_r2(pl_module, pairs.tokens, pairs)
         floor = _decoded_r2(pl_module, pairs.tokens[shuffled.to(pairs.tokens.device)], pairs)
-        variant = torch.nn.functional.one_hot(pairs.ic_type)
+        variant = torch.nn.functional.one_hot(pairs.variant)
         inputs = torch.cat([pairs.initial_features, variant], 1)
         values = {
             "consistency/cross_probe_r2": own,
@@ -161,7 +161,7 @@ class OperatorConsistency(EvaluationCallback):
 def _decoded_r2(pl_module: Any, tokens: Tensor, pairs: ProbePairs) -> float:  # noqa: ANN401
     """R2 of B's features, decoded from tokens ``[N, Q]`` under B's initial conditions."""
     tokens = tokens if tokens.shape[1] > 1 else tokens[:, 0]
-    given = {"initial_features": pairs.initial_features, "variant": pairs.ic_type}
+    given = {"initial_features": pairs.initial_features, "variant": pairs.variant}
     return r_squared(pl_module.decode(tokens, given), pairs.features)
 
 

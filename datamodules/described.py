@@ -26,6 +26,11 @@ class DescribedDataModule(LightningDataModule):
         return self.label_names.ic
 
     @property
+    def variant_families(self) -> tuple[str, ...]:
+        """Family of each variant, in the order of `variant_names`."""
+        return self.label_names.family_of_variant
+
+    @property
     def family_names(self) -> tuple[str, ...]:
         """Families of initial conditions; ``family`` counts in this order."""
         return self.label_names.families

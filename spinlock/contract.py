@@ -1,52 +1,47 @@
-"""The contract between data, models and callbacks: what a batch and a step's output hold.
+"""The contract between data, models and callbacks: entries of a batch and of a step's output.
 
-A callback knows neither the data module nor the model it meets. It relies on this:
+A callback depends on neither the data module nor the model. It relies on this contract:
 
-- a *batch* is a dict with the entries of :data:`BATCH`, of which it asks for those it needs;
-- ``validation_step`` and ``test_step`` return a dict with the entries of :data:`OUTPUTS`, likewise;
-- the model may have ``codebook_size: int`` (of each level); without it the callback takes the
-  largest token met;
-- the model may have ``decode(tokens, batch) -> [B, F]``, the features that it reconstructs from
-  tokens ``[B]`` or ``[B, Q]`` under the initial conditions of `batch` (its ``initial_features`` and
-  ``variant``); only ``OperatorConsistency`` needs it;
-- the data module may have ``variant_names``, ``family_names``, ``update_policy_names``,
-  ``normalization_names``, ``feature_names`` and ``parameter_axes``: the names that ``variant``,
-  ``family``, ``update_policy``, ``normalization`` and the columns of ``features`` and ``params`` index.
-  Without them, or with plain data loaders, things are numbered. Its ``parameter_space`` tells which
-  axes are continuous.
+- A *batch* is a dict with entries of :data:`BATCH`. A callback asks for the entries it needs.
+- ``validation_step`` and ``test_step`` return a dict with entries of :data:`OUTPUTS`.
+- The model has the attributes of :data:`MODEL`, and the data module those of :data:`DATA`, that a
+  callback needs.
+
+A missing entry or attribute raises :class:`ContractError`, which names what to add. Nothing is
+guessed.
 
 Dimensions: B samples in the batch, F features (46 per timestep), T timesteps, P parameter axes
 (15), Q levels of a residual or grouped codebook, D latent dimensions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
 
 from spinlock.errors import SpinlockError
 
 __all__ = [
     "BATCH",
+    "DATA",
     "FEATURE_COLUMNS",
+    "MODEL",
     "OUTPUTS",
     "ContractError",
-    "from_batch",
-    "from_outputs",
-    "known_names",
+    "StepOutputs",
+    "batch_entry",
+    "data_attribute",
     "known_property",
-    "numbered_name",
-    "target_of",
-    "tokens_of",
+    "model_attribute",
 ]
 
 BATCH: Mapping[str, str] = MappingProxyType(
     {
-        "features": "[B, F] or [B, T, F] float32, features of the evolved field, scaled",
-        "initial_features": "[B, F] float32, the same features of the initial condition, scaled",
+        "features": "[B, F] or [B, T, F] float32, scaled features of the evolved field",
+        "initial_features": "[B, F] float32, scaled features of the initial condition",
         "variant": "[B] int64, the initial condition's variant",
         "family": "[B] int64, the initial condition's family",
         "update_policy": "[B] int64, the operator's update policy",
@@ -56,14 +51,15 @@ BATCH: Mapping[str, str] = MappingProxyType(
         "operator": "[B] int64, the operator's number",
         "index": "[B] int64, the sample's index in the dataset",
         "other_features": "[B, F] float32, features of the same operator under another probe",
-        "other_initial_features": "[B, F] float32, those of that probe's initial condition",
-        "other_variant": "[B] int64, that probe's variant",
-        "other_family": "[B] int64, that probe's family",
-        "other_index": "[B] int64, that sample's index",
+        "other_initial_features": "[B, F] float32, features of the other probe",
+        "other_variant": "[B] int64, variant of the other probe",
+        "other_family": "[B] int64, family of the other probe",
+        "other_index": "[B] int64, index of the sample with the other probe",
         "input_fields": "[B, C, H, W] float32, the initial condition",
         "output_fields": "[B, M, (T,) C, H, W] float32, the realizations of the evolved field",
     }
 )
+"""Entries of a batch."""
 
 OUTPUTS: Mapping[str, str] = MappingProxyType(
     {
@@ -74,6 +70,30 @@ OUTPUTS: Mapping[str, str] = MappingProxyType(
         "token_sequence": "[B, T] int64, the codebook index of each timestep",
     }
 )
+"""Entries of what ``validation_step`` and ``test_step`` return."""
+
+MODEL: Mapping[str, str] = MappingProxyType(
+    {
+        "codebook_size": "int, the number of codes of each level",
+        "decode": "method decode(tokens, batch) -> [B, F]: features that tokens [B] or [B, Q] "
+        "represent under the initial conditions of a batch (initial_features and variant)",
+    }
+)
+"""Attributes of a model."""
+
+DATA: Mapping[str, str] = MappingProxyType(
+    {
+        "path": "path of the dataset file",
+        "variant_names": "names that batch['variant'] indexes",
+        "variant_families": "family name of each variant",
+        "family_names": "names that batch['family'] indexes",
+        "update_policy_names": "names that batch['update_policy'] indexes",
+        "normalization_names": "names that batch['normalization'] indexes",
+        "feature_names": "names of the columns of batch['features']",
+        "parameter_space": "ParameterSpace that batch['params'] are points of",
+    }
+)
+"""Attributes of a data module."""
 
 FEATURE_COLUMNS = frozenset(
     {
@@ -84,108 +104,168 @@ FEATURE_COLUMNS = frozenset(
         "reconstruction",
     }
 )
-"""Entries whose columns are the features that the data module's ``feature_names`` name."""
+"""Entries whose columns are named by the data module's ``feature_names``."""
 
 
 class ContractError(SpinlockError, ValueError):
-    """A batch or a step's output lacks what a callback or a model needs of it."""
+    """A batch, a step's output, a model or a data module lacks something that is needed."""
 
 
-def from_batch(batch: object, key: str, *, needed_by: str) -> Tensor:
-    """The tensor that a batch holds under a key.
+@dataclass(frozen=True)
+class StepOutputs:
+    """A batch, what a model's step returned for it, and the callback that reads both.
 
     Args:
-        batch: What the data loader gave.
-        key: One of :data:`BATCH`.
-        needed_by: Name of the callback or model that asks, for the message.
+        batch: Batch from the data loader.
+        outputs: Return value of the model's ``validation_step`` or ``test_step``.
+        model: Class name of the model, for messages.
+        reader: Class name of the callback that reads the entries, for messages.
+        loader: Number of the data loader.
+
+    Example:
+        >>> import torch
+        >>> from spinlock.contract import StepOutputs
+        >>> batch = {"variant": torch.tensor([0, 2])}
+        >>> step = StepOutputs(batch, {"tokens": torch.tensor([5, 7])}, "MyModel", "MyCallback")
+        >>> step.tokens
+        tensor([[5],
+                [7]])
+        >>> step.entry("variant")
+        tensor([0, 2])
+    """
+
+    batch: object
+    outputs: object
+    model: str
+    reader: str
+    loader: int = 0
+
+    def entry(self, key: str) -> Tensor:
+        """Return an entry of the batch.
+
+        Args:
+            key: Key of :data:`BATCH`.
+
+        Raises:
+            ContractError: The batch is no dict or has no such tensor.
+        """
+        return batch_entry(self.batch, key, reader=self.reader)
+
+    def output(self, key: str) -> Tensor:
+        """Return an entry of the outputs.
+
+        Args:
+            key: Key of :data:`OUTPUTS`.
+
+        Raises:
+            ContractError: The outputs are no dict or have no such tensor.
+        """
+        need = f"{self.reader} needs outputs[{key!r}] ({OUTPUTS[key]})"
+        step = f"{self.model}'s validation_step or test_step"
+        return _entry(self.outputs, key, need, f"the output of {step}", f"Return it from {step}")
+
+    def has_entry(self, key: str) -> bool:
+        """Return whether the batch has a key."""
+        return isinstance(self.batch, Mapping) and key in self.batch
+
+    def has_output(self, key: str) -> bool:
+        """Return whether the outputs have a key."""
+        return isinstance(self.outputs, Mapping) and key in self.outputs
+
+    @property
+    def tokens(self) -> Tensor:
+        """Tokens ``[B, Q]`` of integer type; Q = 1 for tokens ``[B]``."""
+        tokens = self.output("tokens")
+        is_integer = not (tokens.is_floating_point() or tokens.is_complex())
+        if tokens.ndim not in (1, 2) or not is_integer or tokens.dtype == torch.bool:
+            raise ContractError(
+                f"{self.reader} needs outputs['tokens'] ({OUTPUTS['tokens']}), but {self.model} "
+                f"returned {list(tokens.shape)} {tokens.dtype}"
+            )
+        return tokens if tokens.ndim == 2 else tokens[:, None]
+
+    @property
+    def errors(self) -> Tensor:
+        """Mean squared error ``[B]`` of each sample's reconstruction.
+
+        If the features are a sequence ``[B, T, F]`` and the reconstruction is ``[B, F]``, it is
+        compared with the last timestep.
+        """
+        reconstruction, features = self.output("reconstruction").detach(), self.entry("features")
+        if features.ndim == 3 and reconstruction.ndim == 2:
+            features = features[:, -1]
+        if features.shape != reconstruction.shape:
+            shapes = f"{list(reconstruction.shape)} and {list(features.shape)}"
+            raise ContractError(
+                f"{self.reader}: outputs['reconstruction'] and batch['features'] must have equal "
+                f"shapes, got {shapes}"
+            )
+        # One pass, without storing the squares.
+        difference = (reconstruction - features).flatten(1)
+        norms: Tensor = torch.linalg.vector_norm(difference, dim=1)
+        return norms.square() / difference.shape[1]
+
+
+def batch_entry(batch: object, key: str, *, reader: str = "the model") -> Tensor:
+    """Return an entry of a batch.
+
+    Args:
+        batch: Batch from the data loader.
+        key: Key of :data:`BATCH`.
+        reader: Name of what reads the entry, for the message.
 
     Raises:
-        ContractError: The batch is no dict, or has no tensor there.
+        ContractError: The batch is no dict or has no such tensor.
     """
-    need = f"{needed_by} needs batch[{key!r}] ({BATCH[key]})"
+    need = f"{reader} needs batch[{key!r}] ({BATCH[key]})"
     return _entry(batch, key, need, "the batch", "Have the dataset return a dict with that entry")
 
 
-def from_outputs(outputs: object, key: str, *, needed_by: str, given_by: str) -> Tensor:
-    """The tensor that a validation or test step returned under a key.
+def model_attribute(model: object, name: str, *, reader: str) -> Any:  # noqa: ANN401
+    """Return an attribute of a model.
 
     Args:
-        outputs: What the step returned.
-        key: One of :data:`OUTPUTS`.
-        needed_by: Name of the callback that asks, for the message.
-        given_by: Name of the model's class.
+        model: The model.
+        name: Key of :data:`MODEL`.
+        reader: Name of what reads the attribute, for the message.
 
     Raises:
-        ContractError: The output is no dict, or has no tensor there.
+        ContractError: The model has no such attribute.
     """
-    need = f"{needed_by} needs outputs[{key!r}] ({OUTPUTS[key]})"
-    step = f"{given_by}'s validation_step or test_step"
-    return _entry(outputs, key, need, f"the output of {step}", f"Return it from {step}")
-
-
-def tokens_of(outputs: object, *, needed_by: str, given_by: str) -> Tensor:
-    """The tokens that a validation or test step returned, ``[B, Q]`` int64; Q = 1 of ``[B]``.
-
-    Args:
-        outputs: What the step returned.
-        needed_by: Name of the callback that asks, for the message.
-        given_by: Name of the model's class.
-
-    Raises:
-        ContractError: There are none, or they are of another shape or type.
-    """
-    tokens = from_outputs(outputs, "tokens", needed_by=needed_by, given_by=given_by)
-    integers = (
-        not (tokens.is_floating_point() or tokens.is_complex()) and tokens.dtype != torch.bool
-    )
-    if tokens.ndim not in (1, 2) or not integers:
+    found = getattr(model, name, None)
+    if found is None:
         raise ContractError(
-            f"{needed_by} needs outputs['tokens'] ({OUTPUTS['tokens']}), but {given_by} gave "
-            f"{list(tokens.shape)} {tokens.dtype}"
+            f"{reader} needs the model's {name} ({MODEL[name]}), but {type(model).__name__} has "
+            "none. Add it to the model."
         )
-    return tokens if tokens.ndim == 2 else tokens[:, None]
+    return found
 
 
-def target_of(batch: object, reconstruction: Tensor, *, needed_by: str) -> Tensor:
-    """The features that a reconstruction is of: of a sequence ``[B, T, F]`` the last timestep's.
+def data_attribute(trainer: object, name: str, *, reader: str) -> Any:  # noqa: ANN401
+    """Return an attribute of a trainer's data module.
 
     Args:
-        batch: With ``features``.
-        reconstruction: ``[B, F]``, or of the features' shape.
-        needed_by: Name of the callback that asks, for the message.
+        trainer: The trainer.
+        name: Key of :data:`DATA`.
+        reader: Name of what reads the attribute, for the message.
 
     Raises:
-        ContractError: There are no features, or they are of another shape.
+        ContractError: The trainer has no data module, or it has no such attribute.
     """
-    features = from_batch(batch, "features", needed_by=needed_by)
-    if features.ndim == 3 and reconstruction.ndim == 2:
-        features = features[:, -1]
-    if features.shape != reconstruction.shape:
-        shapes = f"{list(reconstruction.shape)} and {list(features.shape)}"
-        raise ContractError(f"{needed_by}: reconstruction and features are of shapes {shapes}")
-    return features
+    found = known_property(trainer, name)
+    if found is None:
+        raise ContractError(
+            f"{reader} needs the data module's {name} ({DATA[name]}), but there is none. Add it to "
+            "the data module; if you pass data loaders to the trainer, wrap them in a "
+            "LightningDataModule that has it."
+        )
+    return found
 
 
-def known_property(trainer: Trainer, attribute: str) -> Any:  # noqa: ANN401 (whatever it holds)
-    """What the data module has under a name, None where it has nothing or there is none."""
-    # Trainer.datamodule is there at runtime, set when data are attached, but it is not declared.
+def known_property(trainer: object, attribute: str) -> Any:  # noqa: ANN401
+    """Return an attribute of a trainer's data module, or None where there is none."""
+    # Trainer.datamodule exists at runtime once data are attached, but it is not declared.
     return getattr(getattr(trainer, "datamodule", None), attribute, None)
-
-
-def known_names(trainer: Trainer, attribute: str) -> tuple[str, ...] | None:
-    """The names that the data module has for something, None where it has none.
-
-    Args:
-        trainer: With or without a data module.
-        attribute: For example ``variant_names``.
-    """
-    names: Sequence[str] | None = known_property(trainer, attribute)
-    return None if names is None else tuple(names)
-
-
-def numbered_name(names: tuple[str, ...] | None, number: int, kind: str) -> str:
-    """``names[number]``, or for example ``"variant 3"`` where there is no such name."""
-    return names[number] if names and 0 <= number < len(names) else f"{kind} {number}"
 
 
 def _entry(holder: object, key: str, need: str, whose: str, remedy: str) -> Tensor:
@@ -196,5 +276,34 @@ def _entry(holder: object, key: str, need: str, whose: str, remedy: str) -> Tens
         raise ContractError(f"{need}, but {whose} has the keys: {keys}. {remedy}.")
     value = holder[key]
     if not isinstance(value, Tensor):
-        raise ContractError(f"{need}, but {whose} has a {type(value).__name__} there. {remedy}.")
+        raise ContractError(
+            f"{need}, but {whose} has a {type(value).__name__} under that key. {remedy}."
+        )
     return value
+
+
+# Temporary, until the callbacks use the functions above.
+def from_batch(batch: object, key: str, *, needed_by: str) -> Tensor:  # noqa: D103
+    return batch_entry(batch, key, reader=needed_by)
+
+
+def from_outputs(outputs: object, key: str, *, needed_by: str, given_by: str) -> Tensor:  # noqa: D103
+    return StepOutputs(None, outputs, given_by, needed_by).output(key)
+
+
+def tokens_of(outputs: object, *, needed_by: str, given_by: str) -> Tensor:  # noqa: D103
+    return StepOutputs(None, outputs, given_by, needed_by).tokens
+
+
+def target_of(batch: object, reconstruction: Tensor, *, needed_by: str) -> Tensor:  # noqa: D103
+    features = from_batch(batch, "features", needed_by=needed_by)
+    return features[:, -1] if features.ndim == 3 and reconstruction.ndim == 2 else features
+
+
+def known_names(trainer: object, attribute: str) -> tuple[str, ...] | None:  # noqa: D103
+    names = known_property(trainer, attribute)
+    return None if names is None else tuple(names)
+
+
+def numbered_name(names: tuple[str, ...] | None, number: int, kind: str) -> str:  # noqa: D103
+    return names[number] if names and 0 <= number < len(names) else f"{kind} {number}"

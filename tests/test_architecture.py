@@ -64,7 +64,7 @@ def test_imports_run_one_way(name):
         if target is not None and target != room(name):
             assert LEVEL[target] <= LEVEL[room(name)], f"{name} imports {imported}"
         if imported.startswith("lightning"):
-            upper = ("contract", "datamodules", "callbacks", "models", "commands")
+            upper = ("datamodules", "callbacks", "models", "commands")
             allowed = tuple(f"spinlock.{name}" for name in upper)
             assert name.startswith(allowed), f"{name} imports Lightning"
 
@@ -76,6 +76,15 @@ def test_importing_the_package_stays_light():
         "assert not heavy, heavy\n"
         "from spinlock import SpinlockDataModule\n"
         "assert 'lightning' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
+
+
+def test_models_do_not_load_the_callbacks():
+    code = (
+        "import sys, spinlock.models\n"
+        "loaded = [name for name in sys.modules if name.startswith('spinlock.callbacks')]\n"
+        "assert not loaded, loaded\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
 

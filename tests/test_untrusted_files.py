@@ -1412,7 +1412,7 @@ def classes(s):
         "module like the package": f"spinlock_{s.module}.Other",
         "relative": f"spinlock..{s.module}.Other",
         "file": f"spinlock.{s.folder}/modules/{s.module}.Other",
-        "no model": "spinlock.models.TokenWriter",
+        "no model": "spinlock.callbacks.TokenWriter",
         "function": "spinlock.commands.command_line.main",
         "nothing": "spinlock.models.Nothing",
         "number": 5,

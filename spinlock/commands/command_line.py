@@ -56,7 +56,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _with_token_writer(arguments: list[str]) -> list[str]:
-    """``predict --out FILE`` is short for a `spinlock.models.TokenWriter` among the callbacks."""
+    """``predict --out FILE`` is short for a `spinlock.callbacks.TokenWriter` among the callbacks."""
     parser = ArgumentParser(prog="spinlock predict", allow_abbrev=False, add_help=False)
     parser.add_argument("--out")
     known, others = parser.parse_known_args(arguments)
@@ -66,7 +66,7 @@ def _with_token_writer(arguments: list[str]) -> list[str]:
     from spinlock.runtime.output_files import check_output
 
     check_output(known.out)
-    writer = ["--trainer.callbacks+=spinlock.models.TokenWriter"]
+    writer = ["--trainer.callbacks+=spinlock.callbacks.TokenWriter"]
     # The file holds them: there is no need to keep them in memory too.
     return [*others, *writer, f"--trainer.callbacks.path={known.out}", "--return_predictions=false"]
 

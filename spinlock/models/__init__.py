@@ -1,6 +1,5 @@
 """Reference models, trained with Lightning."""
 
-from spinlock.callbacks.token_writer import TokenWriter
 from spinlock.models.codebook import QuantizerConfig
 from spinlock.models.feature_vqvae import FeatureVQVAE
 from spinlock.models.independence import IndependenceConfig
@@ -13,5 +12,4 @@ __all__ = [
     "QuantizerConfig",
     "ScheduleConfig",
     "SequenceVQVAE",
-    "TokenWriter",
 ]

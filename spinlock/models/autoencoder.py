@@ -33,7 +33,6 @@ class ConditionedAutoencoder(nn.Module):
         normalization: Batch normalization of the latent: by ``variant``, ``pooled`` or ``none``.
         carry_initial: Add the initial features to what the decoder gives, times a learned factor
             for each column, 1 at first.
-        needed_by: Name of the model, for messages.
 
     Raises:
         ConfigurationError: An argument is out of range, or arguments do not fit together.
@@ -54,7 +53,6 @@ class ConditionedAutoencoder(nn.Module):
         decoder_conditions: Sequence[Condition],
         normalization: Normalization,
         carry_initial: bool,
-        needed_by: str,
     ) -> None:
         super().__init__()
         _check(decoder_conditions, normalization)
@@ -65,14 +63,12 @@ class ConditionedAutoencoder(nn.Module):
             )
         self.num_features = num_features
         self.num_variants = num_variants
-        self.needed_by = needed_by
         self.encoder_inputs, self.decoder_inputs = (
             Conditioning(
                 conditions,
                 num_features=num_features,
                 num_initial_features=num_initial_features,
                 num_variants=num_variants,
-                needed_by=needed_by,
             )
             for conditions in (encoder_conditions, decoder_conditions)
         )
@@ -139,11 +135,11 @@ class ConditionedAutoencoder(nn.Module):
 
     def columns(self, batch: Batch, key: str) -> Tensor:
         """Features of a batch, ``[B, F]``; a ContractError where they are missing or others."""
-        return feature_columns(batch, key, self.num_features, needed_by=self.needed_by)
+        return feature_columns(batch, key, self.num_features)
 
     def variants(self, batch: Batch) -> Tensor:
         """Variants of a batch, ``[B]``; a ContractError where they are missing or too many."""
-        return variants(batch, self.num_variants, needed_by=self.needed_by)
+        return variants(batch, self.num_variants)
 
 
 def other_probe(batch: Batch) -> dict[str, Tensor]:

@@ -29,7 +29,6 @@ class Conditioning(nn.Module):
         num_features: Columns F of ``increment``.
         num_initial_features: Columns of ``initial_features``.
         num_variants: V.
-        needed_by: Name of the model, for messages.
 
     Raises:
         ConfigurationError: On an unknown condition, or one given twice.
@@ -45,7 +44,6 @@ class Conditioning(nn.Module):
         num_features: int,
         num_initial_features: int,
         num_variants: int,
-        needed_by: str,
     ) -> None:
         super().__init__()
         known = get_args(Condition)
@@ -56,7 +54,6 @@ class Conditioning(nn.Module):
         self.conditions = tuple(conditions)
         self.num_initial_features = num_initial_features
         self.num_variants = num_variants
-        self.needed_by = needed_by
         #: Variants that occurred in training.
         self.register_buffer("seen", torch.zeros(num_variants, dtype=torch.bool))
         widths = {
@@ -80,18 +77,18 @@ class Conditioning(nn.Module):
 
     def _initial_features(self, batch: Mapping[str, Tensor]) -> Tensor:
         key, columns = "initial_features", self.num_initial_features
-        return feature_columns(batch, key, columns, needed_by=self.needed_by)
+        return feature_columns(batch, key, columns)
 
     def _variant(self, batch: Mapping[str, Tensor]) -> Tensor:
-        variant = variants(batch, self.num_variants, needed_by=self.needed_by)
+        variant = variants(batch, self.num_variants)
         if self.training:
             self.seen[variant] = True
             return functional.one_hot(variant, self.num_variants)
         return functional.one_hot(variant, self.num_variants) * self.seen
 
     def _increment(self, batch: Mapping[str, Tensor]) -> Tensor:
-        before = contract.from_batch(batch, "input_fields", needed_by=self.needed_by)
-        after = contract.from_batch(batch, "output_fields", needed_by=self.needed_by)
+        before = contract.batch_entry(batch, "input_fields")
+        after = contract.batch_entry(batch, "output_fields")
         first = after if after.ndim == 5 else after[:, :, 0]
         with torch.no_grad():
             increment = extract_per_timestep((first - before[:, None])[:, :, None])[:, 0]
@@ -100,15 +97,13 @@ class Conditioning(nn.Module):
         return scaled
 
 
-def feature_columns(
-    batch: Mapping[str, Tensor], key: str, columns: int, *, needed_by: str
-) -> Tensor:
+def feature_columns(batch: Mapping[str, Tensor], key: str, columns: int) -> Tensor:
     """The features ``[B, columns]`` that a batch holds under a key.
 
     Raises:
         ContractError: There are none, or they have another shape.
     """
-    values = contract.from_batch(batch, key, needed_by=needed_by)
+    values = contract.batch_entry(batch, key)
     if values.ndim != 2 or values.shape[1] != columns:
         setting = "num_initial_features" if "initial" in key else "num_features"
         shape = f"{list(values.shape)}, expected [B, {columns}]"
@@ -116,16 +111,16 @@ def feature_columns(
     return values
 
 
-def variants(batch: Mapping[str, Tensor], num_variants: int, *, needed_by: str) -> Tensor:
+def variants(batch: Mapping[str, Tensor], num_variants: int) -> Tensor:
     """The variants ``[B]`` of a batch.
 
     Raises:
         ContractError: There are none, or one is beyond the number that the model was made for.
     """
-    variant = contract.from_batch(batch, "variant", needed_by=needed_by)
+    variant = contract.batch_entry(batch, "variant")
     if len(variant) and int(variant.max()) >= num_variants:
         raise contract.ContractError(
-            f"batch['variant'] has variant {int(variant.max())}, {needed_by} was made for "
+            f"batch['variant'] has variant {int(variant.max())}, but the model has "
             f"{num_variants} variants: set its num_variants to the data module's"
         )
     return variant

@@ -136,7 +136,6 @@ class FeatureVQVAE(ResumableModule):
             decoder_conditions=decoder_conditions,
             normalization=normalization,
             carry_initial=carry_initial,
-            needed_by=type(self).__name__,
         )
         self.independence = IndependenceTerms(
             configured(IndependenceConfig, independence),
@@ -166,7 +165,7 @@ class FeatureVQVAE(ResumableModule):
             ConfigurationError: The data module has another number of variants.
         """
         super().setup(stage)
-        known = contract.known_names(self.trainer, "variant_names")
+        known = contract.known_property(self.trainer, "variant_names")
         if known is not None and len(known) != self.num_variants:
             raise ConfigurationError(
                 f"num_variants: the model was made for {self.num_variants} variants of initial "
@@ -217,7 +216,7 @@ class FeatureVQVAE(ResumableModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """``tokens``, and ``token_sequence`` if any, with the ``index [B]`` of their samples."""
-        index = contract.from_batch(batch, "index", needed_by=type(self).__name__)
+        index = contract.batch_entry(batch, "index")
         outputs = self(batch)
         kinds = ("tokens", "token_sequence")
         return {"index": index, **{kind: outputs[kind] for kind in kinds if kind in outputs}}

@@ -41,11 +41,9 @@ class SequenceVQVAE(FeatureVQVAE):
                 "SequenceVQVAE: quantizer.num_codebooks must be 1 and pair_weight 0, got "
                 f"{self.quantizer.num_codebooks} and {self.pair_weight}"
             )
-        names = contract.known_names(self.trainer, "update_policy_names")
-        if names is None:
-            raise ConfigurationError(
-                "SequenceVQVAE: the data module has no update_policy_names, which its figures are by"
-            )
+        names = contract.data_attribute(
+            self.trainer, "update_policy_names", reader=type(self).__name__
+        )
         dynamics = {part: TokenDynamics(self.codebook_size, names) for part in ("val", "test")}
         # No part of a checkpoint: their size is that of the data's policies.
         self.dynamics = nn.ModuleDict(dynamics).to(self.device)
@@ -77,7 +75,7 @@ class SequenceVQVAE(FeatureVQVAE):
         self.log_dict(values, sync_dist=True)
 
     def _rows(self, batch: Batch) -> Batch:
-        features = contract.from_batch(batch, "features", needed_by=type(self).__name__)
+        features = contract.batch_entry(batch, "features")
         if features.ndim != 3:
             raise contract.ContractError(
                 f"batch['features'] is {list(features.shape)}, expected [B, T, F]: set the data "
@@ -95,6 +93,6 @@ class SequenceVQVAE(FeatureVQVAE):
 
     def _evaluate(self, batch: Batch, stage: str, loader: int) -> dict[str, Tensor]:
         outputs = super()._evaluate(batch, stage, loader)
-        policy = contract.from_batch(batch, "update_policy", needed_by=type(self).__name__)
+        policy = contract.batch_entry(batch, "update_policy")
         self._counts(stage).update(outputs["token_sequence"], policy)
         return outputs

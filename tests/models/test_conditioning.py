@@ -11,9 +11,7 @@ F = len(PER_TIMESTEP_NAMES)
 
 
 def conditioning(*conditions):
-    return Conditioning(
-        conditions, num_features=F, num_initial_features=5, num_variants=3, needed_by="Model"
-    )
+    return Conditioning(conditions, num_features=F, num_initial_features=5, num_variants=3)
 
 
 def batch():

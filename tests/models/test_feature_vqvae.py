@@ -308,7 +308,7 @@ def test_alignment_is_the_distance_of_the_latents_of_two_probes():
 @pytest.mark.parametrize("setting", ["pair_weight", "alignment_weight"])
 def test_pairs_need_the_other_probe(tmp_path, setting):
     model, _ = model_and_batch(**{setting: 0.5})
-    with pytest.raises(ContractError, match=r"FeatureVQVAE needs batch\['.*features'\]"):
+    with pytest.raises(ContractError, match=r"the model needs batch\['.*features'\]"):
         quiet_trainer(tmp_path).fit(model, SyntheticDataModule())
 
 
@@ -375,7 +375,7 @@ def test_another_number_of_columns_is_refused(key):
 
 def test_another_number_of_variants_is_refused(tmp_path):
     model, batch = model_and_batch(num_variants=4)
-    with pytest.raises(ContractError, match="has variant 5, FeatureVQVAE was made for 4"):
+    with pytest.raises(ContractError, match="has variant 5, but the model has 4"):
         model(batch)
     with pytest.raises(ConfigurationError, match=r"made for 4 variants.*set model.num_variants"):
         quiet_trainer(tmp_path).fit(model, SyntheticDataModule())

@@ -104,5 +104,5 @@ def test_single_timesteps_are_refused():
 
 def test_policies_need_names(tmp_path):
     loader = DataLoader(Sequences(8), batch_size=8)
-    with pytest.raises(ConfigurationError, match="no update_policy_names"):
+    with pytest.raises(ContractError, match="needs the data module's update_policy_names"):
         quiet_trainer(tmp_path).fit(SequenceVQVAE(**SMALL), loader)

@@ -10,9 +10,9 @@ from lightning import seed_everything
 from lightning.pytorch import Callback, LightningModule
 from torch.utils.data import DataLoader, Subset
 
-from spinlock.callbacks import ContractError
+from spinlock.callbacks import ContractError, TokenWriter
 from spinlock.errors import ConfigurationError
-from spinlock.models import FeatureVQVAE, QuantizerConfig, TokenWriter
+from spinlock.models import FeatureVQVAE, QuantizerConfig
 from tests.callbacks import VARIANTS, SyntheticData, SyntheticDataModule, quiet_trainer
 
 SMALL = {"hidden_dims": (32,), "latent_dim": 4, "codebook_size": 16, "num_variants": len(VARIANTS)}
