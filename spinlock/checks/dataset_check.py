@@ -1,32 +1,36 @@
-"""The check of a dataset file: everything that the design promises, measured on the file."""
+"""The check of a dataset file: measures every claim about it."""
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import h5py
-import numpy as np
 import torch
 
-from spinlock.checks.check_results import CheckReport, CheckRow, Claim
+from spinlock.checks.check_results import CheckReport, CheckRow
 from spinlock.checks.checked_file import CheckSource
-from spinlock.checks.design_checks import design_rows
-from spinlock.checks.feature_checks import feature_rows
+from spinlock.checks.claims import Claim
+from spinlock.checks.design_checks import design_claims
+from spinlock.checks.feature_checks import feature_claims
 from spinlock.checks.field_statistics import measure_fields
 from spinlock.checks.initial_condition_checks import (
-    amplitude_rows,
-    distribution_rows,
-    spectrum_rows,
+    amplitude_claims,
+    distribution_claims,
+    spectrum_claims,
 )
-from spinlock.checks.integrity import integrity_rows
-from spinlock.checks.liveness import liveness_rows
-from spinlock.checks.replay import replay_rows
+from spinlock.checks.integrity import integrity_claims
+from spinlock.checks.liveness import liveness_claims
+from spinlock.checks.replay import replay_claims
 from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
 from spinlock.runtime.progress import Progress
 from spinlock.simulation.simulator import choose_device
-from spinlock.storage.layout import open_hdf5, read_configuration
+from spinlock.storage import schema
+from spinlock.storage.dataset_file import read_configuration
+from spinlock.storage.hdf5_access import open_hdf5
 
-_FILE = Claim("integrity", "file", "the file is a readable dataset of this schema", "yes")
+# Bytes of a SHA-256 digest, which no filter can compress further.
+_DIGEST_BYTES = 32
 
 
 def check_dataset(
@@ -38,26 +42,27 @@ def check_dataset(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> CheckReport:
-    """Measure every claim about a dataset on its file. Memory does not grow with its fields.
+    """Check a dataset file: measure every claim about it.
 
-    All columns and all initial conditions are read, and the outputs of up to 512 samples (0.5 GB),
-    chosen from every variant in proportion, the same at every call.
+    All columns and all initial conditions are read. Outputs are read for up to 512 samples (0.5
+    GB), which are chosen from every variant in proportion and are the same at every call. Memory
+    use does not depend on the size of the fields.
 
     Args:
-        path: The file.
-        full: Whether to read the outputs of all samples, and verify all digests.
-        replay: Number of samples to compute again; 0: none.
-        trust: Modules of which the classes that the file names may be imported, for replay. Claims
-            that need others are not measurable.
-        device: Where to compute them; by default the first CUDA device, or the CPU.
+        path: Path of the dataset file.
+        full: Whether to read the outputs of all samples and verify all digests.
+        replay: Number of samples to recompute, default: 4; 0 recomputes none.
+        trust: Modules whose classes may be imported for replay if the file names them. Claims that
+            need classes of other modules are not measurable.
+        device: Device that recomputes samples, default: the first CUDA device, or else the CPU.
         progress: Whether to show progress.
 
     Returns:
-        One row for each claim. What is wrong with the file, however damaged, is a row that failed.
+        A report with one row per claim. Any damage to the file appears as a row that failed.
 
     Raises:
-        DatasetNotFoundError: If there is no such file.
-        ConfigurationError: If ``replay`` is negative or the device is not there.
+        DatasetNotFoundError: If the file does not exist.
+        ConfigurationError: If ``replay`` is negative or the device does not exist.
     """
     if replay < 0:
         raise ConfigurationError(f"replay: must be at least 0, got {replay}")
@@ -67,10 +72,16 @@ def check_dataset(
     except DatasetNotFoundError:
         raise
     except DatasetError as error:
-        return CheckReport((_FILE.result(str(error), None, False),), path, full)
+        return CheckReport((_file_row(str(error)),), path, full)
     with file:
         rows = tuple(_rows(file, full, replay, trust, device, progress))
     return CheckReport(rows, path, full)
+
+
+def _file_row(problem: str = "") -> CheckRow:
+    """Return the row of the first claim, which all others depend on."""
+    text = "the file is a readable dataset of this schema version"
+    return CheckRow("integrity", "file", text, "yes", problem or "yes", None, passed=not problem)
 
 
 def _rows(
@@ -82,39 +93,45 @@ def _rows(
     progress: bool,
 ) -> Iterator[CheckRow]:
     try:
-        config = read_configuration(file, trust)
+        source = CheckSource(file, read_configuration(file, trust), full=full)
+        _require_samples(source)
     except DatasetError as error:
-        yield _FILE.result(str(error), None, False)
+        yield _file_row(str(error))
         return
-    yield _FILE.result("yes", None, True)
-    source = CheckSource(file, config, full=full)
-    # Before anything is read: the device may not be there.
-    again = choose_device(device)
+    chosen = choose_device(device)
     total = source.num_samples + min(replay, source.num_samples)
     with Progress(total, 0, f"check {Path(file.filename).name}", enabled=progress) as bar:
-        fields = measure_fields(source, bar.update)
-        groups: dict[str, Callable[[], Iterable[CheckRow]]] = {
-            "integrity": lambda: integrity_rows(source, fields),
-            "distribution": lambda: distribution_rows(source),
-            "amplitude": lambda: amplitude_rows(source, fields),
-            "spectrum": lambda: spectrum_rows(source, fields),
-            "design": lambda: design_rows(source),
-            "liveness": lambda: liveness_rows(source, fields),
-            "features": lambda: feature_rows(source),
+        try:
+            fields = measure_fields(source, bar.update)
+        except Exception as error:
+            # A damaged file can make reading fail in any way.
+            yield _file_row(f"{type(error).__name__}: {error}")
+            return
+        yield _file_row()
+        groups: dict[str, Callable[[], Iterable[Claim]]] = {
+            "integrity": partial(integrity_claims, source, fields),
+            "distribution": partial(distribution_claims, source),
+            "amplitude": partial(amplitude_claims, source, fields),
+            "spectrum": partial(spectrum_claims, source, fields),
+            "design": partial(design_claims, source),
+            "liveness": partial(liveness_claims, source, fields),
+            "features": partial(feature_claims, source),
         }
         if replay:
-            groups["replay"] = lambda: replay_rows(source, replay, again, bar.update)
-        for group, rows in groups.items():
-            yield from _guarded(group, rows)
+            groups["replay"] = partial(replay_claims, source, replay, chosen, bar.update)
+        for group, claims in groups.items():
+            yield from (claim.row(group, source) for claim in claims())
 
 
-def _guarded(group: str, rows: Callable[[], Iterable[CheckRow]]) -> Iterator[CheckRow]:
-    """The rows of a group; a file so damaged that they cannot be measured fails one of its own."""
-    try:
-        # Whatever the caller has numpy raise: these are its defaults.
-        with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
-            found = list(rows())
-    except Exception as error:
-        claim = Claim(group, "measured", f"the claims of {group} can be measured", "yes")
-        found = [claim.result(f"{type(error).__name__}: {error}", None, False)]
-    yield from found
+def _require_samples(source: CheckSource) -> None:
+    """Require that the file stores the digest of every sample of its configuration.
+
+    Everything else that the check allocates is proportional to the number of samples, so a
+    configuration must not be able to claim more samples than the file can hold.
+    """
+    found = source.problem(source.specs[schema.DIGESTS])
+    problem = found.text if found else ""
+    if not problem and source.file.id.get_filesize() < _DIGEST_BYTES * source.num_samples:
+        problem = f"cannot hold {source.num_samples} digests in a file of this size"
+    if problem:
+        raise DatasetError(f"{schema.DIGESTS} {problem}")

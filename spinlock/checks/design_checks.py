@@ -1,71 +1,106 @@
-"""The design: how evenly operators fill their space, and that initial conditions ignore them.
+"""Checks of the design: how evenly operators fill the unit cube, independence of the variants.
 
-The promises are made at N = 10,000 operators and 15 axes. For other numbers the targets scale as
-scrambled Sobol sequences were measured to (16 dimensions, N = 4..10,000, several seeds).
+The targets are stated for 10,000 operators and 15 axes. For other numbers they are scaled as
+measured on scrambled Sobol sequences (16 dimensions, N = 4 to 10,000, several seeds).
 """
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from spinlock.checks.check_results import CheckRow, Claim
 from spinlock.checks.checked_file import CheckSource
+from spinlock.checks.claims import Claim, Measurement, NotMeasurableError, count_samples
 from spinlock.simulation.parameter_space import PARAMETER_NAMES
 from spinlock.simulation.sobol_design import design_quality
 from spinlock.storage import schema
-from spinlock.storage.layout import text_attribute
 
-GROUP = "design"
 PROMISED_AT = 10_000
 DISCREPANCY, CORRELATION = 0.00052, 0.0025
-# Counts that a third of an axis, and a ninth of a pair of axes, may have less than its share.
+# Allowed shortfall of the counts in a third of an axis, and in a ninth of a pair of axes.
 STRATUM_ALLOWANCE, PAIR_ALLOWANCE = 5, 25
-# From this many samples on, all pairs of the design's 16 coordinates are balanced; before, some
-# are worse than random ones, and only gross dependence can be told.
+# From this number of samples on, all pairs of the 16 coordinates are balanced. Below it, some are
+# less balanced than random points, so that only strong dependence can be detected.
 BALANCED_AT = 2_000
-# Largest chi-squared, in degrees of freedom, before that; 8.9 is the most that 31 seeds gave.
+# Limit on chi-squared per degree of freedom below BALANCED_AT; the largest over 31 seeds was 8.9.
 GROSS = 10.0
 SIGNIFICANCE = 1e-3
 _STRATA = 3
-# Fewer points are not even on average what independent ones are.
+# With fewer points, the expectations for independent points do not apply.
 _MIN_POINTS = 4
+_QUALITY = {
+    "centered_l2_discrepancy": "squared centered L2 discrepancy of {} operators",
+    "max_abs_correlation": "largest |correlation| between two axes of {} operators",
+    "min_stratum_count": "smallest count in a third of an axis of {} operators",
+    "min_pair_stratum_count": "smallest count in a ninth of two axes of {} operators",
+}
 
 
-def design_rows(source: CheckSource) -> Iterator[CheckRow]:
-    """The rows of the group."""
-    yield from _row_rows(source)
-    yield from _quality_rows(source)
-    yield _independence_row(source)
+def design_claims(source: CheckSource) -> Iterator[Claim]:
+    """Yield the claims of the group."""
+    yield Claim(
+        "points",
+        "parameters/params equals the design of the stored configuration",
+        "0 samples differ",
+        lambda: count_samples((source.column(schema.PARAMS) != source.design.params).any(axis=1)),
+        (schema.PARAMS,),
+    )
+    yield Claim(
+        "assignment",
+        "variants equal those of the design of the stored configuration",
+        "0 samples differ",
+        partial(_assignment, source),
+        (schema.IC_TYPES,),
+    )
+    points = -(-source.num_samples // source.config.probes_per_operator)
+    measured = cache(partial(_measured_quality, source))
+    targets = quality_targets(points)
+    for name, text in _QUALITY.items():
+        yield Claim(
+            name,
+            text.format(points),
+            f"{'>=' if name.startswith('min_') else '<='} {targets[name]:.3g}",
+            partial(_quality, measured, name, targets[name]),
+            (schema.PARAMS,),
+        )
+    yield Claim(
+        "stored quality",
+        "the attribute design_quality equals the measured values",
+        "equal",
+        partial(_stored_quality, source, measured),
+        (schema.PARAMS,),
+    )
+    balanced = source.num_samples >= BALANCED_AT
+    yield Claim(
+        "independence",
+        "variants are independent of the thirds of each axis (chi-squared test)",
+        f"p >= {SIGNIFICANCE:g}"
+        if balanced
+        else f"chi-squared per degree of freedom <= {GROSS:g} (N < {BALANCED_AT})",
+        partial(_independence, source, balanced),
+        (schema.PARAMS, schema.IC_TYPES),
+    )
 
 
-def _row_rows(source: CheckSource) -> Iterator[CheckRow]:
-    """Each row of the file against the design that its configuration amounts to."""
-    text = "is row i of the configuration's design"
-    claim = Claim(GROUP, "points", f"parameters/params of sample i {text}", "0 samples differ")
-    if reason := source.lacks(schema.PARAMS):
-        yield claim.not_measurable(reason)
-    else:
-        differ = (source.column(schema.PARAMS) != source.design.params).any(axis=1)
-        yield claim.count([f"sample {row}" for row in np.flatnonzero(differ)])
-    claim = Claim(GROUP, "assignment", f"the variant of sample i {text}", "0 samples differ")
-    if reason := source.lacks(schema.IC_TYPES):
-        yield claim.not_measurable(reason)
-    else:
-        names = np.array([name.encode() for name in source.mixture.names])
-        differ = source.column(schema.IC_TYPES) != names[source.design.variant]
-        yield claim.count([f"sample {row}" for row in np.flatnonzero(differ)])
+def _assignment(source: CheckSource) -> Measurement:
+    labels = np.array([name.encode() for name in source.mixture.names])
+    return count_samples(source.column(schema.IC_TYPES) != labels[source.design.variant])
 
 
 def quality_targets(points: int, dim: int = len(PARAMETER_NAMES)) -> dict[str, float]:
-    """The values that `design_quality` must reach for a design of so many points.
+    """Return the values that `design_quality` must reach.
 
-    The squared centered L2 discrepancy falls as N^-1.3, capped at the expectation for independent
-    uniform points, ((5/4)^d - (13/12)^d) / N (Hickernell 1998); the largest correlation as N^-1.2;
-    counts of strata lie below N/3 and N/9 by a number that does not grow.
+    The squared centered L2 discrepancy falls as N^-1.3, capped at its expectation for independent
+    uniform points, ((5/4)^d - (13/12)^d) / N (Hickernell 1998). The largest correlation falls as
+    N^-1.2. Counts in strata stay within a constant of N/3 and N/9.
+
+    Args:
+        points: Number of points N.
+        dim: Number of axes d.
     """
     scale = PROMISED_AT / points
     random = ((5 / 4) ** dim - (13 / 12) ** dim) / points
@@ -77,66 +112,34 @@ def quality_targets(points: int, dim: int = len(PARAMETER_NAMES)) -> dict[str, f
     }
 
 
-_QUALITY = {
-    "centered_l2_discrepancy": "squared centered L2 discrepancy of the operators",
-    "max_abs_correlation": "largest |correlation| of two axes",
-    "min_stratum_count": "smallest count in a third of an axis",
-    "min_pair_stratum_count": "smallest count in a ninth of a pair of axes",
-}
+def _measured_quality(source: CheckSource) -> dict[str, float]:
+    points = source.column(schema.PARAMS)[:: source.config.probes_per_operator]
+    if len(points) < _MIN_POINTS:
+        raise NotMeasurableError(
+            f"the file has {len(points)} operators, at least {_MIN_POINTS} needed"
+        )
+    if not np.isfinite(points).all():
+        raise NotMeasurableError("parameters/params contains NaN or infinity")
+    return design_quality(points)
 
 
-def _quality_rows(source: CheckSource) -> Iterator[CheckRow]:
-    probes = source.config.probes_per_operator
-    num = -(-source.num_samples // probes)
-    targets = quality_targets(num)
-    reason = source.lacks(schema.PARAMS)
-    if num < _MIN_POINTS:
-        reason = f"there are {num} operators, {_MIN_POINTS} are needed"
-    elif not reason and not np.isfinite(params := source.column(schema.PARAMS)).all():
-        reason = "parameters/params holds NaN or infinity"
-    measured = {} if reason else design_quality(params[::probes])
-    for name, text in _QUALITY.items():
-        least = name.startswith("min_")
-        sign, target = (">=", targets[name]) if least else ("<=", targets[name])
-        claim = Claim(GROUP, name, f"{text} ({num})", f"{sign} {target:.3g}")
-        if reason:
-            yield claim.not_measurable(reason)
-            continue
-        value = measured[name]
-        holds = value >= target if least else value <= target
-        yield claim.result(f"{value:.4g}", value, holds)
-    claim = Claim(
-        GROUP, "stored quality", "the attribute design_quality is what is measured", "equal"
-    )
-    if reason:
-        yield claim.not_measurable(reason)
-        return
-    stored = _stored_quality(source)
-    different = [n for n, v in measured.items() if not math.isclose(stored.get(n, math.nan), v)]
-    yield claim.result(", ".join(different) or "equal", float(len(different)), not different)
+def _quality(measured: Callable[[], dict[str, float]], name: str, target: float) -> Measurement:
+    value = measured()[name]
+    holds = value >= target if name.startswith("min_") else value <= target
+    return Measurement(f"{value:.4g}", value, holds)
 
 
-def _stored_quality(source: CheckSource) -> dict[str, float]:
-    try:
-        held = json.loads(text_attribute(source.file, "design_quality"))
-    except (KeyError, TypeError, json.JSONDecodeError):
-        return {}
-    return {name: float(value) for name, value in held.items()} if isinstance(held, dict) else {}
+def _stored_quality(source: CheckSource, measured: Callable[[], dict[str, float]]) -> Measurement:
+    stored = json.loads(source.text("design_quality"))
+    different = [
+        name
+        for name, value in measured().items()
+        if not math.isclose(float(stored.get(name, math.nan)), value)
+    ]
+    return Measurement(", ".join(different) or "equal", float(len(different)), not different)
 
 
-def _independence_row(source: CheckSource) -> CheckRow:
-    num = source.num_samples
-    balanced = num >= BALANCED_AT
-    claim = Claim(
-        GROUP,
-        "independence",
-        f"variant and thirds of each axis are independent (chi-squared, N = {num})",
-        f"p >= {SIGNIFICANCE:g}"
-        if balanced
-        else f"chi-squared <= {GROSS:g} degrees of freedom (N < {BALANCED_AT})",
-    )
-    if reason := source.lacks(schema.PARAMS, schema.IC_TYPES):
-        return claim.not_measurable(reason)
+def _independence(source: CheckSource, balanced: bool) -> Measurement:
     labels = np.unique(source.variants, return_inverse=True)[1]
     points = np.nan_to_num(source.column(schema.PARAMS).astype(np.float64), nan=0.0)
     strata = np.clip(np.floor(points * _STRATA), 0, _STRATA - 1).astype(np.int64)
@@ -145,16 +148,16 @@ def _independence_row(source: CheckSource) -> CheckRow:
     ]
     statistic, freedom, axis = max(found, key=lambda one: one[0] - one[1])
     if not freedom:
-        return claim.not_measurable("there is one variant, or one third of each axis in use")
+        raise NotMeasurableError("the samples have one variant, or lie in one third of each axis")
     p = float(chi2.sf(statistic, freedom))
-    # Sobol points are more even than random ones: p is near 1 where they are balanced.
+    # Sobol points are more even than random ones: p is close to 1 where they are balanced.
     holds = p >= SIGNIFICANCE if balanced else statistic <= GROSS * freedom
-    text = f"largest for {axis}: chi-squared {statistic:.1f} of {freedom} degrees, p = {p:.2g}"
-    return claim.result(text, p, holds)
+    text = f"largest for {axis}: chi-squared {statistic:.1f}, {freedom} degrees of freedom, "
+    return Measurement(f"{text}p = {p:.2g}", p, holds)
 
 
 def _chi_squared(labels: NDArray[np.int64], strata: NDArray[np.int64]) -> tuple[float, int]:
-    """Pearson's statistic of two columns of classes, and its degrees of freedom."""
+    """Return Pearson's statistic of two columns of classes, and its degrees of freedom."""
     table = np.zeros((labels.max() + 1, _STRATA))
     np.add.at(table, (labels, strata), 1)
     table = table[:, table.sum(axis=0) > 0]

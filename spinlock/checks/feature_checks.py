@@ -1,23 +1,21 @@
-"""Features: no value that is missing or impossible, no column that says nothing."""
+"""Checks of features: missing, infinite, out-of-range and constant columns."""
 
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from spinlock.checks.check_results import CheckRow, Claim
 from spinlock.checks.checked_file import CheckSource
+from spinlock.checks.claims import Claim, Measurement, NotMeasurableError, count
 from spinlock.features import FEATURES
 from spinlock.storage import schema
-from spinlock.storage.layout import text_attribute
 
-GROUP = "features"
 _BYTES_AT_A_TIME = 1 << 26
-# Room for rounding at the ends of a range.
+# Relative tolerance for rounding at the ends of a range.
 _RANGE_TOLERANCE = 1e-4
 _CV_LIMIT = 100.0
 # Upper edges of the lowest bands of frequencies, in cycles per pixel (features.md, section 3).
@@ -25,33 +23,82 @@ _BAND_EDGES = (1 / 32, 1 / 16, 1 / 8)
 _DISCRETE = ("temporal_freq_dominant", "regime_switches")
 
 
+_CLAIMS = {
+    "missing": "NaN if and only if T is too small for the feature",
+    "infinite": "columns with infinite values",
+    "range": "columns with values outside the range of the feature",
+    "constant": "columns with the same value for all samples",
+}
+
+
 @dataclass
 class _Column:
-    """What must hold of a column."""
+    """Statistics of one column of an array of features.
 
-    low: float
-    high: float
-    missing: bool
+    Attributes:
+        values: Number of values.
+        nan: Number of NaN.
+        infinite: Number of infinite values.
+        low: Smallest value that is not NaN.
+        high: Largest value that is not NaN.
+    """
+
+    values: int = 0
+    nan: int = 0
+    infinite: int = 0
+    low: float = math.inf
+    high: float = -math.inf
 
 
-@dataclass
-class ColumnStatistics:
-    """What a pass over an array of features found, per column."""
+def feature_claims(source: CheckSource) -> Iterator[Claim]:
+    """Yield the claims of the group, four for each array of features."""
+    for name, spec in source.specs.items():
+        if name.startswith("features/"):
+            array = name.removeprefix("features/").removesuffix("/features")
+            problems = cache(partial(_problems, source, spec))
+            for what, text in _CLAIMS.items():
+                measure = partial(_count, problems, what)
+                yield Claim(f"{array}: {what}", f"{array}: {text}", "0 columns", measure, (name,))
 
-    nan: NDArray[np.int64]
-    infinite: NDArray[np.int64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    values: int
+
+def _count(problems: Callable[[], dict[str, list[str]]], what: str) -> Measurement:
+    found = problems()
+    if what not in found:
+        raise NotMeasurableError("the array has one sample, or only NaN at this T")
+    return count(found[what])
+
+
+def _problems(source: CheckSource, spec: schema.DatasetSpec) -> dict[str, list[str]]:
+    """Return the columns that contradict each claim; a claim without values has no entry."""
+    columns = _columns(source, spec)
+    found: dict[str, list[str]] = {"missing": [], "infinite": [], "range": []}
+    for name, column in columns.items():
+        low, high, undefined = _expected(source, spec, name)
+        expected = column.values if undefined else 0
+        if column.nan != expected:
+            found["missing"].append(f"{name} ({column.nan} NaN, expected {expected})")
+        if column.infinite:
+            found["infinite"].append(f"{name} ({column.infinite})")
+        room = _RANGE_TOLERANCE * max([1.0, *(abs(e) for e in (low, high) if math.isfinite(e))])
+        if column.low < low - room or column.high > high + room:
+            values = f"{column.low:.4g}..{column.high:.4g}"
+            found["range"].append(f"{name} ({values}, not {low:g}..{high:g})")
+    defined = {name: one for name, one in columns.items() if one.nan < one.values}
+    if defined and source.num_samples > 1:
+        allowed = _allowed_constants(source, spec.name, spec.names)
+        constant = [name for name, one in defined.items() if one.low == one.high]
+        found["constant"] = [name for name in constant if name not in allowed]
+    return found
 
 
 def bounds(text: str, grid_size: int, num_timesteps: int) -> tuple[float, float]:
-    """The interval that the text of a feature's range means; unbounded if it is not understood.
+    """Return the interval of a feature's range; unbounded if the text is not understood.
 
     Args:
-        text: As in `spinlock.features.Feature.range`, such as ``[0, ½]`` or ``(0, 1], 0 if flat``.
+        text: Text of `spinlock.features.Feature.range`, such as ``[0, ½]`` or
+            ``(0, 1], 0 if flat``.
         grid_size: Side of the grid; n in the text is its square.
-        num_timesteps: T in the text.
+        num_timesteps: Number of timesteps, T in the text.
     """
     interval = re.match(r"[\[(]([^,]+), ([^\])]+)[\])](, 0 if \w+)?$", text)
     if interval is None:
@@ -70,146 +117,61 @@ def bounds(text: str, grid_size: int, num_timesteps: int) -> tuple[float, float]
     return (min(low, 0.0), high) if interval.group(3) else (low, high)
 
 
-def feature_rows(source: CheckSource) -> Iterator[CheckRow]:
-    """The rows of the group, four for each array of features."""
-    for name, spec in source.specs.items():
-        if not name.startswith("features/"):
-            continue
-        array = name.removeprefix("features/").removesuffix("/features")
-        columns = _columns(source, spec.name, spec.names)
-        claims = [
-            Claim(
-                GROUP,
-                f"{array}: missing",
-                f"{array}: NaN exactly where T is too small",
-                "0 columns wrong",
-            ),
-            Claim(GROUP, f"{array}: infinite", f"{array}: infinite values", "0 columns"),
-            Claim(
-                GROUP,
-                f"{array}: range",
-                f"{array}: values outside of the feature's range",
-                "0 columns",
-            ),
-            Claim(
-                GROUP,
-                f"{array}: constant",
-                f"{array}: columns with one value for all samples",
-                "0 columns",
-            ),
-        ]
-        if reason := source.lacks(name):
-            yield from (claim.not_measurable(reason) for claim in claims)
-            continue
-        found = column_statistics(source, name)
-        problems = _problems(spec.names, columns, found)
-        for claim, wrong in zip(claims[:3], problems, strict=True):
-            yield claim.count(wrong)
-        yield _constant_row(claims[3], source, spec, found)
-
-
-def column_statistics(source: CheckSource, name: str) -> ColumnStatistics:
-    """Count and bound the values of each column, some samples at a time."""
-    data = source.file[name]
-    width = data.shape[-1]
-    found = ColumnStatistics(
-        np.zeros(width, np.int64),
-        np.zeros(width, np.int64),
-        np.full(width, np.inf),
-        np.full(width, -np.inf),
-        0,
-    )
+def _columns(source: CheckSource, spec: schema.DatasetSpec) -> dict[str, _Column]:
+    """Read an array of features, some samples at a time, and measure its columns."""
+    columns = {name: _Column() for name in spec.names}
+    data = source.file[spec.name]
     rows = max(1, _BYTES_AT_A_TIME // max(1, data.nbytes // len(data)))
     for start in range(0, len(data), rows):
-        block = data[start : start + rows].reshape(-1, width).astype(np.float64)
-        found.nan += np.isnan(block).sum(axis=0)
-        found.infinite += np.isinf(block).sum(axis=0)
-        found.low = np.fmin(found.low, np.fmin.reduce(block, axis=0))
-        found.high = np.fmax(found.high, np.fmax.reduce(block, axis=0))
-        found.values += len(block)
-    return found
+        block = data[start : start + rows].reshape(-1, len(columns)).astype(np.float64)
+        for column, values in zip(columns.values(), block.T, strict=True):
+            column.values += len(values)
+            column.nan += np.count_nonzero(np.isnan(values))
+            column.infinite += np.count_nonzero(np.isinf(values))
+            column.low = float(np.fmin(column.low, np.fmin.reduce(values)))
+            column.high = float(np.fmax(column.high, np.fmax.reduce(values)))
+    return columns
 
 
-def _columns(source: CheckSource, name: str, names: tuple[str, ...]) -> list[_Column]:
-    config = source.config
+def _expected(
+    source: CheckSource, spec: schema.DatasetSpec, name: str
+) -> tuple[float, float, bool]:
+    """Return the range of a column, and whether it is undefined at the dataset's T."""
+    steps = source.config.num_timesteps
     registry = {row.name: (row.range, row.min_timesteps) for row in FEATURES}
-    if "/custom/" in name:
-        rows = json.loads(text_attribute(source.file, "features"))
+    if "/custom/" in spec.name:
+        rows = json.loads(source.text("features"))
         registry = {row["name"]: (row["range"], row["min_timesteps"]) for row in rows}
-    out = []
-    for column in names:
-        base, kind = column, "_mean"
-        if "/aggregated/" in name:
-            base, _, suffix = column.rpartition("_")
-            kind = f"_{suffix}"
-        text, min_timesteps = registry.get(base, ("ℝ", None))
-        low, high = bounds(text, config.grid_size, config.num_timesteps)
-        if kind == "_std":
-            low, high = 0.0, high - low
-        elif kind == "_cv":
-            low, high = 0.0, _CV_LIMIT
-        out.append(_Column(low, high, config.num_timesteps < (min_timesteps or 1)))
-    return out
-
-
-def _problems(
-    names: tuple[str, ...], columns: list[_Column], found: ColumnStatistics
-) -> tuple[list[str], list[str], list[str]]:
-    """Columns that are missing where they should not be, infinite, or out of range."""
-    missing, infinite, outside = [], [], []
-    for i, (name, column) in enumerate(zip(names, columns, strict=True)):
-        expected = found.values if column.missing else 0
-        if found.nan[i] != expected:
-            missing.append(f"{name} ({found.nan[i]} NaN, expected {expected})")
-        if found.infinite[i]:
-            infinite.append(f"{name} ({found.infinite[i]})")
-        if found.nan[i] == found.values:
-            continue
-        low, high = column.low, column.high
-        ends = [abs(end) for end in (low, high) if math.isfinite(end)]
-        room = _RANGE_TOLERANCE * max([1.0, *ends])
-        if found.low[i] < low - room or found.high[i] > high + room:
-            outside.append(
-                f"{name} ({found.low[i]:.4g}..{found.high[i]:.4g}, not {low:g}..{high:g})"
-            )
-    return missing, infinite, outside
-
-
-def _constant_row(
-    claim: Claim, source: CheckSource, spec: schema.DatasetSpec, found: ColumnStatistics
-) -> CheckRow:
-    if source.num_samples < 2:
-        return claim.not_measurable("there is one sample")
-    defined = found.nan < found.values
-    if not defined.any():
-        return claim.not_measurable(f"every column is NaN at T = {source.config.num_timesteps}")
-    allowed = _allowed_constants(source, spec.name, spec.names)
-    constant = defined & (found.low == found.high)
-    names = [name for name, one in zip(spec.names, constant, strict=True) if one]
-    return claim.count([name for name in names if name not in allowed])
+    base, kind = name, "mean"
+    if "/aggregated/" in spec.name:
+        base, _, kind = name.rpartition("_")
+    text, min_timesteps = registry.get(base, ("ℝ", None))
+    low, high = bounds(text, source.config.grid_size, steps)
+    if kind == "std":
+        low, high = 0.0, high - low
+    elif kind == "cv":
+        low, high = 0.0, _CV_LIMIT
+    return low, high, steps < (min_timesteps or 1)
 
 
 def _allowed_constants(source: CheckSource, name: str, names: tuple[str, ...]) -> set[str]:
-    """Columns that may be the same for all samples."""
+    """Return the columns that may have the same value for all samples."""
     config = source.config
     if "/custom/" in name:
         return set(names)
     if "/aggregated/" in name and config.num_realizations == 1:
         return {column for column in names if column.endswith(("_std", "_cv"))}
+    # Bands that end at the lowest frequency of the grid, 1/H, or below it have no modes.
+    empty = [band for band, edge in enumerate(_BAND_EDGES) if 1 / config.grid_size >= edge]
+    # Positions and counts on few timesteps may be the same everywhere.
+    allowed = {column for column in names if column.startswith(_DISCRETE)}
+    kinds = ("mean", "max", "std")
+    allowed |= {f"fft_power_scale_{band}_{kind}" for band in empty for kind in kinds}
+    if len(empty) > 1:
+        allowed.add("low_freq_ratio")
     variances = {variant.variance for variant in source.distributions.values()}
     known = len(source.distributions) == len(source.mixture.names)
     if name == schema.INITIAL_FEATURES and known and len(variances) == 1:
-        # The variance of initial conditions is imposed.
-        return {"spatial_variance", "spatial_std"} | _constant_columns(names, config.grid_size)
-    return _constant_columns(names, config.grid_size)
-
-
-def _constant_columns(names: tuple[str, ...], grid_size: int) -> set[str]:
-    # The lowest frequency of the grid is 1/H: bands that end there or below have no modes.
-    empty = [band for band, edge in enumerate(_BAND_EDGES) if 1 / grid_size >= edge]
-    # Positions and counts on few steps may be the same everywhere.
-    allowed = {column for column in names if column.startswith(_DISCRETE)}
-    allowed |= {
-        f"fft_power_scale_{band}_{kind}" for band in empty for kind in ("mean", "max", "std")
-    }
-    return allowed | ({"low_freq_ratio"} if len(empty) > 1 else set())
+        # Initial conditions are normalized to this variance.
+        allowed |= {"spatial_variance", "spatial_std"}
+    return allowed

@@ -1,196 +1,159 @@
-"""One pass over the stored fields: a few numbers of each sample, in bounded memory.
+"""Reads the stored fields once and keeps a few numbers per sample.
 
-Every initial condition is read, and the outputs of `CheckSource.sampled`. Threads decompress and
-measure; what they have in hand at a time does not depend on the size of the file.
+All initial conditions are read, and the outputs of `CheckSource.sampled`. Threads decompress and
+measure the fields; the memory that they use does not depend on the size of the file.
 """
 
 import os
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spinlock.checks.checked_file import CheckSource
-from spinlock.runtime.threads import abandon, settle_vector_math, shared_pool
+from spinlock.runtime.ordered_map import ordered_map
+from spinlock.runtime.threads import settle_vector_math, shared_pool
 from spinlock.simulation.initial_conditions import BandLimited
 from spinlock.storage import schema
+
+_NUMBERS = np.dtype(
+    [
+        ("variance", np.float64),
+        ("channel_mean", np.float64),
+        ("band_power", np.float64, (len(BandLimited.PASSBANDS),)),
+        ("change", np.float64),
+        ("differing", np.float64),
+        ("spread", np.float64),
+        (schema.INPUTS, np.float64),
+        (schema.OUTPUTS, np.float64),
+    ]
+)
 
 
 @dataclass
 class FieldStatistics:
-    """What the pass found; arrays have N rows, NaN where a sample's fields were not read.
+    """Statistics of the stored fields.
 
     Attributes:
-        variance: (N,) variance of the initial condition over channels and pixels.
-        channel_mean: (N,) largest |mean| of a channel of the initial condition.
-        band_power: (N, 3) shares of its power inside the passbands low, mid, high; the least over
-            channels. For band-limited variants only.
-        change: (N,) smallest over realizations of RMS(u - u_0) / RMS(u_0), u the first stored step.
-        differing: (N,) smallest share of values in which two realizations of that step differ; 0 if
-            two are the same.
-        spread: (N,) standard deviation (ddof 1) over realizations of that step, RMS over pixels.
-        not_finite: Number of NaN and infinite values met, by dataset.
-        read: Number of samples read, by dataset.
-        damaged: Samples that could not be read, with the reason.
-        digests: Sample -> dataset -> digest of its entry, for samples that were read whole.
+        numbers: (N,) structured array, NaN where a sample's fields were not read. Its columns:
+
+            - ``variance``: variance of the initial condition over channels and pixels;
+            - ``channel_mean``: largest |mean| of a channel of the initial condition;
+            - ``band_power``: shares of the initial condition's power inside the passbands low, mid
+              and high, the smallest over channels; for band-limited variants only;
+            - ``change``: smallest RMS(u - u_0) / RMS(u_0) over realizations, where u is the first
+              stored timestep;
+            - ``differing``: smallest share of values of u in which two realizations differ;
+            - ``spread``: standard deviation of u over realizations (ddof 1), RMS over pixels;
+            - ``inputs/fields``, ``outputs/fields``: number of NaN and infinite values.
+
+        damaged: Error message of each sample that could not be read.
+        digests: Digest of each dataset entry, by sample and dataset, for samples read completely.
     """
 
-    variance: NDArray[np.float64]
-    channel_mean: NDArray[np.float64]
-    band_power: NDArray[np.float64]
-    change: NDArray[np.float64]
-    differing: NDArray[np.float64]
-    spread: NDArray[np.float64]
-    not_finite: dict[str, int] = field(default_factory=dict)
-    read: dict[str, int] = field(default_factory=dict)
+    numbers: NDArray[np.void]
     damaged: dict[int, str] = field(default_factory=dict)
     digests: dict[int, dict[str, bytes]] = field(default_factory=dict)
 
-    @classmethod
-    def empty(cls, num_samples: int) -> Self:
-        """Nothing read so far."""
-        one, bands = np.full(num_samples, np.nan), np.full((num_samples, 3), np.nan)
-        return cls(one, one.copy(), bands, one.copy(), one.copy(), one.copy())
-
-
-@dataclass
-class _Sample:
-    """What one thread found in one sample."""
-
-    numbers: dict[str, float | NDArray[np.float64]] = field(default_factory=dict)
-    not_finite: dict[str, int] = field(default_factory=dict)
-    digests: dict[str, bytes] = field(default_factory=dict)
-    damage: str = ""
-
 
 def measure_fields(source: CheckSource, on_samples: Callable[[int], None]) -> FieldStatistics:
-    """Read the fields once.
+    """Read the fields once and return their statistics.
 
     Args:
-        source: The file.
-        on_samples: Called with the number of samples just measured.
+        source: File under check.
+        on_samples: Function called with the number of samples just measured.
     """
-    num = source.num_samples
-    found = FieldStatistics.empty(num)
-    bands = {
-        name.encode()
-        for name, variant in source.distributions.items()
-        if isinstance(variant, BandLimited)
-    }
-    sampled = set(source.sampled.tolist())
+    found = FieldStatistics(np.full(source.num_samples, np.nan, _NUMBERS))
+    bands = {n.encode() for n, one in source.distributions.items() if isinstance(one, BandLimited)}
+    in_band = np.array([variant in bands for variant in source.variants])
+    sampled = np.isin(np.arange(source.num_samples), source.sampled)
     threads = os.cpu_count() or 1
     settle_vector_math()
+    measure = partial(_measure, source, found, in_band, sampled)
     pool = shared_pool("check", threads)
-    pending: deque[tuple[int, Future[_Sample]]] = deque()
-    try:
-        for row in range(num):
-            in_band = source.variants[row] in bands
-            task = pool.submit(_measure, source, row, in_band, row in sampled)
-            pending.append((row, task))
-            if len(pending) > 2 * threads:
-                _collect(found, *pending.popleft(), on_samples)
-        while pending:
-            _collect(found, *pending.popleft(), on_samples)
-    finally:
-        abandon([task for _, task in pending])
+    for _ in ordered_map(pool, measure, range(source.num_samples), 2 * threads):
+        on_samples(1)
     return found
 
 
-def _collect(
-    found: FieldStatistics, row: int, task: Future[_Sample], on_samples: Callable[[int], None]
+def _measure(
+    source: CheckSource,
+    found: FieldStatistics,
+    in_band: NDArray[np.bool_],
+    sampled: NDArray[np.bool_],
+    row: int,
 ) -> None:
-    sample = task.result()
-    for name, value in sample.numbers.items():
-        getattr(found, name)[row] = value
-    for name, count in sample.not_finite.items():
-        found.not_finite[name] = found.not_finite.get(name, 0) + count
-        found.read[name] = found.read.get(name, 0) + 1
-    if sample.damage:
-        found.damaged[row] = sample.damage
-    elif sample.digests:
-        found.digests[row] = sample.digests
-    on_samples(1)
+    """Measure one sample, which no other thread measures."""
+    numbers, digests = found.numbers[row], {}
 
+    def read(name: str) -> NDArray[np.float32]:
+        entry = source.entry(name, row)
+        digests[name] = entry.digest
+        numbers[name] = np.count_nonzero(~np.isfinite(entry.values))
+        return entry.values
 
-def _measure(source: CheckSource, row: int, in_band: bool, outputs: bool) -> _Sample:
-    sample = _Sample()
     initial = None
     try:
         if schema.INPUTS in source.usable:
-            entry = source.entry(schema.INPUTS, row)
-            initial = entry.values
-            sample.digests[schema.INPUTS] = entry.digest
-            sample.not_finite[schema.INPUTS] = int((~np.isfinite(initial)).sum())
-            _measure_initial(sample, initial.astype(np.float64), in_band)
-        if outputs and schema.OUTPUTS in source.usable:
-            entry = source.entry(schema.OUTPUTS, row)
-            sample.digests[schema.OUTPUTS] = entry.digest
-            sample.not_finite[schema.OUTPUTS] = int((~np.isfinite(entry.values)).sum())
-            # Realizations of the first stored step, (M, C, H, W).
-            first = entry.values if entry.values.ndim == 4 else entry.values[:, 0]
-            _measure_outputs(sample, first, initial)
-        elif not outputs:
-            # Without all its entries a sample has no digest.
-            sample.digests.clear()
+            initial = read(schema.INPUTS).astype(np.float64)
+            _measure_initial(numbers, initial, in_band[row])
+        if sampled[row]:
+            if schema.OUTPUTS in source.usable:
+                _measure_outputs(numbers, read(schema.OUTPUTS), initial)
+            # The digest of a sample needs all its entries.
+            found.digests[row] = digests
     except Exception as error:
         # A damaged byte can make HDF5 or the decompressor fail in any way.
-        sample.damage = f"{type(error).__name__}: {error}"
-    return sample
+        found.damaged[row] = f"{type(error).__name__}: {error}"
 
 
-def _measure_initial(sample: _Sample, field: NDArray[np.float64], in_band: bool) -> None:
-    means = field.mean(axis=(-2, -1))
-    sample.numbers["variance"] = float(np.square(field - means[:, None, None]).mean())
-    sample.numbers["channel_mean"] = float(np.abs(means).max())
+def _measure_initial(numbers: np.void, initial: NDArray[np.float64], in_band: bool) -> None:
+    means = initial.mean(axis=(-2, -1))
+    numbers["variance"] = np.square(initial - means[:, None, None]).mean()
+    numbers["channel_mean"] = np.abs(means).max()
     if in_band:
-        sample.numbers["band_power"] = band_shares(field).min(axis=0)
+        numbers["band_power"] = band_shares(initial).min(axis=0)
 
 
 def _measure_outputs(
-    sample: _Sample, first: NDArray[np.float32], initial: NDArray[np.float32] | None
+    numbers: np.void, values: NDArray[np.float32], initial: NDArray[np.float64] | None
 ) -> None:
+    # Realizations (M, C, H, W) of the first stored timestep.
+    first = values if values.ndim == 4 else values[:, 0]
     fields = first.astype(np.float64)
     if initial is not None:
-        start = initial.astype(np.float64)
-        change = np.sqrt(np.square(fields - start).mean(axis=(1, 2, 3)))
+        change = np.sqrt(np.square(fields - initial).mean(axis=(1, 2, 3)))
         with np.errstate(divide="ignore", invalid="ignore"):
-            sample.numbers["change"] = float((change / np.sqrt(np.square(start).mean())).min())
+            numbers["change"] = (change / np.sqrt(np.square(initial).mean())).min()
     if len(first) > 1:
-        # In the order of their bytes, realizations that are the same are neighbours.
+        # Sorting by bytes puts equal realizations next to each other.
         pairs = pairwise(sorted(first, key=lambda realization: realization.tobytes()))
-        sample.numbers["differing"] = float(min((one != two).mean() for one, two in pairs))
-        sample.numbers["spread"] = float(np.sqrt(fields.var(axis=0, ddof=1).mean()))
+        numbers["differing"] = min((one != two).mean() for one, two in pairs)
+        numbers["spread"] = np.sqrt(fields.var(axis=0, ddof=1).mean())
 
 
 @lru_cache(maxsize=4)
-def _half_plane(grid_size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Squared frequency of the bins of a half-plane transform, and how often each counts."""
-    rows = np.fft.fftfreq(grid_size, 1 / grid_size) / grid_size
-    columns = np.arange(grid_size // 2 + 1) / grid_size
-    weight = np.full(len(columns), 2.0)
-    weight[0] = 1.0
-    if grid_size % 2 == 0:
-        weight[-1] = 1.0
-    return rows[:, None] ** 2 + columns**2, weight
+def _passband_masks(grid_size: int) -> list[NDArray[np.bool_]]:
+    """Return the Fourier modes (H, H) inside each passband."""
+    frequency = np.fft.fftfreq(grid_size, 1 / grid_size) / grid_size
+    squared = frequency[:, None] ** 2 + frequency**2
+    bands = BandLimited.PASSBANDS.values()
+    return [(squared >= low**2) & (squared <= high**2) for low, high in bands]
 
 
 def band_shares(fields: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Shares (..., 3) of the power of fields (..., H, H) inside the passbands low, mid, high.
+    """Return the shares of the power of fields inside the passbands low, mid and high.
 
-    The power is that of the full plane of Fourier modes, the constant one included.
+    Args:
+        fields: (..., H, H) fields.
+
+    Returns:
+        (..., 3) shares of the total power, which includes the constant mode.
     """
-    squared, weight = _half_plane(fields.shape[-1])
-    power = np.abs(np.fft.rfft2(fields)) ** 2 * weight
-    total = power.sum(axis=(-2, -1))
-    inside = [
-        power[..., (squared >= low**2) & (squared <= high**2)].sum(axis=-1)
-        for low, high in BandLimited.PASSBANDS.values()
-    ]
+    power = np.abs(np.fft.fft2(fields)) ** 2
+    inside = [power[..., mask].sum(axis=-1) for mask in _passband_masks(fields.shape[-1])]
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.stack(inside, axis=-1) / total[..., None])
+        return np.asarray(np.stack(inside, axis=-1) / power.sum(axis=(-2, -1))[..., None])

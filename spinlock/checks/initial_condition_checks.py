@@ -1,12 +1,13 @@
-"""Initial conditions: shares of the mixture, imposed variances, spectral isolation."""
+"""Checks of initial conditions: shares of variants, variance and mean, spectral bands."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spinlock.checks.check_results import CheckRow, Claim
 from spinlock.checks.checked_file import CheckSource
+from spinlock.checks.claims import Claim, Measurement, NotMeasurableError
 from spinlock.checks.field_statistics import FieldStatistics
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.simulation.initial_conditions import BandLimited
@@ -14,121 +15,118 @@ from spinlock.storage import schema
 
 # Tolerances of shares, as fractions of all samples.
 FAMILY_TOLERANCE, VARIANT_TOLERANCE = 0.02, 0.01
-# The design keeps counts within 3 of nominal, for each probe; in a small dataset that is more.
+# The design keeps the counts of each probe within 3 of nominal, which dominates for small datasets.
 COUNT_TOLERANCE = 3
-# Mean and variance are imposed in float64 and stored in float32.
+# Mean and variance are normalized in float64 and stored in float32.
 VARIANCE_TOLERANCE = MEAN_TOLERANCE = 1e-5
 IN_BAND_SHARE = 0.999
-_NONE = "no sample has this variant, or none could be read"
-_CUSTOM = "the variant's class cannot be imported, or is not trusted (--trust MODULE)"
-
-
-def distribution_rows(source: CheckSource) -> Iterator[CheckRow]:
-    """Shares of families, of the variants of families that have several, and of unknown labels."""
-    mixture = source.mixture
-    families = list(dict.fromkeys(mixture.families))
-    for family in families:
-        members = [i for i, name in enumerate(mixture.families) if name == family]
-        weight = float(mixture.weights[members].sum())
-        yield _share_row(source, schema.IC_FAMILIES, family, weight, FAMILY_TOLERANCE)
-        if len(members) > 1:
-            for i in members:
-                name, weight = mixture.names[i], float(mixture.weights[i])
-                yield _share_row(source, schema.IC_TYPES, name, weight, VARIANT_TOLERANCE)
+_BANDS = tuple(BandLimited.PASSBANDS)
 
 
 def share_tolerance(config: GenerationConfig, tolerance: float) -> float:
-    """What a share of samples may differ from its weight: so much, or the share of a few counts."""
+    """Return the allowed deviation of a share of samples from its weight.
+
+    Args:
+        config: Configuration of the dataset.
+        tolerance: Allowed deviation in a large dataset.
+    """
     return max(tolerance, COUNT_TOLERANCE * config.probes_per_operator / config.num_samples)
 
 
-def _share_row(
+def distribution_claims(source: CheckSource) -> Iterator[Claim]:
+    """Yield the shares of families, and of variants in families with several variants."""
+    mixture = source.mixture
+    weights = dict(zip(mixture.names, mixture.weights.tolist(), strict=True))
+    for family in dict.fromkeys(mixture.families):
+        members = [
+            name for name, of in zip(mixture.names, mixture.families, strict=True) if of == family
+        ]
+        weight = sum(weights[name] for name in members)
+        yield _share_claim(source, schema.IC_FAMILIES, family, weight, FAMILY_TOLERANCE)
+        for name in members if len(members) > 1 else ():
+            yield _share_claim(source, schema.IC_TYPES, name, weights[name], VARIANT_TOLERANCE)
+
+
+def _share_claim(
     source: CheckSource, column: str, label: str, weight: float, tolerance: float
-) -> CheckRow:
-    num = source.num_samples
+) -> Claim:
     allowed = share_tolerance(source.config, tolerance)
-    claim = Claim(
-        "distribution",
-        label,
-        f"{label}: share of samples",
-        f"{weight:.2%} ± {allowed:.2%}",
-    )
-    if reason := source.lacks(column):
-        return claim.not_measurable(reason)
-    count = int((source.column(column) == label.encode()).sum())
-    share = count / num
-    measured = f"{share:.2%} ({count} of {num})"
-    return claim.result(measured, share, abs(share - weight) <= allowed)
+
+    def measure() -> Measurement:
+        number = int((source.column(column) == label.encode()).sum())
+        share = number / source.num_samples
+        text = f"{share:.2%} ({number} of {source.num_samples})"
+        return Measurement(text, share, abs(share - weight) <= allowed)
+
+    target = f"{weight:.2%} ± {allowed:.2%}"
+    return Claim(label, f"{label}: share of samples", target, measure, (column,))
 
 
-def amplitude_rows(source: CheckSource, fields: FieldStatistics) -> Iterator[CheckRow]:
-    """Variance of every initial condition, by variant, and its mean."""
+def amplitude_claims(source: CheckSource, fields: FieldStatistics) -> Iterator[Claim]:
+    """Yield the variance of the initial conditions of each variant, and their mean."""
     for name in source.mixture.names:
-        text = f"{name}: variance of each sample"
-        if name not in source.distributions:
-            yield Claim("amplitude", name, text, "").not_measurable(_CUSTOM)
-            continue
-        nominal = source.distributions[name].variance
-        target = f"{nominal:g} ± {VARIANCE_TOLERANCE:.0e} of it"
-        claim = Claim("amplitude", name, text, target)
-        measured = fields.variance[source.variants == name.encode()]
-        measured = measured[~np.isnan(measured)]
-        yield _variance_row(source, claim, measured, nominal)
-    claim = Claim(
-        "amplitude",
-        "zero mean",
-        "largest |mean| of a channel, in standard deviations",
-        f"<= {MEAN_TOLERANCE:.0e}",
-    )
-    if reason := source.lacks(schema.INPUTS):
-        yield claim.not_measurable(reason)
-        return
-    read = fields.variance > 0
-    if not read.any():
-        yield claim.not_measurable("no sample could be read")
-        return
-    worst = float((fields.channel_mean[read] / np.sqrt(fields.variance[read])).max())
-    yield claim.result(f"{worst:.1e}", worst, worst <= MEAN_TOLERANCE)
-
-
-def _variance_row(
-    source: CheckSource, claim: Claim, measured: NDArray[np.float64], nominal: float
-) -> CheckRow:
-    if reason := source.lacks(schema.INPUTS):
-        return claim.not_measurable(reason)
-    if not len(measured):
-        return claim.not_measurable(_NONE)
-    deviation = np.abs(measured / nominal - 1)
-    worst = float(deviation.max())
-    text = f"mean {measured.mean():.7g}, largest deviation {worst:.1e} of it"
-    return claim.result(text, float(measured.mean()), worst <= VARIANCE_TOLERANCE)
-
-
-def spectrum_rows(source: CheckSource, fields: FieldStatistics) -> Iterator[CheckRow]:
-    """Of each band-limited variant, the share of its power inside its passband."""
-    bands = tuple(BandLimited.PASSBANDS)
-    for name, variant in source.distributions.items():
-        if not isinstance(variant, BandLimited):
-            continue
-        low, high = BandLimited.PASSBANDS[variant.band]
-        claim = Claim(
-            "spectrum",
+        variant = source.distributions.get(name)
+        yield Claim(
             name,
-            f"{name}: least share of a sample's power in {low:.4f}..{high:.4f} cycles/pixel",
-            f"> {IN_BAND_SHARE:.1%}",
+            f"{name}: variance of each initial condition",
+            f"{variant.variance:g} ± {VARIANCE_TOLERANCE:.0e} (relative)" if variant else "",
+            partial(_variance, source, fields, name),
+            (schema.INPUTS,),
         )
-        if reason := source.lacks(schema.INPUTS):
-            yield claim.not_measurable(reason)
-            continue
-        shares = fields.band_power[source.variants == name.encode()]
-        shares = shares[~np.isnan(shares).any(axis=1)]
-        if not len(shares):
-            yield claim.not_measurable(_NONE)
-            continue
-        least = float(shares[:, bands.index(variant.band)].min())
-        means = ", ".join(
-            f"{band} {share:.4%}" for band, share in zip(bands, shares.mean(axis=0), strict=True)
+    yield Claim(
+        "zero mean",
+        "largest |mean| of a channel of an initial condition, in standard deviations",
+        f"<= {MEAN_TOLERANCE:.0e}",
+        partial(_zero_mean, fields),
+        (schema.INPUTS,),
+    )
+
+
+def _of_variant(source: CheckSource, fields: FieldStatistics, name: str) -> NDArray[np.void]:
+    """Return the numbers of the samples of a variant that were read."""
+    numbers = fields.numbers[source.variants == name.encode()]
+    numbers = numbers[~np.isnan(numbers["variance"])]
+    if not len(numbers):
+        raise NotMeasurableError("the file has no readable sample of this variant")
+    return numbers
+
+
+def _variance(source: CheckSource, fields: FieldStatistics, name: str) -> Measurement:
+    if name not in source.distributions:
+        raise NotMeasurableError(
+            "the class of the variant cannot be imported, or is not trusted (--trust MODULE)"
         )
-        yield claim.result(
-            f"{least:.6%} (mean over samples: {means})", least, least > IN_BAND_SHARE
-        )
+    measured = _of_variant(source, fields, name)["variance"]
+    worst = float(np.abs(measured / source.distributions[name].variance - 1).max())
+    text = f"mean {measured.mean():.7g}, largest relative deviation {worst:.1e}"
+    return Measurement(text, float(measured.mean()), worst <= VARIANCE_TOLERANCE)
+
+
+def _zero_mean(fields: FieldStatistics) -> Measurement:
+    read = fields.numbers[fields.numbers["variance"] > 0]
+    if not len(read):
+        raise NotMeasurableError("no sample could be read")
+    worst = float((read["channel_mean"] / np.sqrt(read["variance"])).max())
+    return Measurement(f"{worst:.1e}", worst, worst <= MEAN_TOLERANCE)
+
+
+def spectrum_claims(source: CheckSource, fields: FieldStatistics) -> Iterator[Claim]:
+    """Yield the share of power inside the passband of each band-limited variant."""
+    for name, variant in source.distributions.items():
+        if isinstance(variant, BandLimited):
+            low, high = BandLimited.PASSBANDS[variant.band]
+            yield Claim(
+                name,
+                f"{name}: smallest share of power in {low:.4f}..{high:.4f} cycles/pixel",
+                f"> {IN_BAND_SHARE:.1%}",
+                partial(_band_share, source, fields, name, variant.band),
+                (schema.INPUTS,),
+            )
+
+
+def _band_share(source: CheckSource, fields: FieldStatistics, name: str, band: str) -> Measurement:
+    shares = _of_variant(source, fields, name)["band_power"]
+    least = float(shares[:, _BANDS.index(band)].min())
+    means = zip(_BANDS, shares.mean(axis=0), strict=True)
+    text = f"{least:.6%} (mean over samples: {', '.join(f'{b} {s:.4%}' for b, s in means)})"
+    return Measurement(text, least, least > IN_BAND_SHARE)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -237,8 +238,52 @@ def test_what_cannot_be_measured_for_damage_fails(pristine, tmp_path):
         values["update_policy"][:] = b"sideways"
         file[schema.VALUES][:] = values
     report = check_dataset(path, replay=0, progress=False)
-    assert ("liveness", "measured") in names(report.failures)
-    assert "sideways" in report.row("liveness", "measured").measured
+    row = report.row("liveness", "spread tracks noise_scale")
+    assert row.status == "FAIL"
+    assert row.measured == "KeyError: 'sideways'"
+
+
+def claim_samples(file, number):
+    configuration = json.loads(file.attrs["configuration"])
+    file.attrs["configuration"] = json.dumps(configuration | {"num_samples": number})
+
+
+def stretch_digests(file, number):
+    """A dataset without storage has any number of rows."""
+    shape, attributes = file[schema.DIGESTS].shape, dict(file[schema.DIGESTS].attrs)
+    del file[schema.DIGESTS]
+    digests = file.create_dataset(schema.DIGESTS, (number, *shape[1:]), "S64", chunks=(1024,))
+    digests.attrs.update(attributes)
+
+
+def drop_digests(file, number):
+    del file[schema.DIGESTS]
+
+
+@pytest.mark.parametrize("change", [claim_samples, stretch_digests, drop_digests])
+def test_a_configuration_cannot_claim_more_samples_than_the_file_holds(change, pristine, tmp_path):
+    """Whatever the number, nothing is allocated for it."""
+    path = shutil.copy(pristine, tmp_path / "many.h5")
+    with h5py.File(path, "r+") as file:
+        claim_samples(file, 2**30)
+        change(file, 2**30)
+    tracemalloc.start()
+    report = check_dataset(path, progress=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [(row.name, row.status) for row in report.rows] == [("file", "FAIL")]
+    assert report.rows[0].measured.startswith("metadata/digests ")
+    assert peak < 10e6
+
+
+def test_fields_that_cannot_be_measured_fail(pristine, monkeypatch):
+    def refuse(*_):
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr("spinlock.checks.dataset_check.measure_fields", refuse)
+    report = check_dataset(pristine, progress=False)
+    assert [row.measured for row in report.rows] == ["MemoryError: no memory"]
+    assert not report.passed
 
 
 REPLAYED = {
