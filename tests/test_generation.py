@@ -17,11 +17,12 @@ import torch
 from spinlock.configuration.generation_config import Every, StorageConfig
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.generation import build as generation
+from spinlock.generation import shard_task
 from spinlock.generation.build import generate, shard_folder
 from spinlock.simulation.sobol_design import make_design
 from spinlock.storage import read_info, schema
 from spinlock.storage.schema import dataset_specs
-from spinlock.storage.shards import metadata_columns
+from spinlock.storage.columns import metadata_columns
 from tests.helpers import dataset_contents, small_config
 
 CONFIG = small_config(20)
@@ -141,13 +142,13 @@ def test_a_complete_file_is_used_as_it_is(copy, monkeypatch):
 
 def test_extending_computes_only_what_is_missing(dataset, copy, monkeypatch, tmp_path):
     computed = []
-    original = generation.compute_shard
+    original = shard_task.compute_shard
 
     def spy(task, *rest):
         computed.extend(range(task.start, task.stop))
         return original(task, *rest)
 
-    monkeypatch.setattr(generation, "compute_shard", spy)
+    monkeypatch.setattr(shard_task, "compute_shard", spy)
     more = dataclasses.replace(CONFIG, num_samples=45)
     generate(more, copy, progress=False)
     assert computed == list(range(20, 45))
@@ -171,7 +172,7 @@ def test_extending_may_change_the_compression(copy, tmp_path):
 def interrupted(tmp_path, monkeypatch):
     """The path of a dataset whose run was interrupted after two shards."""
     path = tmp_path / "a.h5"
-    original = generation.compute_shard
+    original = shard_task.compute_shard
 
     def fail_at_third(task, *rest):
         if task.start >= 16:
@@ -179,14 +180,14 @@ def interrupted(tmp_path, monkeypatch):
         return original(task, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(generation, "compute_shard", fail_at_third)
+        patch.setattr(shard_task, "compute_shard", fail_at_third)
         with pytest.raises(KeyboardInterrupt):
             generate(CONFIG, path, progress=False)
     return path
 
 
 def test_an_interrupted_run_goes_on_from_its_shards(dataset, interrupted, monkeypatch):
-    path, original = interrupted, generation.compute_shard
+    path, original = interrupted, shard_task.compute_shard
     assert not path.exists()
     folder = shard_folder(CONFIG, path)
     assert len(list(folder.iterdir())) == 2
@@ -198,7 +199,7 @@ def test_an_interrupted_run_goes_on_from_its_shards(dataset, interrupted, monkey
         computed.append((task.start, task.stop))
         return original(task, *rest)
 
-    monkeypatch.setattr(generation, "compute_shard", spy)
+    monkeypatch.setattr(shard_task, "compute_shard", spy)
     generate(CONFIG, path, progress=False)
     assert computed == [(0, 8), (16, 20)]
     assert dataset_contents(path) == dataset_contents(dataset)
@@ -227,21 +228,21 @@ def test_asking_for_fewer_samples_keeps_the_shards_of_a_longer_run(interrupted):
 
 
 def test_a_device_that_is_not_there_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(ConfigurationError, match="device: 'gpu' is no device of torch"):
+    with pytest.raises(ConfigurationError, match="device: torch knows no device 'gpu'"):
         generate(CONFIG, tmp_path / "new" / "a.h5", device="gpu", progress=False)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_appears_during_the_build_is_left_alone(tmp_path, monkeypatch):
     path = tmp_path / "a.h5"
-    original = generation.compute_shard
+    original = shard_task.compute_shard
 
     def intrude(task, *rest):
         path.write_text("precious")
         return original(task, *rest)
 
-    monkeypatch.setattr(generation, "compute_shard", intrude)
-    with pytest.raises(DatasetError, match="came into being while the dataset was built"):
+    monkeypatch.setattr(shard_task, "compute_shard", intrude)
+    with pytest.raises(DatasetError, match="was created by another program while the dataset"):
         generate(CONFIG, path, progress=False)
     assert path.read_text() == "precious"
 
@@ -249,12 +250,12 @@ def test_a_file_that_appears_during_the_build_is_left_alone(tmp_path, monkeypatc
 def test_a_failing_assembly_leaves_no_file_and_goes_on_later(tmp_path, monkeypatch, dataset):
     path = tmp_path / "a.h5"
     with monkeypatch.context() as patch:
-        patch.setattr("spinlock.storage.assemble.seal", lambda file, config: 1 / 0)
+        patch.setattr("spinlock.storage.assemble.seal", lambda dataset: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             generate(CONFIG, path, progress=False)
     assert not path.exists()
     assert not list(tmp_path.rglob("*.tmp"))
-    monkeypatch.setattr(generation, "compute_shard", None)
+    monkeypatch.setattr(shard_task, "compute_shard", None)
     generate(CONFIG, path, progress=False)
     assert dataset_contents(path) == dataset_contents(dataset)
 
@@ -337,7 +338,7 @@ def shorten(file):
         (lambda f: f.attrs.__setitem__("schema_version", "9"), "has schema version 9"),
         (lambda f: f.attrs.__setitem__("configuration", "{}"), "configuration is not valid"),
         (lambda f: f.attrs.__setitem__("configuration", "[1]"), "configuration is not valid"),
-        (lambda f: f.attrs.__setitem__("configuration", 5), "configuration must be text"),
+        (lambda f: f.attrs.__setitem__("configuration", 5), "configuration must be printable text"),
         (lambda f: f.attrs.__setitem__("device", "nonsense"), "device is not valid JSON"),
     ],
 )

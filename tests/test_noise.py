@@ -82,7 +82,7 @@ def test_schedules():
     expected = [0.2 * (1 + 0.5 * math.sin(2 * math.pi * t / 50)) for t in range(1, 8)]
     assert series("periodic", schedule_period=50) == pytest.approx(expected)
     assert series("annealing", T=1) == pytest.approx([0.1])
-    with pytest.raises(ValueError, match="no schedule is called 'linear'"):
+    with pytest.raises(ValueError, match="unknown schedule 'linear'"):
         series("linear")
 
 

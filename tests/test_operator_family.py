@@ -19,7 +19,7 @@ class RandomShifts(OperatorFamily):
     def __init__(self, factor: float = 1.0) -> None:
         self.factor = factor
 
-    def operator(self, values, *, seed, index, channels, precision, device, clock):
+    def operator(self, values, *, seed, index, channels, precision, device):
         shift = int(8 * uniform(seed, Stream.WEIGHTS, index, 1))
         return lambda fields: self.factor * fields.roll(shift, dims=-1)
 
@@ -88,7 +88,7 @@ def test_a_diverging_operator_never_gets_into_a_file():
 class Averages(OperatorFamily):
     """Not fields any more."""
 
-    def operator(self, values, *, seed, index, channels, precision, device, clock):
+    def operator(self, values, *, seed, index, channels, precision, device):
         return lambda fields: fields.mean(dim=(1, 2, 3), keepdim=True)
 
 

@@ -93,7 +93,7 @@ if MODERN:
 class Sensitive(OperatorFamily):
     """A careless operator: types and devices of its tensors are the caller's defaults."""
 
-    def operator(self, values, *, seed, index, channels, precision, device, clock):
+    def operator(self, values, *, seed, index, channels, precision, device):
         kernel = torch.linspace(-0.1, 0.1, 9 * channels**2).view(channels, channels, 3, 3)
         third = torch.full((1,), 1 / 3)
 

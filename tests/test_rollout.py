@@ -64,5 +64,5 @@ def test_timesteps_are_counted_from_one():
 
 
 def test_unknown_policy():
-    with pytest.raises(ValueError, match="no policy is called 'leapfrog'"):
+    with pytest.raises(ValueError, match="unknown policy 'leapfrog'"):
         update_step(values(update_policy="leapfrog"))

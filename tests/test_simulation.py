@@ -253,7 +253,7 @@ def test_devices_agree(grid_size):
 
 
 def test_unknown_devices_are_refused():
-    with pytest.raises(ConfigurationError, match="device: 'gpu' is no device of torch"):
+    with pytest.raises(ConfigurationError, match="device: torch knows no device 'gpu'"):
         Simulator(small_config(1), "gpu")
     with pytest.raises(ConfigurationError, match="device: got mps; this machine computes on cpu"):
         Simulator(small_config(1), "mps")
@@ -424,5 +424,5 @@ def test_variants_that_do_not_fit_are_refused_before_anything_runs():
 
 
 def test_ranges_are_checked():
-    with pytest.raises(ValueError, match=r"need 0 <= start <= stop, got 3\.\.2"):
+    with pytest.raises(ValueError, match=r"expected 0 <= start <= stop, got 3\.\.2"):
         next(Simulator(small_config(4)).samples(3, 2))

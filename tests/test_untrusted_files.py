@@ -45,9 +45,8 @@ from spinlock.generation.feature_extraction import extract_features
 from spinlock.models import FeatureVQVAE, SequenceVQVAE
 from spinlock.report import write_report
 from spinlock.storage import read_info, schema
-from spinlock.storage.seal import seal
 from tests.callbacks import quiet_trainer
-from tests.helpers import dataset_contents, reseal, small_config
+from tests.helpers import dataset_contents, reseal, seal, small_config
 
 ROOT = Path(__file__).parent.parent
 CONFIG = small_config(12, base_channels=(2, 3), num_realizations=2, channels=2)
@@ -70,7 +69,7 @@ Path({imported!r}).touch()
 class Halves(OperatorFamily):
     """Halves fields."""
 
-    def operator(self, values, *, seed, index, channels, precision, device, clock):
+    def operator(self, values, *, seed, index, channels, precision, device):
         return lambda fields: 0.5 * fields
 
 
@@ -535,7 +534,7 @@ def forms(attacks):
 @pytest.fixture
 def no_figures(monkeypatch):
     """Reports without figures, which know of no class paths."""
-    monkeypatch.setattr("spinlock.report.report_builder.pictures", lambda source: [])
+    monkeypatch.setattr("spinlock.report.report_builder.report_plots", lambda source: [])
 
 
 def try_all(scene, entries, problem):
@@ -1296,7 +1295,7 @@ def data_arguments(s):
         "command as the path": {"path": s.command},
         "number as the view": {"view": 5},
         "list as the scaling": {"scaling": ["standard"]},
-        "text as the number of workers": {"num_workers": "1"},
+        "text as the number of workers": {"loader": {"num_workers": "1"}},
     }
 
 

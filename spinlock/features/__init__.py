@@ -1,7 +1,7 @@
-"""Summary Descriptor Features: what a trajectory of fields looks like, in 98 numbers.
+"""Summary Descriptor Features: 98 numbers that describe a trajectory of fields.
 
-`extract` describes samples [N, M, T, C, H, W]; `FEATURES` says what each number is. Features of the
-user's own are functions under `custom_feature`.
+`extract` computes them for samples [N, M, T, C, H, W], `FEATURES` documents them, and
+`custom_feature` marks user-defined functions as features.
 """
 
 from spinlock.features.custom import CustomFeatures, custom_columns, custom_feature

@@ -1,9 +1,9 @@
-"""Feature functions over arrays of fields: bounded memory, and averages in a fixed order.
+"""Applies feature functions to arrays of fields and averages the results.
 
-A feature is evaluated on one field, or on one channel's trajectory, first; averaging over
-realizations and channels comes last (the mean of the minima, not the minimum). Work proceeds in
-chunks of a fixed number of pixels (`CPU_CHUNK`, `DEVICE_CHUNK`), so that memory beyond the result
-does not grow with the input.
+A feature is evaluated on one field, or on the trajectory of one channel. Averages over realizations
+and channels come last: the mean of the minima, not the minimum. Fields are processed in chunks of a
+fixed number of pixels (`CPU_CHUNK`, `DEVICE_CHUNK`), so memory beyond the result does not grow with
+the input.
 """
 
 import math
@@ -15,19 +15,23 @@ from torch import Tensor
 
 from spinlock.configuration.parameter_axes import MIN_GRID_SIZE
 
-# Pixels worked on at once. On a CPU the temporaries then stay near its caches; on an accelerator a
-# chunk fills the device while each temporary takes no more than 128 MiB.
+# Pixels processed at once. On a CPU, temporaries then nearly fit into caches. On an accelerator, a
+# chunk is large enough to use all of it, and each temporary takes at most 128 MiB.
 CPU_CHUNK = 2**19
 DEVICE_CHUNK = 2**24
 _CV_LIMIT = 100.0
 
 
 def check_fields(fields: Tensor, layout: tuple[str, ...]) -> None:
-    """Raise where fields are not of this layout, a leading "..." standing for any dimensions.
+    """Check the type and the shape of fields.
+
+    Args:
+        fields: Fields to check.
+        layout: Expected dimensions; a leading "..." stands for any number of them.
 
     Raises:
         TypeError: If the fields are not floating point.
-        ValueError: If they have another shape, naming both.
+        ValueError: If the fields have another shape.
     """
     expected = f"[{', '.join(layout)}]"
     open_ended = layout[0] == "..."
@@ -54,26 +58,26 @@ def check_fields(fields: Tensor, layout: tuple[str, ...]) -> None:
 
 
 def chunk_pixels(fields: Tensor) -> int:
-    """Pixels to work on at once."""
+    """Return the number of pixels to process at once on the device of the fields."""
     return CPU_CHUNK if fields.device.type == "cpu" else DEVICE_CHUNK
 
 
 def field_averages(fields: Tensor, of_fields: Callable[[Tensor], Tensor], columns: int) -> Tensor:
-    """Features of single fields, averaged over realizations and channels.
+    """Compute features of single fields, averaged over realizations and channels.
 
     Args:
-        fields: [N, M, T, C, H, W].
-        of_fields: Maps fields [B, H, W] to features [B, K].
-        columns: K.
+        fields: Fields [N, M, T, C, H, W].
+        of_fields: Function that maps fields [B, H, W] to features [B, K].
+        columns: Number of features K.
 
     Returns:
-        float32 [N, T, K].
+        Averages, float32 [N, T, K].
     """
     rows = fields.transpose(1, 2)
     samples, steps, realizations, channels = rows.shape[:4]
     averaged = realizations * channels
     result = fields.new_empty((samples * steps, columns), dtype=torch.float32)
-    # Whole rows of the result at a time, so that the features of single fields are not all held.
+    # A few rows of the result at a time, so that not all features of single fields are in memory.
     group = max(1, chunk_pixels(fields) // (averaged * math.prod(fields.shape[-2:])))
     for start in range(0, len(result), group):
         stop = min(start + group, len(result))
@@ -83,14 +87,14 @@ def field_averages(fields: Tensor, of_fields: Callable[[Tensor], Tensor], column
 
 
 def trajectory_averages(fields: Tensor, of_trajectories: Callable[[Tensor], Tensor]) -> Tensor:
-    """Features of single trajectories, averaged over channels.
+    """Compute features of single trajectories, averaged over channels.
 
     Args:
-        fields: [N, M, T, C, H, W].
-        of_trajectories: Maps trajectories [A, T, H, W] to features [A, K].
+        fields: Fields [N, M, T, C, H, W].
+        of_trajectories: Function that maps trajectories [A, T, H, W] to features [A, K].
 
     Returns:
-        float32 [N, M, K].
+        Averages, float32 [N, M, K].
     """
     trajectories = fields.transpose(2, 3)
     features = in_chunks(trajectories, 3, of_trajectories)
@@ -98,8 +102,15 @@ def trajectory_averages(fields: Tensor, of_trajectories: Callable[[Tensor], Tens
 
 
 def aggregate(per_trajectory: Tensor) -> Tensor:
-    """Mean, population std and coefficient of variation over M: [N, M, K] to float32 [N, 3K]."""
-    # float64, so that equal realizations have a spread of exactly 0.
+    """Compute mean, population std and coefficient of variation over realizations.
+
+    Args:
+        per_trajectory: Features [N, M, K].
+
+    Returns:
+        All means, then all stds, then all coefficients of variation, float32 [N, 3K].
+    """
+    # In float64, equal realizations have a standard deviation of exactly 0.
     values = per_trajectory.double()
     mean = values.mean(1)
     std = values.var(1, correction=0).sqrt()
@@ -108,7 +119,7 @@ def aggregate(per_trajectory: Tensor) -> Tensor:
 
 
 def aggregated_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of the columns of `aggregate`: all means, then all stds, then all cvs."""
+    """Return the names of the columns of `aggregate` for features with these names."""
     return tuple(f"{name}_{statistic}" for statistic in ("mean", "std", "cv") for name in names)
 
 
@@ -119,24 +130,24 @@ def in_chunks(
     start: int = 0,
     stop: int | None = None,
 ) -> Tensor:
-    """Features of the items start…stop of a tensor, the last `inner` dimensions being one item.
+    """Compute features of items of a tensor, one chunk after the other.
 
     Args:
-        tensor: [..., *item]; items are numbered as if the leading dimensions were flattened.
+        tensor: Tensor [..., *item]; items are numbered as if leading dimensions were flattened.
         inner: Number of dimensions of an item.
-        features: Maps items [B, *item] to features [B, K].
+        features: Function that maps items [B, *item] to features [B, K].
         start: First item.
-        stop: One past the last item; all if None.
+        stop: Item after the last one; default: all items.
 
     Returns:
-        float32 [stop − start, K].
+        Features, float32 [stop − start, K].
     """
     tensor = tensor.detach().unsqueeze(0)
     lead, item = tensor.shape[:-inner], tensor.shape[-inner:]
     stop = math.prod(lead) if stop is None else stop
-    # A lone item goes twice: torch splits a sum that yields one number over its threads, so that
-    # its rounding would depend on their number, and on whether the item came in company. Only
-    # trajectories larger than a chunk are spared it: they are always alone and yield T sums.
+    # A single item is computed twice: torch splits a sum that yields one number over threads, so
+    # its rounding would depend on the number of threads and of items. Trajectories larger than a
+    # chunk need no copy, because they are always alone and yield T sums.
     size = max(2 if inner == 2 else 1, chunk_pixels(tensor) // math.prod(item))
     pieces = []
     for first in range(start, stop, size):

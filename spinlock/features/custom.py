@@ -1,13 +1,11 @@
-"""Features of the user's own: a function, the registry row that its decorator adds, a yaml line.
+"""Computes user-defined features.
 
-    @custom_feature(formula="⟨|u|⟩", unit="u", range="[0, ∞)", exponent=1)
-    def mean_modulus(fields: Tensor) -> Tensor:
-        return fields.abs().mean((-2, -1))
+A custom feature is a function with the decorator `custom_feature` that the configuration names:
 
     features: {per_field: [my_package.mean_modulus]}
 
-They are stored beside the built-in ones, in arrays of their own that are made in the same way. The
-column is named after the function.
+Custom features are averaged like the built-in ones and stored in separate arrays. The name of the
+function is the name of the column.
 """
 
 import math
@@ -36,21 +34,28 @@ Selection = Literal["sdf"] | CustomFeatureConfig
 
 @dataclass(frozen=True)
 class CustomFeature:
-    """A feature function with its registry row; made by `custom_feature`.
+    """A feature function with its description; see `custom_feature`.
 
     Attributes:
-        function: Maps fields [B, H, W], or trajectories [A, T, H, W], to one number each.
-        row: What the number means.
+        function: Function that maps fields [B, H, W] or trajectories [A, T, H, W] to one number
+            each.
+        row: Description of the feature.
     """
 
     function: FeatureFunction
     row: Feature
 
     def __call__(self, fields: Tensor) -> Tensor:
-        """The function itself, its result checked.
+        """Evaluate the function and check its result.
+
+        Args:
+            fields: Fields [B, H, W] or trajectories [A, T, H, W].
+
+        Returns:
+            Features, float32 [B] or [A].
 
         Raises:
-            ConfigurationError: If it does not return one finite real number per item.
+            ConfigurationError: If the result is not one finite real number per item.
         """
         values = self.function(fields)
         if not isinstance(values, Tensor) or values.shape != fields.shape[:1]:
@@ -81,26 +86,36 @@ def custom_feature(
     min_timesteps: int | None = None,
     reference: str = "",
 ) -> Callable[[FeatureFunction], CustomFeature]:
-    """Give a function its registry row. Arguments as for `spinlock.features.Feature`.
+    """Mark a function as a feature and describe it.
 
-    The function gets float32 fields [B, H, W], or, if ``min_timesteps`` is given, trajectories
-    [A, T, H, W] with T >= min_timesteps, on the device in use, and returns one finite number for
-    each, [B] or [A]. It must treat every item by itself and draw no random numbers, or samples
-    would depend on what they are computed with; and it must leave its input as it is.
+    The function maps float32 fields [B, H, W] to one finite number each, [B]. With
+    ``min_timesteps`` it maps trajectories [A, T, H, W] with T >= min_timesteps to [A] instead. It
+    must treat every item independently, draw no random numbers and not modify its input.
+
+    Args:
+        formula: Definition of the feature.
+        unit: Unit, where "u" is the unit of the field and "1" none.
+        range: Interval of possible values.
+        exponent: Exponent e in feature(a·u) = aᵉ·feature(u) for a > 0.
+        min_timesteps: Length of the shortest trajectory that the feature is defined for; default:
+            the function is a feature of single fields.
+        reference: Source of the formula.
+
+    Example:
+        >>> import torch
+        >>> from spinlock.features import custom_feature
+        >>> @custom_feature(formula="⟨|u|⟩", unit="u", range="[0, ∞)", exponent=1)
+        ... def mean_modulus(fields):
+        ...     return fields.abs().mean((-2, -1))
+        >>> mean_modulus(torch.full((2, 8, 8), -3.0))
+        tensor([3., 3.])
     """
 
     def decorate(function: FeatureFunction) -> CustomFeature:
         name = getattr(function, "__name__", type(function).__name__)
         group: Literal["spatial", "temporal"] = "spatial" if min_timesteps is None else "temporal"
         row = Feature(
-            name,
-            group,
-            formula,
-            unit,
-            range,
-            exponent,
-            min_timesteps=min_timesteps,
-            reference=reference,
+            name, group, formula, unit, range, exponent, False, min_timesteps, None, reference
         )
         return CustomFeature(function, row)
 
@@ -108,17 +123,22 @@ def custom_feature(
 
 
 def custom_columns(selection: Selection) -> dict[str, tuple[str, ...]]:
-    """The arrays of custom features that a dataset holds, with their column names.
+    """Return the names of the columns of each array of custom features.
 
-    Needs none of the user's code: a file can be read where that code is not installed.
+    This does not import the functions, so a file can be read where they are not installed.
 
     Args:
-        selection: ``GenerationConfig.features``.
+        selection: Value of ``GenerationConfig.features``.
 
     Returns:
-        Array -> names. ``per_timestep`` and ``initial`` have the features of fields,
-        ``per_trajectory`` and ``aggregated`` those of trajectories; an array without columns is
-        left out.
+        Array name -> column names. ``per_timestep`` and ``initial`` contain features of fields,
+        ``per_trajectory`` and ``aggregated`` features of trajectories. Arrays without columns are
+        omitted.
+
+    Example:
+        >>> from spinlock.configuration import CustomFeatureConfig
+        >>> custom_columns(CustomFeatureConfig(per_field=["my_package.mean_modulus"]))
+        {'per_timestep': ('mean_modulus',), 'initial': ('mean_modulus',)}
     """
     if selection == "sdf":
         return {}
@@ -133,14 +153,15 @@ def custom_columns(selection: Selection) -> dict[str, tuple[str, ...]]:
 
 
 class CustomFeatures:
-    """The custom features of a configuration, imported.
+    """The imported custom features of a configuration.
 
     Args:
-        selection: ``GenerationConfig.features``.
+        selection: Value of ``GenerationConfig.features``.
         trusted: Modules that import paths may name besides this package; None: every module.
 
     Raises:
-        ConfigurationError: If one cannot be imported, or is not a `custom_feature` of its kind.
+        ConfigurationError: If a function cannot be imported or is not a `custom_feature` of the
+            right kind.
     """
 
     def __init__(self, selection: Selection, trusted: Trusted = None) -> None:
@@ -154,19 +175,19 @@ class CustomFeatures:
 
     @property
     def rows(self) -> tuple[Feature, ...]:
-        """Registry rows, in the order of the columns."""
+        """Descriptions of the features, in the order of the columns."""
         return tuple(feature.row for feature in (*self.per_field, *self.per_trajectory))
 
     def extract(self, initial: Tensor, fields: Tensor) -> dict[str, Tensor]:
-        """Evaluate all of them.
+        """Evaluate all custom features.
 
         Args:
-            initial: float32 [N, C, H, W], initial conditions.
-            fields: float32 [N, M, T, C, H, W].
+            initial: Initial conditions, float32 [N, C, H, W].
+            fields: Fields, float32 [N, M, T, C, H, W].
 
         Returns:
-            Array -> float32 tensor, as `custom_columns` lists them: ``per_timestep`` [N, T, K],
-            ``per_trajectory`` [N, M, L], ``aggregated`` [N, 3L], ``initial`` [N, K].
+            Array name -> float32 tensor, for the arrays of `custom_columns`: ``per_timestep``
+            [N, T, K], ``per_trajectory`` [N, M, L], ``aggregated`` [N, 3L], ``initial`` [N, K].
         """
         check_fields(fields, ("N", "M", "T", "C", "H", "W"))
         arrays = {}
@@ -198,13 +219,13 @@ def _imported(
     feature, attribute = imported(path, where, trusted), path.rpartition(".")[2]
     if not isinstance(feature, CustomFeature):
         raise ConfigurationError(
-            f"{where}: is {type(feature).__name__}; decorate the function with "
+            f"{where}: is a {type(feature).__name__}; decorate the function with "
             "@spinlock.features.custom_feature(...)"
         )
     if feature.row.name != attribute:
         raise ConfigurationError(
-            f"{where}: the function is called {feature.row.name}; name it {attribute}, as the "
-            "column will be"
+            f"{where}: the function is called {feature.row.name}; call it {attribute}, which is "
+            "the name of the column"
         )
     if attribute in (row.name for row in FEATURES):
         raise ConfigurationError(f"{where}: {attribute} is a built-in feature; choose another name")

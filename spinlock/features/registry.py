@@ -1,14 +1,15 @@
-"""The 59 descriptors of SDF v1.0: one row each, in the order of the stored columns.
+"""Lists the 59 features of SDF v1.0 in the order of the stored columns.
 
-In formulas: u is the field, n its number of pixels, μ its mean, s² its variance, z = (u − μ)/s,
-⟨·⟩ a mean over pixels, Q its quantiles; g the central-difference gradient, L the five-point
-Laplacian; S the power of a Fourier bin (DC excluded), p = S/ΣS, f its frequency, θ its direction;
-u_t the trajectory, E_t = ⟨u_t²⟩, V_t the variance of u_t, Δ_t = u_{t+1} − u_t, D_t = √⟨Δ_t²⟩,
-X = √max E, r_t = u_t minus its mean over time, σ² its variance, Π_k its power at k/T, ρ(h) its
-autocorrelation, ℓ(A) = ln max(A, 1e-12·max A, 1e-30), τ the time counted from the middle.
+Symbols in the formulas: field u with n pixels, mean μ, variance s² and quantiles Q; z = (u − μ)/s;
+mean over pixels ⟨·⟩; central-difference gradient g and five-point Laplacian L; power S of a Fourier
+bin (without the DC bin) with frequency f and direction θ, p = S/ΣS. For a trajectory u_t: energy
+E_t = ⟨u_t²⟩, variance V_t of u_t, Δ_t = u_{t+1} − u_t, D_t = √⟨Δ_t²⟩, X = √max E; r_t = u_t minus
+its mean over time, with variance σ², power Π_k at the frequency k/T and autocorrelation ρ(h);
+ℓ(A) = ln max(A, 1e-12·max A, 1e-30); time τ counted from the middle.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 Group = Literal["spatial", "spectral", "temporal"]
@@ -18,19 +19,27 @@ BANDS = 5
 
 @dataclass(frozen=True)
 class Feature:
-    """One descriptor.
+    """Description of one feature.
 
     Attributes:
-        name: Column name.
-        group: What it describes: a field, a field's spectrum, or a trajectory.
+        name: Name of the column.
+        group: Kind of the feature: of a field, of its spectrum, or of a trajectory.
         formula: Definition, in the symbols of this module's docstring.
-        unit: "u" is the unit of the field, "1" none; lengths are pixels, times are steps.
-        range: The values it can take.
-        exponent: e in feature(a·u) = aᵉ·feature(u), a > 0.
-        shifts: Whether adding c to the field adds c to the feature (otherwise nothing changes).
-        min_timesteps: Shortest trajectory it is defined on (NaN below); None unless temporal.
-        static: Value on a trajectory that does not move, "T" for its length; None unless temporal.
-        reference: Source of the formula, where it is not elementary.
+        unit: Unit, where "u" is the unit of the field and "1" none. Lengths are in pixels, times in
+            steps.
+        range: Interval of possible values.
+        exponent: Exponent e in feature(a·u) = aᵉ·feature(u) for a > 0.
+        shifts: Whether adding c to the field adds c to the feature; if not, it changes nothing.
+        min_timesteps: Length of the shortest trajectory that it is defined for (NaN below); None
+            unless temporal.
+        static: Value for a trajectory that does not change, "T" for its length; None unless
+            temporal.
+        reference: Source of the formula; empty if it is elementary.
+
+    Example:
+        >>> from spinlock.features import FEATURES
+        >>> [feature.name for feature in FEATURES if feature.unit == "cycles/step"]
+        ['temporal_freq_dominant']
     """
 
     name: str
@@ -46,21 +55,18 @@ class Feature:
 
 
 def names(group: Group) -> tuple[str, ...]:
-    """Column names of one group, in stored order."""
+    """Return the names of the columns of one group, in stored order."""
     return tuple(feature.name for feature in FEATURES if feature.group == group)
 
 
-def _spatial(
-    name: str, formula: str, unit: str, range: str, exponent: int, reference: str = ""
+def _of_field(
+    group: Group, name: str, formula: str, unit: str, range: str, exponent: int, reference: str = ""
 ) -> Feature:
     shifts = name in ("spatial_mean", "spatial_min", "spatial_max")
-    return Feature(name, "spatial", formula, unit, range, exponent, shifts, reference=reference)
+    return Feature(name, group, formula, unit, range, exponent, shifts, reference=reference)
 
 
-def _spectral(
-    name: str, formula: str, unit: str, range: str, exponent: int, reference: str = ""
-) -> Feature:
-    return Feature(name, "spectral", formula, unit, range, exponent, reference=reference)
+_spatial, _spectral = partial(_of_field, "spatial"), partial(_of_field, "spectral")
 
 
 def _temporal(
@@ -168,14 +174,7 @@ _SPECTRAL = (
 
 _TEMPORAL = (
     _temporal("energy_growth_rate", "slope of ℓ(E)", "1/step", "[−28, 28]", 0, 2),
-    _temporal(
-        "energy_growth_accel",
-        "2·Σ q·ℓ(E)/Σ q², q = τ² − (T² − 1)/12",
-        "1/step²",
-        "ℝ",
-        0,
-        3,
-    ),
+    _temporal("energy_growth_accel", "2·Σ q·ℓ(E)/Σ q², q = τ² − (T² − 1)/12", "1/step²", "ℝ", 0, 3),
     _temporal("variance_growth_rate", "slope of ℓ(V)", "1/step", "[−28, 28]", 0, 2),
     _temporal(
         "temporal_freq_dominant",
@@ -208,13 +207,7 @@ _TEMPORAL = (
         _DIVERGENCE,
     ),
     _temporal(
-        "trajectory_smoothness",
-        "½ + Σ⟨Δ_t·Δ_{t+1}⟩/Σ(D_t² + D_{t+1}²)",
-        "1",
-        "[0, 1]",
-        0,
-        3,
-        1.0,
+        "trajectory_smoothness", "½ + Σ⟨Δ_t·Δ_{t+1}⟩/Σ(D_t² + D_{t+1}²)", "1", "[0, 1]", 0, 3, 1.0
     ),
     _temporal(
         "regime_switches",

@@ -1,6 +1,6 @@
-"""Summary Descriptor Features v1.0: names, layout, and extraction."""
+"""Extracts Summary Descriptor Features (SDF) v1.0 and defines their layout."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from spinlock.features.batches import (
     trajectory_averages,
 )
 from spinlock.features.registry import names
-from spinlock.features.spatial import centre, spatial_of
+from spinlock.features.spatial import spatial_of, standardize
 from spinlock.features.spectral import spectral_of
 from spinlock.features.temporal import temporal_of
 
@@ -28,16 +28,17 @@ AGGREGATED_NAMES: tuple[str, ...] = aggregated_names(PER_TRAJECTORY_NAMES)
 _SAMPLES = ("N", "M", "T", "C", "H", "W")
 
 
-@dataclass(frozen=True, eq=False)
-class SDFFeatures:
-    """All descriptors of a batch of samples; float32, columns as in the `*_NAMES` tuples.
+class SDFFeatures(NamedTuple):
+    """Features of a batch of samples; all arrays are float32.
+
+    The tuples `PER_TIMESTEP_NAMES`, `PER_TRAJECTORY_NAMES` and `AGGREGATED_NAMES` name the columns.
 
     Attributes:
-        per_timestep: [N, T, 46], field features averaged over realizations and channels.
-        per_trajectory: [N, M, 13], trajectory features averaged over channels; NaN where T is below
-            the feature's minimum.
-        aggregated: [N, 39], their mean, population standard deviation and coefficient of variation
-            over realizations; NaN likewise.
+        per_timestep: Features of fields, averaged over realizations and channels, [N, T, 46].
+        per_trajectory: Features of trajectories, averaged over channels, [N, M, 13]. NaN where T is
+            below the minimum of the feature.
+        aggregated: Mean, population standard deviation and coefficient of variation of
+            ``per_trajectory`` over realizations, [N, 39]. NaN where T is too small.
     """
 
     per_timestep: Tensor
@@ -46,18 +47,27 @@ class SDFFeatures:
 
 
 def extract(fields: Tensor) -> SDFFeatures:
-    """Extract all descriptors, computed in float32 (sums of series and of features in float64).
+    """Extract all features of samples.
+
+    Features are computed in float32, sums of time series and averages of features in float64.
 
     Args:
-        fields: Floating point [N, M, T, C, H, W]: samples, realizations, steps, channels and a
-            periodic grid of at least 8×8; finite, which is the caller's to check.
+        fields: Floating-point fields [N, M, T, C, H, W]: samples, realizations, timesteps, channels
+            and a periodic grid of at least 8×8 pixels. They must be finite; this is not checked.
 
     Returns:
-        The features, on the device of the input; no gradients flow through them.
+        Features on the device of the fields, without gradients.
 
     Raises:
         TypeError: If the fields are not floating point.
-        ValueError: If they have another shape.
+        ValueError: If the fields have another shape.
+
+    Example:
+        >>> import torch
+        >>> from spinlock.features import extract
+        >>> features = extract(torch.randn(2, 1, 4, 3, 16, 16))
+        >>> features.per_timestep.shape, features.aggregated.shape
+        (torch.Size([2, 4, 46]), torch.Size([2, 39]))
     """
     check_fields(fields, _SAMPLES)
     limit = chunk_pixels(fields)
@@ -66,38 +76,97 @@ def extract(fields: Tensor) -> SDFFeatures:
 
 
 def extract_per_timestep(fields: Tensor) -> Tensor:
-    """Extract the descriptors of single fields only, as for initial conditions.
+    """Extract only the features of fields, for example of initial conditions.
 
     Args:
-        fields: Floating point [N, M, T, C, H, W], as for `extract`.
+        fields: Floating-point fields [N, M, T, C, H, W], as for `extract`.
 
     Returns:
-        float32 [N, T, 46].
+        Features averaged over realizations and channels, float32 [N, T, 46].
 
     Raises:
         TypeError: If the fields are not floating point.
-        ValueError: If they have another shape.
+        ValueError: If the fields have another shape.
+
+    Example:
+        >>> import torch
+        >>> from spinlock.features import extract_per_timestep
+        >>> extract_per_timestep(torch.randn(2, 1, 1, 3, 16, 16)).shape
+        torch.Size([2, 1, 46])
     """
     check_fields(fields, _SAMPLES)
     return field_averages(fields, _field_features, len(PER_TIMESTEP_NAMES))
 
 
 def spatial_features(fields: Tensor) -> Tensor:
-    """The 19 spatial features [..., 19] of each field [..., H, W]; errors as for `extract`."""
+    """Extract the 19 spatial features of single fields.
+
+    Args:
+        fields: Floating-point fields [..., H, W].
+
+    Returns:
+        Features, float32 [..., 19].
+
+    Raises:
+        TypeError: If the fields are not floating point.
+        ValueError: If the fields have another shape.
+
+    Example:
+        >>> import torch
+        >>> from spinlock.features import spatial_features
+        >>> spatial_features(torch.full((16, 16), 2.0))[0]  # spatial_mean
+        tensor(2.)
+    """
     check_fields(fields, ("...", "H", "W"))
-    features = in_chunks(fields, 2, lambda chunk: spatial_of(centre(chunk)))
+    features = in_chunks(fields, 2, lambda chunk: spatial_of(standardize(chunk)))
     return features.reshape(*fields.shape[:-2], -1)
 
 
 def spectral_features(fields: Tensor) -> Tensor:
-    """The 27 spectral features [..., 27] of each field [..., H, W]; errors as for `extract`."""
+    """Extract the 27 spectral features of single fields.
+
+    Args:
+        fields: Floating-point fields [..., H, W].
+
+    Returns:
+        Features, float32 [..., 27].
+
+    Raises:
+        TypeError: If the fields are not floating point.
+        ValueError: If the fields have another shape.
+
+    Example:
+        >>> import torch
+        >>> from spinlock.features import spectral_features
+        >>> wave = torch.cos(torch.arange(16) * torch.pi / 4).expand(16, 16)
+        >>> spectral_features(wave)[15]  # dominant_freq_x, in cycles per pixel
+        tensor(0.1250)
+    """
     check_fields(fields, ("...", "H", "W"))
-    features = in_chunks(fields, 2, lambda chunk: spectral_of(centre(chunk)))
+    features = in_chunks(fields, 2, lambda chunk: spectral_of(standardize(chunk)))
     return features.reshape(*fields.shape[:-2], -1)
 
 
 def temporal_features(trajectories: Tensor) -> Tensor:
-    """The 13 temporal features [..., 13] of trajectories [..., T, H, W]; errors as `extract`."""
+    """Extract the 13 temporal features of single trajectories.
+
+    Args:
+        trajectories: Floating-point trajectories [..., T, H, W].
+
+    Returns:
+        Features, float32 [..., 13]. NaN where T is below the minimum of the feature.
+
+    Raises:
+        TypeError: If the trajectories are not floating point.
+        ValueError: If the trajectories have another shape.
+
+    Example:
+        >>> import torch
+        >>> from spinlock.features import temporal_features
+        >>> growing = torch.randn(16, 16) * 2.0 ** torch.arange(4)[:, None, None]
+        >>> temporal_features(growing)[0]  # energy_growth_rate, 2 ln 2
+        tensor(1.3863)
+    """
     check_fields(trajectories, ("...", "T", "H", "W"))
     limit = chunk_pixels(trajectories)
     features = in_chunks(trajectories, 3, lambda chunk: temporal_of(chunk, limit))
@@ -105,6 +174,6 @@ def temporal_features(trajectories: Tensor) -> Tensor:
 
 
 def _field_features(fields: Tensor) -> Tensor:
-    """The 46 features [B, 46] of fields [B, H, W]."""
-    centred = centre(fields)
-    return torch.cat((spatial_of(centred), spectral_of(centred)), dim=-1)
+    """Compute the 46 features [B, 46] of fields [B, H, W]."""
+    standardized = standardize(fields)
+    return torch.cat((spatial_of(standardized), spectral_of(standardized)), dim=-1)

@@ -1,8 +1,8 @@
-"""The 19 spatial features of a field, and the centred field that all per-field features start from.
+"""Computes the 19 spatial features of a field.
 
-Everything is computed on z = (u − μ)/s and scaled back, so that no square or fourth power overflows
-or underflows for amplitudes between 1e-9 and 1e4. Fields are periodic, the grid spacing is one
-pixel, x is the last axis.
+Features are computed from z = (u − μ)/s and then rescaled, so squares and fourth powers neither
+overflow nor underflow for amplitudes between 1e-9 and 1e4. Fields are periodic, the grid spacing is
+one pixel, and x is the last axis.
 """
 
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ _EXPONENTS = {feature.name: feature.exponent for feature in FEATURES}
 
 
 @dataclass(frozen=True, eq=False)
-class Centred:
-    """Fields brought to zero mean and unit variance.
+class Standardized:
+    """Fields scaled to zero mean and unit variance.
 
     Attributes:
-        unit: z = (u − μ)/s, float32 [B, H, W]; of no meaning where flat.
-        mean: μ, float32 [B].
-        std: s, float32 [B].
-        minimum: min u, float32 [B].
-        maximum: max u, float32 [B].
-        flat: Where the field has no variation to describe, bool [B].
+        unit: Scaled fields z = (u − μ)/s, float32 [B, H, W]; meaningless where ``flat``.
+        mean: Mean μ, float32 [B].
+        std: Standard deviation s, float32 [B].
+        minimum: Minimum of u, float32 [B].
+        maximum: Maximum of u, float32 [B].
+        flat: Whether the field is constant up to rounding, bool [B].
     """
 
     unit: Tensor
@@ -38,11 +38,11 @@ class Centred:
     flat: Tensor
 
 
-def centre(fields: Tensor) -> Centred:
-    """Centre and scale fields [B, H, W], each by its own mean and standard deviation."""
+def standardize(fields: Tensor) -> Standardized:
+    """Scale each of the fields [B, H, W] by its own mean and standard deviation."""
     fields = fields.float()
     minimum, maximum = fields.amin((-2, -1)), fields.amax((-2, -1))
-    # Twice: where |μ| ≫ s, the rounding of the first mean is a sizeable fraction of s.
+    # Subtract the mean twice: where |μ| ≫ s, the rounding of the first mean is not small against s.
     first = fields.mean((-2, -1), keepdim=True)
     unit = fields - first
     second = unit.mean((-2, -1), keepdim=True)
@@ -50,21 +50,21 @@ def centre(fields: Tensor) -> Centred:
     std = unit.square().mean((-2, -1)).sqrt()
     flat = is_flat(minimum, maximum)
     unit /= torch.where(flat, 1.0, std)[:, None, None]
-    return Centred(unit, (first + second)[:, 0, 0], std, minimum, maximum, flat)
+    return Standardized(unit, (first + second)[:, 0, 0], std, minimum, maximum, flat)
 
 
 def is_flat(minimum: Tensor, maximum: Tensor) -> Tensor:
-    """Where a field with these extremes is constant but for rounding (bool, same shape)."""
+    """Return whether fields with these extremes are constant up to rounding."""
     low, high = minimum.double(), maximum.double()
     floor = (1e-6 * torch.maximum(low.abs(), high.abs())).clamp(min=1e-12)
     return high - low <= floor
 
 
-def spatial_of(centred: Centred) -> Tensor:
-    """The 19 spatial features [B, 19] of centred fields."""
-    z = centred.unit
+def spatial_of(standardized: Standardized) -> Tensor:
+    """Compute the 19 spatial features [B, 19] of standardized fields."""
+    z = standardized.unit
     padded = functional.pad(z, (1, 1, 1, 1), mode="circular")
-    one = torch.ones_like(centred.std)
+    one = torch.ones_like(standardized.std)
     of_unit = {
         "spatial_variance": one,
         "spatial_std": one,
@@ -74,38 +74,38 @@ def spatial_of(centred: Centred) -> Tensor:
         **_laplacian(z, padded),
     }
     values = {
-        "spatial_mean": centred.mean,
-        "spatial_min": centred.minimum,
-        "spatial_max": centred.maximum,
-        "spatial_range": centred.maximum - centred.minimum,
-        **rescaled(of_unit, centred),
+        "spatial_mean": standardized.mean,
+        "spatial_min": standardized.minimum,
+        "spatial_max": standardized.maximum,
+        "spatial_range": standardized.maximum - standardized.minimum,
+        **rescaled(of_unit, standardized),
     }
     return torch.stack([values[name] for name in names("spatial")], dim=-1)
 
 
-def rescaled(of_unit: dict[str, Tensor], centred: Centred) -> dict[str, Tensor]:
-    """Features [B] of the fields from those of their unit-variance form; 0 where flat."""
-    powers = (torch.ones_like(centred.std), centred.std, centred.std.square())
+def rescaled(of_unit: dict[str, Tensor], standardized: Standardized) -> dict[str, Tensor]:
+    """Convert features [B] of unit-variance fields to those of the fields; 0 where flat."""
+    powers = (torch.ones_like(standardized.std), standardized.std, standardized.std.square())
     return {
-        name: torch.where(centred.flat, 0.0, value * powers[_EXPONENTS[name]])
+        name: torch.where(standardized.flat, 0.0, value * powers[_EXPONENTS[name]])
         for name, value in of_unit.items()
     }
 
 
 def _moments(z: Tensor) -> dict[str, Tensor]:
-    """Biased skewness g₁ and excess kurtosis g₂ (Joanes & Gill 1998) of z [B, H, W]."""
+    """Compute biased skewness g₁ and excess kurtosis g₂ (Joanes & Gill 1998) of z [B, H, W]."""
     square = z.square()
     skewness = (square * z).mean((-2, -1))
-    # ⟨z⁴⟩ ≥ ⟨z²⟩² = 1; only rounding goes below.
+    # ⟨z⁴⟩ ≥ ⟨z²⟩² = 1 except for rounding.
     kurtosis = square.square_().mean((-2, -1)).clamp(min=1.0) - 3.0
     return {"spatial_skewness": skewness, "spatial_kurtosis": kurtosis}
 
 
 def _order_statistics(z: Tensor) -> dict[str, Tensor]:
-    """Interquartile range (Hyndman & Fan 1996, type 7) and median absolute deviation of z.
+    """Compute the interquartile range (Hyndman & Fan 1996, type 7) and the MAD of z.
 
-    The k values nearest to the median are neighbours in the ascending sample: the best of all
-    windows of that length, each judged by its farther end.
+    The k values nearest to the median are consecutive in the sorted sample, so the k-th smallest
+    deviation is the minimum over windows of length k of the larger deviation at their two ends.
     """
     v = _ascending(z.flatten(1))
     n = v.shape[-1]
@@ -122,29 +122,29 @@ def _order_statistics(z: Tensor) -> dict[str, Tensor]:
 
 
 def _ascending(values: Tensor) -> Tensor:
-    """Values [B, n], each row sorted; the same on every device, by the fastest sort there."""
+    """Sort each row of values [B, n] with the fastest method of the device."""
     if values.device.type == "cpu":
-        # numpy's vectorised sort takes a tenth of the time of torch's, which carries indices along.
+        # numpy's vectorized sort takes a tenth of the time of torch's, which also sorts indices.
         return torch.from_numpy(np.sort(values.numpy(), axis=-1))
     return torch.sort(values, dim=-1).values
 
 
 def _quartile(v: Tensor, quarter: int) -> Tensor:
-    """Quantile at quarter/4 of ascending rows v [B, n], linearly interpolated."""
+    """Return the quantile at quarter/4 of sorted rows v [B, n], linearly interpolated."""
     index, remainder = divmod(quarter * (v.shape[-1] - 1), 4)
     return torch.lerp(v[:, index], v[:, index + 1], remainder / 4)
 
 
 def _gradient(padded: Tensor) -> dict[str, Tensor]:
-    """Gradient features of z, by central differences on the torus.
+    """Compute the gradient features of z by periodic central differences.
 
     The anisotropy is the coherence of the structure tensor (Bigün & Granlund 1987).
 
     Args:
-        padded: z with one more pixel on each side, [B, H + 2, W + 2].
+        padded: Fields z with one more pixel on each side, [B, H + 2, W + 2].
     """
-    # Twice the gradient, halved in what is returned; in place, because fresh memory costs more here
-    # than the arithmetic.
+    # gx and gy are twice the gradient; the results are halved. Operations are in place because new
+    # memory costs more here than the arithmetic.
     gx = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
     gy = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
     jxy = (gx * gy).mean((-2, -1))
@@ -165,7 +165,7 @@ def _gradient(padded: Tensor) -> dict[str, Tensor]:
 
 
 def _laplacian(z: Tensor, padded: Tensor) -> dict[str, Tensor]:
-    """Features of the five-point Laplacian of z [B, H, W], also given padded by one pixel."""
+    """Compute the Laplacian features of z [B, H, W] by the five-point stencil."""
     laplacian = padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:]
     laplacian += padded[:, :-2, 1:-1]
     laplacian += padded[:, 2:, 1:-1]

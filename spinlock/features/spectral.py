@@ -1,9 +1,9 @@
-"""The 27 spectral features of a field.
+"""Computes the 27 spectral features of a field.
 
-S[k] = |Σ d·exp(−2πi(fx·j + fy·i))|²/n over the full plane of Fourier bins without the DC bin, d the
-field minus its mean, n its number of pixels: white noise of variance σ² has E S = σ² on every grid
-(periodogram, Percival & Walden 1993). Only the half plane kx ≥ 0 is transformed; weights count the
-bins it stands for. Frequencies are in cycles/pixel.
+The periodogram (Percival & Walden 1993) S[k] = |Σ d·exp(−2πi(fx·j + fy·i))|²/n covers the full
+plane of Fourier bins without the DC bin, where d is the field minus its mean and n the number of
+pixels. White noise of variance σ² has E S = σ² on every grid. Only the half plane kx ≥ 0 is
+transformed; weights count the bins of the full plane. Frequencies are in cycles/pixel.
 """
 
 from dataclasses import dataclass
@@ -15,30 +15,31 @@ import torch
 from torch import Tensor
 
 from spinlock.features.registry import names
-from spinlock.features.spatial import Centred, rescaled
+from spinlock.features.spatial import Standardized, rescaled
 
-# Lower edges of the octaves above the first, which begins just above 0 (cycles/pixel).
+# Lower edges of all octaves but the first, which begins just above 0 (cycles/pixel).
 _BAND_EDGES = (1 / 32, 1 / 16, 1 / 8, 1 / 4)
 _PEAK_TOLERANCE = 1e-3
 _ROLLOFF_FRACTION = 0.85
-# 80 dB below the mean power: far above the noise of a float32 transform, about 1e-14 of it.
+# 80 dB below the mean power; the noise of a float32 transform is about 1e-14 of it.
 _FLATNESS_FLOOR = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
 class _Bins:
-    """The K' half-plane bins of a grid in ascending frequency, DC left out; float32 [K'] each.
+    """The K' half-plane bins of a grid in order of frequency, without the DC bin.
 
     Attributes:
-        order: Position of each bin in the flattened half plane, int64.
-        weight: Full-plane bins it stands for, 1 or 2.
-        fx: |fx|.
-        fy: |fy|.
-        f: √(fx² + fy²).
-        cos2: cos 2θ, θ the direction of the wavevector.
-        sin2: sin 2θ, 0 where a component is the Nyquist frequency, which has no sign.
-        bands: First and last-plus-one bin of each band.
-        counts: Full-plane bins in each band.
+        order: Positions of the bins in the flattened half plane, int64 [K'].
+        weight: Numbers of full-plane bins that they represent (1 or 2), float32 [K'].
+        fx: Absolute frequencies |fx|, float32 [K'].
+        fy: Absolute frequencies |fy|, float32 [K'].
+        f: Frequencies √(fx² + fy²), float32 [K'].
+        cos2: Values of cos 2θ, where θ is the direction of the wavevector, float32 [K'].
+        sin2: Values of sin 2θ; 0 where a component is the Nyquist frequency, which has no sign,
+            float32 [K'].
+        bands: First bin and the bin after the last of each band.
+        counts: Numbers of full-plane bins in each band.
     """
 
     order: Tensor
@@ -54,8 +55,8 @@ class _Bins:
 
 @lru_cache(maxsize=16)
 def _bins(height: int, width: int, device: torch.device) -> _Bins:
-    """The bins of one grid on one device; ordered and computed in float64."""
-    # k/W: numpy's k·(1/W) misses ½ on some grids (W = 98) by its rounding, and band edges too.
+    """Return the bins of a grid on a device, ordered and computed in float64."""
+    # k/W is exact at ½ and at band edges; numpy's k·(1/W) is not on some grids (W = 98).
     ky = np.arange(height)
     ky[2 * ky >= height] -= height
     fy, fx = np.meshgrid(ky / height, np.arange(width // 2 + 1) / width, indexing="ij")
@@ -83,14 +84,14 @@ def _bins(height: int, width: int, device: torch.device) -> _Bins:
     )
 
 
-def spectral_of(centred: Centred) -> Tensor:
-    """The 27 spectral features [B, 27] of centred fields."""
-    z = centred.unit
+def spectral_of(standardized: Standardized) -> Tensor:
+    """Compute the 27 spectral features [B, 27] of standardized fields."""
+    z = standardized.unit
     height, width = z.shape[-2:]
     bins = _bins(height, width, z.device)
     power = _power(z, bins)
     weighted = power * bins.weight
-    # float64, so that the ratios lie within [0, 1] and sum to 1.
+    # Sums in float64 make the ratios lie within [0, 1] and sum to 1.
     in_band = [weighted[:, first:last].sum(-1).double() for first, last in bins.bands]
     total = in_band[0] + in_band[1] + in_band[2] + in_band[3] + in_band[4]
     of_unit = {
@@ -103,19 +104,19 @@ def spectral_of(centred: Centred) -> Tensor:
         **_shape(weighted, bins),
         "spectral_flatness": _flatness(power, total, bins),
     }
-    values = rescaled(of_unit, centred)
+    values = rescaled(of_unit, standardized)
     return torch.stack([values[name].float() for name in names("spectral")], dim=-1)
 
 
 def _power(z: Tensor, bins: _Bins) -> Tensor:
-    """S of unit-variance fields z [B, H, W], float32 [B, K'] in the order of the bins."""
+    """Compute S of unit-variance fields z [B, H, W], float32 [B, K'] in the order of the bins."""
     squares = torch.view_as_real(torch.fft.rfft2(z, norm="ortho")).square_()
     power = squares[..., 0] + squares[..., 1]
     return power.flatten(1).index_select(-1, bins.order)
 
 
 def _bands(power: Tensor, in_band: list[Tensor], bins: _Bins) -> dict[str, Tensor]:
-    """Mean, maximum and population standard deviation of S in each octave; 0 if it has no bin."""
+    """Compute mean, maximum and population std of S in each band; 0 for a band without bins."""
     values: dict[str, Tensor] = {}
     for band, ((first, last), count) in enumerate(zip(bins.bands, bins.counts, strict=True)):
         mean = peak = std = torch.zeros_like(power[:, 0])
@@ -130,7 +131,7 @@ def _bands(power: Tensor, in_band: list[Tensor], bins: _Bins) -> dict[str, Tenso
 
 
 def _peak(power: Tensor, bins: _Bins, pixels: int) -> dict[str, Tensor]:
-    """Frequency and amplitude of the strongest bins, tied ones equally weighted."""
+    """Compute frequency and amplitude of the strongest bin; tied bins have equal weights."""
     top = power.amax(-1)
     tied = (power >= (1 - _PEAK_TOLERANCE) * top[:, None]) * bins.weight
     count = tied.sum(-1)
@@ -142,17 +143,17 @@ def _peak(power: Tensor, bins: _Bins, pixels: int) -> dict[str, Tensor]:
 
 
 def _shape(weighted: Tensor, bins: _Bins) -> dict[str, Tensor]:
-    """Centroid, radial spread (Peeters 2004) and second angular moment (Mardia & Jupp 2000).
+    """Compute centroid and bandwidth (Peeters 2004) and anisotropy (Mardia & Jupp 2000).
 
     Args:
-        weighted: S times the weight of each bin, [B, K'].
-        bins: The bins.
+        weighted: Power S times the weight of each bin, [B, K'].
+        bins: Bins of the grid.
     """
     total = weighted.sum(-1)
     product = torch.empty_like(weighted)
 
     def mean(of: Tensor) -> Tensor:
-        # Into the same memory each time: fresh memory costs more than the arithmetic.
+        # Reuse one buffer, because new memory costs more than the arithmetic.
         return torch.mul(weighted, of, out=product).sum(-1) / total
 
     deviation = bins.f - mean(bins.f)[:, None]
@@ -165,7 +166,7 @@ def _shape(weighted: Tensor, bins: _Bins) -> dict[str, Tensor]:
 
 
 def _flatness(power: Tensor, total: Tensor, bins: _Bins) -> Tensor:
-    """Geometric over arithmetic mean of S, floored (Gray & Markel 1974)."""
+    """Compute the ratio of geometric and arithmetic mean of S, floored (Gray & Markel 1974)."""
     count = sum(bins.counts)
     relative = power / (total / count).float()[:, None]
     logarithm = relative.add_(_FLATNESS_FLOOR).log_().mul_(bins.weight)
@@ -173,12 +174,12 @@ def _flatness(power: Tensor, total: Tensor, bins: _Bins) -> Tensor:
 
 
 def _rolloff(weighted: Tensor, total: Tensor, bins: _Bins) -> Tensor:
-    """Lowest frequency that 85 % of the power does not exceed (Tzanetakis & Cook 2002)."""
-    # Fractions in units of 2⁻⁵²: float64 precision, but exact in any order of summation, so that
-    # CUDA has a deterministic cumsum of them (torch refuses one of floating point numbers).
+    """Find the lowest frequency below which 85 % of the power lies (Tzanetakis & Cook 2002)."""
+    # Integer fractions in units of 2⁻⁵² have the precision of float64 and exact sums. CUDA has a
+    # deterministic cumsum for integers only.
     fraction = weighted * (2.0**52 / total)[:, None]
     accumulated = fraction.long().cumsum(-1)
     threshold = (_ROLLOFF_FRACTION * accumulated[:, -1:].double()).ceil().long()
-    # The clamp keeps a row of NaN from reading past the end.
+    # The clamp keeps the index of a row of NaN in range.
     reached = torch.searchsorted(accumulated, threshold).clamp(max=weighted.shape[-1] - 1)
     return bins.f[reached[:, 0]]

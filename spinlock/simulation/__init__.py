@@ -1,5 +1,6 @@
-"""The simulation: the function (configuration, index) -> sample, and the parts it is made of.
+"""Computes samples as a function of (configuration, index).
 
-`spinlock.simulation.simulator.Simulator` evaluates it. The parts are the Sobol design, the initial
-conditions, the operators, the forcing and the rollout, all of which draw from addressed randomness.
+`spinlock.simulation.simulator.Simulator` evaluates the function. Its parts are the Sobol design,
+the initial conditions, the operators, the forcing and the rollout. All random numbers are addressed
+by seed and index (`spinlock.simulation.randomness`).
 """

@@ -1,4 +1,4 @@
-"""The fields on which every operator of a dataset is calibrated."""
+"""Makes the fixed batch of fields on which every operator of a dataset is calibrated."""
 
 import math
 from functools import lru_cache
@@ -14,14 +14,21 @@ from spinlock.simulation.randomness import Stream, normal
 def calibration_fields(
     seed: int, channels: int, grid_size: int, kernel_size: int, device: torch.device
 ) -> Tensor:
-    """The fixed batch on which operators are calibrated: smooth to white, of unit variance.
+    """Return Gaussian random fields of unit variance, from white to smooth.
 
-    Gaussian random fields with power spectra f^0, f^-1, f^-2, f^-3 in turn. On grids of 32 and more
-    pixels with kernels up to 8 they hold an eighth of the pixels of a field, so that calibration
-    costs an eighth of one application.
+    Their power spectra are f^0, f^-1, f^-2 and f^-3 in turn. On grids of at least 32 pixels
+    with kernels of at most 8 pixels, the batch has an eighth of the pixels of one field, so that
+    calibration costs an eighth of one application of the operator.
+
+    Args:
+        seed: Seed of the dataset.
+        channels: Number of channels of a field.
+        grid_size: Side of the dataset's grid in pixels.
+        kernel_size: Side of the convolution kernels in pixels.
+        device: Device of the result.
 
     Returns:
-        float32 tensor (n, channels, side, side), on the device.
+        Fields, (n, channels, side, side) float32.
     """
     side = max(grid_size // 8, 8, kernel_size)
     count = max(1, grid_size**2 // (8 * side**2))
@@ -32,7 +39,7 @@ def calibration_fields(
     frequency = torch.from_numpy(np.sqrt(rows[:, None] ** 2 + columns[None, :] ** 2))
     frequency[0, 0] = math.inf
     slope = fields.double().remainder(4)[:, None, None, None]
-    # The constant mode goes where frequency is infinite; at slope 0 it has to be taken out by hand.
+    # The infinite frequency removes the constant mode, except at slope 0, where the mask does.
     shaped = spectrum * frequency.pow(-0.5 * slope) * frequency.isfinite()
     field = torch.fft.irfft2(shaped, s=(side, side))
     power = field.square().mean(dim=(1, 2, 3), keepdim=True)

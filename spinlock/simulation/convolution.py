@@ -1,4 +1,4 @@
-"""Periodic convolution, on a CPU by Fourier tiles where those are faster than direct sums.
+"""Periodic convolution by direct sums or by Fourier tiles, whichever a cost model predicts faster.
 
 Rounding depends on the method, so the method depends on shapes alone (`choose_tile`).
 """
@@ -18,23 +18,29 @@ from spinlock.simulation.fourier_tiles import (
 
 
 def periodic_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Periodic cross-correlation that keeps the size of the field, by the fastest method known.
+    """Compute the periodic cross-correlation of fields, which keeps their size.
 
     Args:
-        x: (n, I, H, W) fields. On a CPU, ``channels_last`` in memory is fastest.
-        weight: (O, I, k, k), k odd, best as `prepared` for the device. In bfloat16, fields and
-            results are rounded to bfloat16 too, and sums are float32.
-        bias: (O,) or None.
+        x: Fields, (n, I, H, W). On a CPU, the ``channels_last`` layout is fastest.
+        weight: Weights, (O, I, k, k) with odd k, fastest in the layout of `prepared`. If they are
+            bfloat16, fields and results are also rounded to bfloat16, and sums are float32.
+        bias: Bias, (O,); default: none.
 
     Returns:
-        (n, O, H, W) in the type of x; ``channels_last`` in memory on a CPU.
+        Result, (n, O, H, W), in the dtype of x; on a CPU in the ``channels_last`` layout.
+
+    Example:
+        >>> import torch
+        >>> x = torch.arange(16.0).view(1, 1, 4, 4)
+        >>> periodic_convolution(x, torch.full((1, 1, 3, 3), 1 / 9))[0, 0, 1, 1]
+        tensor(5.)
     """
     if weight.dtype == torch.bfloat16:
         return _bfloat16_convolution(x, weight, bias)
     if x.device.type != "cpu":
         return direct_convolution(x, weight, bias)
     fan_out, fan_in, kernel, _ = weight.shape
-    # The tiles write into buffers of their own, which automatic differentiation cannot follow.
+    # The tiles write into reused buffers, which automatic differentiation does not support.
     differentiated = torch.is_grad_enabled() and x.requires_grad
     if x.dtype == torch.float32 and not differentiated:
         tile = choose_tile(kernel, fan_in, fan_out, (len(x), x.shape[2], x.shape[3]))
@@ -49,7 +55,7 @@ def periodic_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) 
 def _bfloat16_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     rounded = x.to(torch.bfloat16)
     if x.device.type == "cpu":
-        # No processor is asked to have bfloat16 units: the same roundings around float32 sums.
+        # The same roundings around float32 sums do not require a CPU with bfloat16 units.
         y = periodic_convolution(rounded.to(x.dtype), weight.to(x.dtype)).to(torch.bfloat16)
     else:
         y = direct_convolution(rounded, weight)
@@ -58,12 +64,12 @@ def _bfloat16_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
 
 
 def direct_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`periodic_convolution` by direct sums; arguments and result alike.
+    """Compute `periodic_convolution` by direct sums; arguments and result are the same.
 
-    On a CPU by matrix products, one for each row of the kernel: k consecutive pixels of I channels
-    lie in one piece, so a product takes a k-fold copy of the field and no more. The library's
-    convolution compiles code for each new combination of sizes, and keeps it: operators hardly
-    ever share one, so that took as long as the sums, and memory that grew with their number.
+    On a CPU it takes one matrix product for each row of the kernel: k consecutive pixels of I
+    channels are contiguous in memory, so the product needs only a k-fold copy of the field. torch's
+    convolution compiles and caches code for each new combination of sizes. Operators rarely share
+    sizes, so compiling took as long as computing, and memory grew with the number of operators.
     """
     margin = weight.shape[-1] // 2
     if x.device.type != "cpu":
@@ -91,9 +97,9 @@ def direct_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
 
 
 def prepared(weight: Tensor) -> Tensor:
-    """The same weights (O, I, k, k) in the order in memory that their device wants.
+    """Return weights (O, I, k, k) in the memory layout that is fastest on their device.
 
-    On a CPU the taps come first: (k, k, I, O) is how weights enter the transform.
+    On a CPU this is the layout of (k, k, I, O), in which weights enter the transform.
     """
     if weight.device.type != "cpu":
         return weight.contiguous()
@@ -101,49 +107,56 @@ def prepared(weight: Tensor) -> Tensor:
 
 
 def select_outputs(weight: Tensor, outputs: Tensor) -> Tensor:
-    """``weight[outputs]`` in the same order in memory."""
+    """Return ``weight[outputs]`` in the same memory layout."""
     if weight.device.type != "cpu":
         return weight[outputs]
     return _columns(weight.permute(2, 3, 1, 0), outputs).permute(3, 2, 0, 1)
 
 
 def select_channels(fields: Tensor, channels: Tensor) -> Tensor:
-    """``fields[:, channels]`` in the same order in memory."""
+    """Return ``fields[:, channels]`` in the same memory layout."""
     if fields.device.type != "cpu":
         return fields[:, channels]
     return _columns(fields.permute(0, 2, 3, 1), channels).permute(0, 3, 1, 2)
 
 
 def _columns(values: Tensor, which: Tensor) -> Tensor:
-    """``values[..., which]``, five times faster: as the columns of a matrix."""
+    """Return ``values[..., which]``; selecting columns of a matrix is five times as fast."""
     selected = values.reshape(-1, values.shape[-1]).index_select(1, which)
     return selected.view(*values.shape[:-1], -1)
 
 
-# The cost model: picoseconds of one thread for each of `cost_terms`, fitted (relative squares, none
-# negative) by `python -m benchmarks.convolution --fit` to 312 layers with kernels 3, 5, 7 and 3 to
-# 256 channels, on a busy core of a Xeon with AVX-512. Nine predictions in ten are between 0.6 and
-# 1.3 of the measured time; choosing by them took 1 % longer than the best choice for each layer,
-# and direct sums throughout 4.1 times as long.
-# They are part of what a sample is: other constants are other bytes.
+# Constants of the cost model: picoseconds of one thread for each of `cost_terms`. They are a
+# nonnegative least-squares fit of relative errors (`python -m benchmarks.convolution --fit`) to 312
+# layers with kernels 3, 5, 7 and 3 to 256 channels, on a busy core of a Xeon with AVX-512. Nine in
+# ten predictions are between 0.6 and 1.3 of the measured time. Choosing by them took 1 % longer
+# than the best choice for each layer; direct sums alone took 4.1 times as long.
+# Other constants would change the bytes of samples.
 _DIRECT_PICOSECONDS = (11.9, 512.0, 145.0, 80e6)
 _TILED_PICOSECONDS = (19.6, 313.0, 889.0, 1210.0, 20.9e6)
 
 
 def candidate_tiles(kernel: int) -> tuple[int, int]:
-    """Tiles with 8 and with 16 valid pixels a side, which fill the usual grids without waste."""
+    """Return the tile sizes with 8 and 16 valid pixels per side, which divide the usual grids."""
     return kernel + 7, kernel + 15
 
 
 def cost_terms(
     kernel: int, fan_in: int, fan_out: int, fields: tuple[int, int, int], tile: int | None
 ) -> tuple[float, ...]:
-    """What the time of a convolution is proportional to; arguments as for `choose_tile`.
+    """Return the quantities that the time of a convolution depends on linearly.
+
+    Args:
+        kernel: Side k of the kernel in pixels.
+        fan_in: Number of input channels I.
+        fan_out: Number of output channels O.
+        fields: Number n of fields, and their height and width.
+        tile: Side of the Fourier tiles in pixels; None for direct sums.
 
     Returns:
-        For direct sums (tile None): multiplications; pixels in, and out, for each row of the
-        kernel; one. For tiles: multiplications; weights transformed; pixels of tiles in, and out;
-        row frequencies.
+        For direct sums: multiplications; input pixels and output pixels times rows of the kernel;
+        one. For tiles: multiplications; transformed weights; input and output pixels of tiles; row
+        frequencies.
     """
     num, height, width = fields
     pixels, pairs = math.prod(fields), fan_in * fan_out
@@ -160,13 +173,16 @@ def cost_terms(
 
 @lru_cache(maxsize=1024)
 def choose_tile(kernel: int, fan_in: int, fan_out: int, fields: tuple[int, int, int]) -> int | None:
-    """The fastest method on a CPU: pixels a side of the Fourier tiles, or None for direct sums.
+    """Predict the fastest method on a CPU.
 
     Args:
-        kernel: Pixels k of the side of the kernel.
-        fan_in: Channels I of the fields.
-        fan_out: Channels O of the result.
+        kernel: Side k of the kernel in pixels.
+        fan_in: Number of input channels I.
+        fan_out: Number of output channels O.
         fields: Number n of fields, and their height and width.
+
+    Returns:
+        Side of the Fourier tiles in pixels, or None for direct sums.
     """
 
     def cost(tile: int | None) -> float:

@@ -1,9 +1,9 @@
-"""The stochastic forcing that each timestep adds: s(t) * eta.
+"""Computes the stochastic forcing s(t) * eta that each timestep adds.
 
 eta has unit marginal variance: white Gaussian noise smoothed by a periodic Gaussian kernel whose
 standard deviation is ``spatial_correlation * grid_size`` pixels, normalized by the kernel (not by
-the sample). Laplace forcing is the same Gaussian field pushed through the Gaussian distribution
-function and the inverse Laplace distribution function.
+the sample). Laplace forcing maps the same Gaussian field through the Gaussian distribution function
+and the inverse Laplace distribution function.
 """
 
 import math
@@ -15,20 +15,23 @@ from torch import Tensor
 from spinlock.simulation.parameter_space import ParameterValues
 from spinlock.simulation.randomness import Stream, normal
 
-# A substream word holds the realization above and the timestep below these 16 bits.
+# The lower 16 bits of a substream word hold the timestep, the upper ones the realization.
 _TIMESTEP_BITS = 16
 
 
 def schedule(values: ParameterValues, timestep: int, num_timesteps: int) -> float:
-    """Standard deviation s(t) of the forcing at a timestep.
+    """Return the standard deviation s(t) of the forcing at a timestep.
 
-    noise_scale times 1 (constant), 1 - t / (T + 1) (annealing) or
+    It is noise_scale times 1 (constant), 1 - t / (T + 1) (annealing) or
     1 + sin(2 pi t / schedule_period) / 2 (periodic).
 
     Args:
-        values: The operator's parameter values.
-        timestep: t in 1..T.
-        num_timesteps: T.
+        values: Parameter values of the operator.
+        timestep: Timestep t in 1..T.
+        num_timesteps: Number of timesteps T.
+
+    Raises:
+        ValueError: If the noise schedule is unknown.
     """
     match values.noise_schedule:
         case "constant":
@@ -38,50 +41,58 @@ def schedule(values: ParameterValues, timestep: int, num_timesteps: int) -> floa
         case "periodic":
             factor = 1 + 0.5 * math.sin(2 * math.pi * timestep / values.schedule_period)
         case unknown:
-            raise ValueError(f"noise_schedule: no schedule is called {unknown!r}")
+            raise ValueError(f"noise_schedule: unknown schedule {unknown!r}")
     return values.noise_scale * factor
 
 
 def gaussian_transfer(length: float, grid_size: int) -> Tensor:
-    """Fourier multiplier (H, W//2 + 1) of a periodic Gaussian kernel that keeps unit variance.
+    """Return the Fourier multiplier of a periodic Gaussian kernel that preserves unit variance.
 
     Args:
         length: Standard deviation of the kernel in pixels.
-        grid_size: Side of the grid, H = W.
+        grid_size: Side of the grid, H = W, in pixels.
 
     Returns:
-        float32 tensor; the mean of its square over the full plane is 1, so that white noise of unit
-        variance stays of unit variance.
+        Multiplier, (H, W//2 + 1) float32. Its mean square over the full plane of frequencies is 1,
+        so the variance of white noise does not change.
     """
     full = np.fft.fftfreq(grid_size)
     # exp(-2 pi^2 l^2 f^2) is the transform of a Gaussian of standard deviation l.
     axis = np.exp(-2 * (math.pi * length * full) ** 2)
     axis /= math.sqrt(np.mean(axis**2))
-    # The half plane's columns are those of rfft: frequencies 0..W/2 (the sign does not matter).
+    # rfft2 has the columns 0..W/2; the multiplier does not depend on the sign of a frequency.
     return torch.from_numpy(np.outer(axis, axis[: grid_size // 2 + 1])).float()
 
 
 def laplace_from_gaussian(z: Tensor) -> Tensor:
     """Map standard normal values to Laplace values of unit variance, preserving their ranks.
 
-    The inverse Laplace distribution function at Phi(z), with scale 1/sqrt(2):
-    -sign(z) ln(erfc(|z| / sqrt(2))) / sqrt(2), free of cancellation in either tail.
+    The result is the inverse Laplace distribution function with scale 1/sqrt(2) at Phi(z), computed
+    as -sign(z) ln(erfc(|z| / sqrt(2))) / sqrt(2) to avoid cancellation in the tails.
+
+    Args:
+        z: Standard normal values, of any shape.
+
+    Example:
+        >>> import torch
+        >>> laplace_from_gaussian(torch.tensor([-1.0, 1.0]))
+        tensor([-0.8117,  0.8117])
     """
     tail: Tensor = torch.special.erfc(z.abs() * math.sqrt(0.5))
     return tail.log().mul(z.sign()).mul(-math.sqrt(0.5))
 
 
 class Forcing:
-    """The forcing of one sample, addressed by realization and timestep.
+    """Forcing of one sample.
 
     Args:
-        values: The operator's parameter values.
-        seed: The dataset's seed.
-        index: The sample's index.
-        channels: Channels C.
-        num_realizations: Realizations M.
-        num_timesteps: Timesteps T.
-        device: Where to compute.
+        values: Parameter values of the operator.
+        seed: Seed of the dataset.
+        index: Index of the sample.
+        channels: Number of channels C.
+        num_realizations: Number of realizations M.
+        num_timesteps: Number of timesteps T.
+        device: Device to compute on.
     """
 
     def __init__(
@@ -106,7 +117,14 @@ class Forcing:
             self._transfer = gaussian_transfer(length, values.grid_size).to(device)
 
     def __call__(self, timestep: int) -> Tensor:
-        """The forcing s(t) * eta of every realization at timestep t in 1..T: (M, C, H, W)."""
+        """Return the forcing s(t) * eta of every realization at a timestep.
+
+        Args:
+            timestep: Timestep t in 1..T.
+
+        Returns:
+            Forcing, (M, C, H, W) float32.
+        """
         eta = normal(
             self._seed,
             Stream.FORCING,

@@ -1,19 +1,19 @@
 """Periodic convolution by overlapping Fourier tiles.
 
-Overlap-save [1]_ in two dimensions: the field is cut into overlapping tiles of ``tile`` pixels a
-side, tile and kernel are transformed, multiplied, transformed back, and the ``tile - kernel + 1``
-pixels a side that no wrapped product reaches are kept. Per pair of channels a tile takes
-3/2 tile^2 real multiplications instead of kernel^2 a pixel: eleven times fewer for kernel 7 and
-tile 22 (and three times fewer for kernel 3), all of it in matrix products.
+This is overlap-save [1]_ in two dimensions. The field is cut into overlapping tiles of ``tile`` by
+``tile`` pixels, tile and kernel are transformed, multiplied and transformed back, and only the
+``tile - kernel + 1`` pixels per side without wrapped products are kept. Per pair of channels, a
+tile takes 3/2 tile^2 real multiplications instead of kernel^2 per pixel: eleven times fewer for
+kernel 7 and tile 22, three times fewer for kernel 3. All of them are in matrix products.
 
-- The transforms are products with small matrices too, first along rows, then along columns: so
-  short, they run at the speed of memory, and leave the axes in the order of the next step.
-- Along rows the frequencies are v + 1/2: half of them say everything about a real tile, and all
-  are alike, where 0 and t/2 of the ordinary transform are real. The wrapped products change sign
-  (a negacyclic convolution), but are discarded anyway.
+- The transforms are products with small matrices, first along rows, then along columns. They run at
+  the speed of memory and leave the axes in the order that the next step needs.
+- The row frequencies are v + 1/2. Half of them determine a real tile, and all have the same form,
+  whereas frequencies 0 and t/2 of the ordinary transform are real. The wrapped products change sign
+  (a negacyclic convolution), but they are discarded.
 - A complex product takes three real ones [2]_: with k1 = Wr (Xr + Xi), k2 = (Wi - Wr) Xr and
   k3 = (Wr + Wi) Xi, the product W X is (k1 - k3) + i (k1 + k2). The sums are rows of the transform
-  matrices and cost nothing.
+  matrices and add no cost.
 
 .. [1] A. V. Oppenheim, R. W. Schafer, "Discrete-time signal processing", 3rd ed., section 8.7.3.
 .. [2] D. E. Knuth, "The art of computer programming", vol. 2, section 4.6.4, exercise 41.
@@ -28,16 +28,17 @@ from functools import cache
 import torch
 from torch import Tensor
 
-#: Bytes of overlapping tiles in flight at once, unless those of one field are more.
+#: Largest size in bytes of the tiles that are processed at once, unless one field has more.
 MAX_TILE_BYTES = 1 << 25
 
 
 @dataclass(frozen=True)
 class _Transforms:
-    """Matrices that act on rows (``first``) and on columns (``second``) of a tile of t pixels.
+    """Matrices that act on the rows (``first``) and columns (``second``) of a tile of t pixels.
 
-    Row frequencies are v = 0..t/2-1 and column frequencies u = 0..t-1; "parts" are real and
-    imaginary, "factors" the three of a complex product; m = t - k + 1 pixels of a tile are valid.
+    Row frequencies are v = 0..t/2-1 and column frequencies u = 0..t-1. "Parts" are the real and the
+    imaginary part, "factors" the three of a complex product, and m = t - k + 1 is the number of
+    valid pixels per side.
     """
 
     tile_first: Tensor  # (t/2 * 2 parts, t)
@@ -49,7 +50,7 @@ class _Transforms:
 
 
 def _waves(frequency: Tensor, position: Tensor, tile: int) -> tuple[Tensor, Tensor]:
-    """Real and imaginary part of exp(-2 pi i frequency position / tile), one row a frequency."""
+    """Return the parts of exp(-2 pi i frequency position / tile), one row per frequency."""
     phase = 2 * math.pi / tile * frequency[:, None] * position
     return phase.cos(), -phase.sin()
 
@@ -59,14 +60,14 @@ def _transforms(kernel: int, tile: int) -> _Transforms:
     u = torch.arange(tile, dtype=torch.float64, device="cpu")
     v = u[: tile // 2] + 0.5
     valid = u[: tile - kernel + 1]
-    # A correlation is the convolution with the reflected kernel.
+    # A correlation is a convolution with the reflected kernel.
     taps = -u[:kernel]
 
     def first(position: Tensor) -> Tensor:
         return torch.stack(_waves(v, position, tile), dim=1).flatten(0, 1)
 
     def second(position: Tensor) -> tuple[Tensor, Tensor]:
-        """Real and imaginary part, as they follow from both parts of what is transformed."""
+        """Return the maps from both parts of the input to the real and the imaginary part."""
         real, imaginary = _waves(u, position, tile)
         return torch.cat((real, -imaginary), dim=1), torch.cat((imaginary, real), dim=1)
 
@@ -75,32 +76,32 @@ def _transforms(kernel: int, tile: int) -> _Transforms:
     cosine, minus_sine = (wave.T for wave in _waves(u, valid, tile))
 
     def back(of_real: Tensor, of_imaginary: Tensor) -> Tensor:
-        """From Yr = k1 - k3 and Yi = k1 + k2, as columns for k1, k2, k3."""
+        """Return columns for k1, k2 and k3, given those for Yr = k1 - k3 and Yi = k1 + k2."""
         return torch.cat((of_real + of_imaginary, of_imaginary, -of_real), dim=1)
 
     of_tile, of_weight = torch.cat((xr + xi, xr, xi)), torch.cat((wr, wi - wr, wr + wi))
     inverse = torch.cat((back(cosine, minus_sine), back(-minus_sine, cosine))) / tile
-    # Each frequency v + 1/2 stands for its conjugate too.
+    # Each frequency v + 1/2 also represents its conjugate.
     last = first(valid).T * (2 / tile)
     matrices = first(u), of_tile, first(taps), of_weight, inverse, last
     return _Transforms(*(matrix.float().contiguous() for matrix in matrices))
 
 
 class _Workspace(threading.local):
-    """Memory that a thread's convolutions write into, one after the other.
+    """Memory that all convolutions of a thread reuse.
 
-    Fresh memory costs a page fault every 4 KiB: for the largest layers, half as much again as the
-    arithmetic. Each named part grows to the largest ever asked for and is then kept.
+    New memory costs a page fault every 4 KiB, which for the largest layers takes half as long as
+    the arithmetic. Each named part keeps the largest size that was requested.
     """
 
     def __init__(self) -> None:
         self._parts: dict[str, Tensor] = {}
 
     def take(self, part: str, *shape: int) -> Tensor:
-        """Uninitialized float32 memory, which the next taker of this part overwrites."""
+        """Return uninitialized float32 memory, valid until the same part is taken again."""
         size = math.prod(shape)
         if part not in self._parts or self._parts[part].numel() < size:
-            # Tensors made in inference mode could not be written to outside.
+            # Tensors created in inference mode could not be written to outside of it.
             with torch.inference_mode(False):
                 self._parts[part] = torch.empty(size, dtype=torch.float32, device="cpu")
         return self._parts[part][:size].view(shape)
@@ -112,16 +113,16 @@ _workspace = _Workspace()
 def tiled_convolution(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, tile: int
 ) -> Tensor:
-    """`periodic_convolution` by overlap-save Fourier tiles.
+    """Compute `periodic_convolution` by overlap-save Fourier tiles.
 
     Args:
-        x: (n, I, H, W) float32 fields.
-        weight: (O, I, k, k) float32, best as `prepared`.
-        bias: (O,) or None.
-        tile: Pixels t of the side of a tile: even, and at least k.
+        x: Fields, (n, I, H, W) float32.
+        weight: Weights, (O, I, k, k) float32, fastest in the layout of `prepared`.
+        bias: Bias, (O,); default: none.
+        tile: Side t of a tile in pixels, even and at least k.
 
     Returns:
-        (n, O, H, W), ``channels_last`` in memory.
+        Result, (n, O, H, W) float32 in the ``channels_last`` layout.
     """
     fields, taps = x.permute(0, 2, 3, 1), weight.permute(2, 3, 1, 0).contiguous()
     num, height, width, fan_in = fields.shape
@@ -147,12 +148,12 @@ def tiled_convolution(
 
 
 def fields_at_once(tile: int, tiles_per_field: int, fan_in: int) -> int:
-    """Fields whose overlapping tiles fit in `MAX_TILE_BYTES`, at least one."""
+    """Return the number of fields whose tiles fit into `MAX_TILE_BYTES`, at least one."""
     return max(1, MAX_TILE_BYTES // (4 * tile**2 * tiles_per_field * fan_in))
 
 
 def _runs(margin: int, size: int, period: int) -> Iterator[tuple[slice, slice]]:
-    """Pieces of 0..size-1 that are consecutive after subtracting margin modulo period."""
+    """Split 0..size-1 into pieces that stay consecutive after a shift by margin mod period."""
     start = 0
     while start < size:
         source = (start - margin) % period
@@ -162,7 +163,7 @@ def _runs(margin: int, size: int, period: int) -> Iterator[tuple[slice, slice]]:
 
 
 def continue_periodically(fields: Tensor, margin: int, out: Tensor) -> Tensor:
-    """Fill out (n, h, w, C) with fields (n, H, W, C), starting at pixel (-margin, -margin)."""
+    """Fill out, (n, h, w, C), with periodic fields, (n, H, W, C), from pixel (-margin, -margin)."""
     for row, source_row in _runs(margin, out.shape[1], fields.shape[1]):
         for column, source_column in _runs(margin, out.shape[2], fields.shape[2]):
             out[:, row, column] = fields[:, source_row, source_column]
@@ -170,7 +171,7 @@ def continue_periodically(fields: Tensor, margin: int, out: Tensor) -> Tensor:
 
 
 def _overlapping_tiles(fields: Tensor, kernel: int, tile: int, rows: int, columns: int) -> Tensor:
-    """(n, H, W, C) -> (tile, tile * n * rows * columns * C), by pixel of the tile."""
+    """Cut (n, H, W, C) into tiles (tile, tile * n * rows * columns * C)."""
     num, channels, valid = len(fields), fields.shape[3], tile - kernel + 1
     height, width = rows * valid + kernel - 1, columns * valid + kernel - 1
     padded = _workspace.take("first", num, height, width, channels)
@@ -188,12 +189,19 @@ def _overlapping_tiles(fields: Tensor, kernel: int, tile: int, rows: int, column
 def _tile_products(
     tiles: Tensor, weights: Tensor, transforms: _Transforms, fan_in: int, fan_out: int
 ) -> Tensor:
-    """Transform tiles, multiply by the transformed weights, transform back.
+    """Transform tiles, multiply them by the transformed weights and transform back.
 
-    One row frequency at a time, which bounds memory and keeps what is written close at hand.
+    One row frequency is processed at a time, which bounds memory and makes good use of caches.
 
-    Takes tiles (t, t * T * I) and weights (t, k * I * O), these already transformed along rows;
-    returns the valid pixels (m, m * T * O).
+    Args:
+        tiles: Tiles, (t, t * T * I), where T is the number of tiles.
+        weights: Weights transformed along rows, (t, k * I * O).
+        transforms: Matrices for the kernel and the tile.
+        fan_in: Number of input channels I.
+        fan_out: Number of output channels O.
+
+    Returns:
+        Valid pixels, (m, m * T * O).
     """
     tile, num, bins = len(tiles), tiles.shape[1] // (len(tiles) * fan_in), 3 * len(tiles)
     spectrum = torch.mm(transforms.tile_first, tiles, out=_workspace.take("first", *tiles.shape))

@@ -1,8 +1,8 @@
-"""Initial conditions: the probes that operators are applied to.
+"""Draws the initial conditions that operators are applied to.
 
-Every field is zero-mean in each channel and has its nominal variance exactly, over all channels
-and pixels, whatever was drawn: the variance is imposed, not expected. Four families are built in;
-another is one subclass of `InitialCondition`, named by ``class_path`` in the configuration.
+Each channel of a field has zero mean, and each field has exactly its nominal variance over channels
+and pixels: the drawn values are shifted and scaled. Four families are built in. A configuration can
+add a subclass of `InitialCondition` by its ``class_path``.
 """
 
 import math
@@ -21,12 +21,29 @@ from spinlock.simulation.randomness import Stream, normal, uniform
 
 
 class InitialCondition(ABC):
-    """A distribution over fields.
+    """Base class of distributions of initial conditions.
 
-    A subclass implements `raw`; mean and variance are imposed here.
+    A subclass implements `raw`; `fields` gives its result zero mean and the nominal variance.
 
     Args:
         variance: Variance of each field over its channels and pixels.
+
+    Raises:
+        ConfigurationError: If the variance is not positive and finite.
+
+    Example:
+        >>> import torch
+        >>> from spinlock import InitialCondition, Stream
+        >>> from spinlock.simulation.randomness import normal
+        >>> class Columns(InitialCondition):
+        ...     def raw(self, seed, index, channels, grid_size):
+        ...         count = channels * grid_size
+        ...         drawn = normal(seed, Stream.INITIAL_CONDITION, index, count)
+        ...         columns = drawn.view(-1, channels, 1, grid_size)
+        ...         return columns.expand(-1, -1, grid_size, -1)
+        >>> fields = Columns(variance=2.0).fields(42, torch.arange(4), channels=3, grid_size=16)
+        >>> fields.shape, fields[0].var(correction=0)
+        (torch.Size([4, 3, 16, 16]), tensor(2.))
     """
 
     def __init__(self, variance: float = 1.0) -> None:
@@ -36,28 +53,41 @@ class InitialCondition(ABC):
 
     @abstractmethod
     def raw(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
-        """Fields before mean and variance are imposed.
+        """Draw fields, before mean and variance are imposed.
 
-        All randomness must come from `spinlock.simulation.randomness` with
-        ``Stream.INITIAL_CONDITION`` and the given indices, so that a sample does not depend on the
-        samples that it is computed with.
+        Draw random numbers with `spinlock.simulation.randomness`, at addresses made from the seed,
+        ``Stream.INITIAL_CONDITION`` and the indices. Then a sample does not depend on the other
+        samples of the batch.
 
         Args:
-            seed: The dataset's seed.
-            index: (B,) int64 sample indices; its device is where to compute.
-            channels: Channels C.
-            grid_size: Side of the periodic grid, H = W.
+            seed: Seed of the dataset.
+            index: Sample indices, (B,) int64, on the device to compute on.
+            channels: Number of channels C.
+            grid_size: Side of the periodic grid, H = W, in pixels.
 
         Returns:
-            float32 tensor (B, C, H, W).
+            Fields, (B, C, H, W) float32.
         """
 
     def check_grid(self, grid_size: int) -> None:  # noqa: B027 (an optional hook)
-        """Raise ConfigurationError if fields of this kind do not fit the grid."""
+        """Check that a grid can hold these fields, and raise ConfigurationError if it cannot."""
 
     def fields(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
-        """Zero-mean fields (B, C, H, W) of exactly the nominal variance; arguments as for `raw`."""
-        # In float64, so that mean and variance are exact to the rounding of the stored float32.
+        """Draw fields with zero mean in each channel and exactly the nominal variance.
+
+        Args:
+            seed: Seed of the dataset.
+            index: Sample indices, (B,) int64, on the device to compute on.
+            channels: Number of channels C.
+            grid_size: Side of the periodic grid, H = W, in pixels.
+
+        Returns:
+            Fields, (B, C, H, W) float32.
+
+        Raises:
+            SimulationError: If `raw` returns another shape or a constant field.
+        """
+        # float64 makes mean and variance exact to the rounding of the stored float32.
         drawn = self.raw(seed, index, channels, grid_size).double()
         expected = (len(index), channels, grid_size, grid_size)
         if drawn.shape != expected:
@@ -69,8 +99,8 @@ class InitialCondition(ABC):
         if (power <= 0).any():
             constant = index[(power <= 0).flatten()].tolist()
             raise SimulationError(
-                f"{type(self).__name__}.raw returned constant fields for samples {constant}: they "
-                "cannot be given a variance"
+                f"{type(self).__name__}.raw returned constant fields for samples {constant}; they "
+                "cannot be scaled to a variance"
             )
         scaled: Tensor = field * (self.variance / power).sqrt()
         return scaled.float()
@@ -80,7 +110,7 @@ class GaussianNoise(InitialCondition):
     """Spatially white Gaussian noise."""
 
     def raw(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
-        """White noise; see `InitialCondition.raw`."""
+        """Draw white noise; see `InitialCondition.raw`."""
         count = channels * grid_size**2
         noise = normal(seed, Stream.INITIAL_CONDITION, index, count, device=index.device)
         return noise.view(-1, channels, grid_size, grid_size)
@@ -90,11 +120,11 @@ class BandLimited(GaussianNoise):
     """White Gaussian noise restricted to an annulus of Fourier space.
 
     Args:
-        band: Which annulus; its two radii are in `PASSBANDS`.
+        band: Name of the annulus, whose radii are in `PASSBANDS`.
         variance: Variance of each field.
     """
 
-    #: Radii of the annuli in cycles per pixel, both included; 25 % guard gaps lie between them.
+    #: Smallest and largest frequency of each annulus in cycles per pixel, both included.
     PASSBANDS: ClassVar[dict[str, tuple[float, float]]] = {
         "low": (1 / 128, 3 / 64),
         "mid": (5 / 64, 3 / 16),
@@ -110,24 +140,24 @@ class BandLimited(GaussianNoise):
         self.band = band
 
     def _mask(self, grid_size: int) -> NDArray[np.bool_]:
-        # Wavenumbers are integers and divided last: k * (1 / n) may miss an edge by rounding.
+        # Integer wavenumbers are divided last, because k * (1 / n) may miss an edge by rounding.
         rows = np.fft.fftfreq(grid_size, 1 / grid_size) / grid_size
         squared = rows[:, None] ** 2 + rows[None, : grid_size // 2 + 1] ** 2
         low, high = self.PASSBANDS[self.band]
         return (squared >= low**2) & (squared <= high**2)
 
     def check_grid(self, grid_size: int) -> None:
-        """Raise ConfigurationError if no Fourier mode of the grid lies in the annulus."""
+        """Check that a Fourier mode of the grid lies in the annulus."""
         if not self._mask(grid_size).any():
             low, high = self.PASSBANDS[self.band]
             raise ConfigurationError(
                 f"band_limited_{self.band}: a grid of {grid_size} has no Fourier mode between "
-                f"{low:.4f} and {high:.4f} cycles per pixel; take parameter_space.grid_size >= "
-                f"{math.ceil(1 / high)}, or leave the variant out of initial_conditions.weights"
+                f"{low:.4f} and {high:.4f} cycles per pixel; use parameter_space.grid_size >= "
+                f"{math.ceil(1 / high)}, or omit the variant from initial_conditions.weights"
             )
 
     def raw(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
-        """White noise with the modes outside the annulus removed; see `InitialCondition.raw`."""
+        """Draw white noise and remove modes outside the annulus; see `InitialCondition.raw`."""
         white = super().raw(seed, index, channels, grid_size).double()
         mask = torch.from_numpy(self._mask(grid_size)).to(index.device)
         band: Tensor = torch.fft.irfft2(torch.fft.rfft2(white) * mask, s=(grid_size, grid_size))
@@ -135,28 +165,28 @@ class BandLimited(GaussianNoise):
 
 
 class Sinusoids(InitialCondition):
-    """In each channel the sum of three plane waves of different integer wavevectors.
+    """Sums of three plane waves per channel, with different integer wavevectors.
 
-    Wavevector components are whole cycles per domain up to `MAX_WAVENUMBER`, amplitudes uniform in
-    (0.5, 1.5), phases uniform.
+    The components of the wavevectors are whole cycles per domain, up to `MAX_WAVENUMBER`.
+    Amplitudes are uniform in (0.5, 1.5), phases are uniform.
     """
 
     NUM_WAVES: ClassVar[int] = 3
     MAX_WAVENUMBER: ClassVar[int] = 8
 
     def check_grid(self, grid_size: int) -> None:
-        """Raise ConfigurationError if the largest wavenumber is not resolved."""
+        """Check that the grid resolves the largest wavenumber."""
         if grid_size <= 2 * self.MAX_WAVENUMBER:
             raise ConfigurationError(
                 f"sinusoids: wavenumbers up to {self.MAX_WAVENUMBER} need "
-                f"parameter_space.grid_size > {2 * self.MAX_WAVENUMBER}, got {grid_size}; or leave "
-                "the variant out of initial_conditions.weights"
+                f"parameter_space.grid_size > {2 * self.MAX_WAVENUMBER}, got {grid_size}; use a "
+                "larger grid or omit the variant from initial_conditions.weights"
             )
 
     def raw(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
-        """Sums of plane waves; see `InitialCondition.raw`."""
+        """Draw sums of plane waves; see `InitialCondition.raw`."""
         k = self.MAX_WAVENUMBER
-        # One wavevector of each pair +-k (the other is the same wave), without the constant.
+        # k and -k are the same wave, so one of them is listed; k = 0 is excluded.
         vectors = torch.tensor(
             [(y, x) for y in range(k + 1) for x in range(-k, k + 1) if y > 0 or x > 0],
             device=index.device,
@@ -169,12 +199,12 @@ class Sinusoids(InitialCondition):
         phase, amplitude = drawn[..., len(vectors) :].chunk(2, dim=-1)
         chosen = vectors[lottery.argsort(dim=-1, stable=True)[..., : self.NUM_WAVES]]
         position = torch.arange(grid_size, device=index.device)
-        # Whole cycles are dropped in integers, so that the phase is exact at any wavenumber.
+        # The integer remainder drops whole cycles, so the phase is exact at any wavenumber.
         cycles = (chosen[..., None] * position) % grid_size
         angle = cycles.double() * (2 * math.pi / grid_size)
         y_angle = angle[..., 0, :] + 2 * math.pi * phase.double()[..., None]
         x_angle = angle[..., 1, :]
-        # cos(y + x) = cos y cos x - sin y sin x: two small matrix products instead of H*W cosines.
+        # cos(y + x) = cos y cos x - sin y sin x takes two matrix products instead of H*W cosines.
         weighted = (0.5 + amplitude.double())[..., None]
         field = torch.einsum("bcwi,bcwj->bcij", weighted * y_angle.cos(), x_angle.cos())
         field -= torch.einsum("bcwi,bcwj->bcij", weighted * y_angle.sin(), x_angle.sin())
@@ -182,11 +212,11 @@ class Sinusoids(InitialCondition):
 
 
 class GaussianBlobs(InitialCondition):
-    """In each channel five periodic Gaussians, of random place, width, amplitude and sign.
+    """Sums of five periodic Gaussians per channel, with random position, width and amplitude.
 
     Widths (standard deviations) are uniform in 5..15 pixels on a grid of 128 and scale with the
-    grid; amplitudes are uniform in (0.5, 1.5) with a random sign, so that the family, like the
-    other three, is symmetric under u -> -u.
+    grid. Amplitudes have a random sign and absolute values uniform in (0.5, 1.5), so the family is
+    symmetric under u -> -u like the other three.
     """
 
     NUM_BLOBS: ClassVar[int] = 5
@@ -194,7 +224,7 @@ class GaussianBlobs(InitialCondition):
     WIDTHS: ClassVar[tuple[float, float]] = (5 / 128, 15 / 128)
 
     def raw(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
-        """Sums of periodic Gaussians; see `InitialCondition.raw`."""
+        """Draw sums of periodic Gaussians; see `InitialCondition.raw`."""
         drawn = uniform(
             seed,
             Stream.INITIAL_CONDITION,
@@ -208,9 +238,9 @@ class GaussianBlobs(InitialCondition):
         amplitude = (0.5 + amplitude) * torch.where(sign < 0.5, -1.0, 1.0)
         position = torch.arange(grid_size, device=index.device, dtype=torch.float64) / grid_size
 
-        def profile(centre: Tensor) -> Tensor:
-            # The nearest three images suffice: the next is at least 8.5 standard deviations away.
-            distance = position - centre[..., None]
+        def profile(center: Tensor) -> Tensor:
+            # Three images suffice: the next is at least 8.5 standard deviations away.
+            distance = position - center[..., None]
             images = torch.stack((distance - 1, distance, distance + 1))
             return (-0.5 * (images / width[..., None]).square()).exp().sum(dim=0)
 
@@ -234,15 +264,20 @@ def _builtin_variants() -> dict[str, InitialCondition]:
 def make_variant(
     name: str, config: InitialConditionConfig, trusted: Trusted = None
 ) -> InitialCondition:
-    """The distribution of one variant.
+    """Return the distribution of a variant.
 
     Args:
-        name: Name of a variant, built in or custom.
-        config: Weights and the user's own variants.
+        name: Name of a built-in or custom variant.
+        config: Weights and custom variants.
         trusted: Modules that class paths may name besides this package; None: every module.
 
     Raises:
-        ConfigurationError: If a custom variant cannot be made.
+        ConfigurationError: If a custom variant cannot be imported or constructed.
+
+    Example:
+        >>> from spinlock.configuration import InitialConditionConfig
+        >>> make_variant("gaussian_noise_2", InitialConditionConfig()).variance
+        2.0
     """
     if name not in config.custom:
         return _builtin_variants()[name]
@@ -251,14 +286,22 @@ def make_variant(
 
 
 class InitialConditions:
-    """Draws the initial conditions of samples. Arguments and errors as for `make_variant`."""
+    """Draws the initial conditions of samples.
+
+    Args:
+        config: Weights and custom variants.
+        trusted: Modules that class paths may name besides this package; None: every module.
+
+    Raises:
+        ConfigurationError: If a custom variant cannot be imported or constructed.
+    """
 
     def __init__(self, config: InitialConditionConfig, trusted: Trusted = None) -> None:
         names = Mixture(config).names
         self.variants = tuple(make_variant(name, config, trusted) for name in names)
 
     def check_grid(self, grid_size: int) -> None:
-        """Raise ConfigurationError, naming the variant, if one of them does not fit the grid."""
+        """Check that a grid can hold all variants, and raise ConfigurationError if it cannot."""
         for variant in self.variants:
             variant.check_grid(grid_size)
 
@@ -270,17 +313,17 @@ class InitialConditions:
         channels: int,
         grid_size: int,
     ) -> Tensor:
-        """Initial conditions of samples.
+        """Draw the initial conditions of samples.
 
         Args:
-            seed: The dataset's seed.
-            index: (B,) int64 sample indices; its device is where to compute.
-            variant: (B,) positions in `spinlock.configuration.variant_mixture.Mixture.names`.
-            channels: Channels C.
-            grid_size: Side of the grid, H = W.
+            seed: Seed of the dataset.
+            index: Sample indices, (B,) int64, on the device to compute on.
+            variant: Positions of the variants in `Mixture.names`, (B,) int64.
+            channels: Number of channels C.
+            grid_size: Side of the grid, H = W, in pixels.
 
         Returns:
-            float32 tensor (B, C, H, W).
+            Fields, (B, C, H, W) float32.
         """
         shape = (len(index), channels, grid_size, grid_size)
         out = torch.empty(shape, dtype=torch.float32, device=index.device)

@@ -1,4 +1,4 @@
-"""Where a dataset's operators come from: the convolutional ones, or a family of the user's own."""
+"""Chooses the operators of a dataset: convolutional ones, or a user-defined family."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -12,17 +12,27 @@ from spinlock.runtime.stage_clock import StageClock
 from spinlock.simulation.convolutional_operator import ConvOperator
 from spinlock.simulation.parameter_space import ParameterValues
 
-#: Maps fields (n, C, H, W) float32 to fields of the same shape, each by itself; it leaves its
-#: argument as it is, and runs in inference mode.
+#: Maps float32 fields (n, C, H, W) to fields of the same shape, each field independently. It must
+#: not modify its argument, and it is called in inference mode.
 Operator = Callable[[Tensor], Tensor]
 
 
 class OperatorFamily(ABC):
-    """Parameter values and an address -> an operator.
+    """Base class of operator families: makes an operator from parameter values and an index.
 
-    A subclass of the user's own is named in yaml: ``generation: {operator: {class_path:
-    package.Class, init_args: {...}}}``. What it returns must depend on the arguments alone: random
-    numbers come from `spinlock.simulation.randomness`, at addresses of the seed and the index.
+    A dataset uses a subclass that its configuration names by import path: ``generation: {operator:
+    {class_path: package.Class, init_args: {...}}}``. The operator must depend on the arguments of
+    `operator` alone. Draw random numbers with the functions of `spinlock.simulation.randomness`,
+    at addresses made from the seed and the index.
+
+    Example:
+        >>> import torch
+        >>> from spinlock import OperatorFamily, Stream
+        >>> from spinlock.simulation.randomness import uniform
+        >>> class RandomShifts(OperatorFamily):
+        ...     def operator(self, values, *, seed, index, channels, precision, device):
+        ...         shift = int(8 * uniform(seed, Stream.WEIGHTS, index, 1))
+        ...         return lambda fields: fields.roll(shift, dims=-1)
     """
 
     @abstractmethod
@@ -35,23 +45,28 @@ class OperatorFamily(ABC):
         channels: int,
         precision: Precision,
         device: torch.device,
-        clock: StageClock,
     ) -> Operator:
-        """The operator of an index.
+        """Return the operator with an index.
 
         Args:
-            values: The operator's parameter values.
-            seed: The dataset's seed.
-            index: The operator's index.
-            channels: Channels C of a field.
-            precision: Arithmetic asked for in the configuration.
-            device: Where its fields will be.
-            clock: Counts the time of making it, by stage.
+            values: Parameter values of the operator.
+            seed: Seed of the dataset.
+            index: Index of the operator.
+            channels: Number of channels C of a field.
+            precision: Arithmetic that the configuration asks for.
+            device: Device of the fields that the operator will be applied to.
         """
 
 
 class ConvolutionalOperators(OperatorFamily):
-    """The default: `spinlock.simulation.convolutional_operator.ConvOperator`."""
+    """The default family, whose operators are `ConvOperator` objects.
+
+    Args:
+        clock: Counts the processor time of drawing and calibrating operators.
+    """
+
+    def __init__(self, clock: StageClock | None = None) -> None:
+        self._clock = clock
 
     def operator(
         self,
@@ -62,9 +77,8 @@ class ConvolutionalOperators(OperatorFamily):
         channels: int,
         precision: Precision,
         device: torch.device,
-        clock: StageClock,
     ) -> Operator:
-        """The convolutional operator of an index; see `OperatorFamily.operator`."""
+        """Return the convolutional operator with an index; see `OperatorFamily.operator`."""
         return ConvOperator(
             values,
             seed=seed,
@@ -72,20 +86,23 @@ class ConvolutionalOperators(OperatorFamily):
             channels=channels,
             precision=precision,
             device=device,
-            clock=clock,
+            clock=self._clock,
         )
 
 
-def operator_family(spec: Mapping[str, object] | str, trusted: Trusted = None) -> OperatorFamily:
-    """The family that ``GenerationConfig.operator`` names.
+def operator_family(
+    spec: Mapping[str, object] | str, trusted: Trusted = None, clock: StageClock | None = None
+) -> OperatorFamily:
+    """Return the family that a configuration names.
 
     Args:
         spec: Value of ``GenerationConfig.operator``.
         trusted: Modules that class paths may name besides this package; None: every module.
+        clock: Counts the processor time of drawing and calibrating convolutional operators.
 
     Raises:
-        ConfigurationError: If it cannot be made.
+        ConfigurationError: If the family cannot be imported or constructed.
     """
     if isinstance(spec, str):
-        return ConvolutionalOperators()
+        return ConvolutionalOperators(clock)
     return instantiate(OperatorFamily, spec, "operator", trusted)  # type: ignore[type-abstract]

@@ -1,4 +1,4 @@
-"""Drawing the tensors of one operator: weights and dropout masks, each at an address of its own."""
+"""Draws the weights and dropout masks of one operator, each at its own random address."""
 
 import math
 
@@ -11,13 +11,15 @@ from spinlock.simulation.randomness import Stream, symmetric_uniform, uniform
 
 
 class OperatorDrawing:
-    """Draws an operator's tensors, layer after layer; the order of the calls is their address.
+    """Draws the tensors of an operator, layer after layer.
+
+    The number of calls so far is part of the random address, so the order of the calls matters.
 
     Args:
-        seed: The dataset's seed.
-        index: The operator's index.
-        values: The operator's parameter values.
-        device: Where the tensors are drawn.
+        seed: Seed of the dataset.
+        index: Index of the operator.
+        values: Parameter values of the operator.
+        device: Device of the tensors.
     """
 
     def __init__(
@@ -29,13 +31,20 @@ class OperatorDrawing:
     def weight(
         self, fan_out: int, fan_in: int, kernel: int, gain: float, inputs: Tensor | None = None
     ) -> Tensor:
-        """Uniform weights of variance gain^2 / (fan_in * kernel^2), of some inputs or of all.
+        """Draw uniform weights of variance gain^2 / (fan_in * kernel^2) for the next layer.
 
-        Positions count outputs first, then inputs, then the kernel's columns and rows: the order in
-        which `prepared` weights lie in a host's memory.
+        Random positions count outputs first, then inputs, then the kernel's columns and rows, which
+        is the order of `prepared` weights in the memory of a CPU.
+
+        Args:
+            fan_out: Number of output channels.
+            fan_in: Number of input channels.
+            kernel: Side of the kernel in pixels.
+            gain: Factor of the standard deviation.
+            inputs: Input channels to keep, (n,) int64; default: all.
 
         Returns:
-            (fan_out, fan_in or len(inputs), kernel, kernel) float32, `prepared`.
+            Weights as `prepared` returns them, (fan_out, fan_in or n, kernel, kernel) float32.
         """
         self._layer += 1
         drawn = symmetric_uniform(
@@ -52,12 +61,18 @@ class OperatorDrawing:
         return prepared(drawn.view(kernel, kernel, -1, fan_out).permute(3, 2, 0, 1))
 
     def mask(self, width: int) -> Tensor:
-        """Channel dropout (width,): zeros, and 1 / (1 - rate) elsewhere.
+        """Draw the dropout mask of the latest layer.
 
-        Systematic sampling: the channels are ranked at random, and those whose rank, shifted by a
-        random offset, lies below rate * width are silenced. Each channel is silenced with
-        probability ``rate``, and their number is within one of rate * width, so no operator loses
-        a layer.
+        Systematic sampling ranks the channels at random and silences those whose rank, shifted by a
+        random offset, lies below rate * width. Each channel is silenced with probability ``rate``,
+        and the number of silenced channels differs from rate * width by less than one, so no
+        operator loses a whole layer.
+
+        Args:
+            width: Number of channels.
+
+        Returns:
+            Factors of the channels, (width,) float32: 0 or 1 / (1 - rate).
         """
         rate = self._values.dropout_rate
         address = self._seed, Stream.DROPOUT, self._index

@@ -1,4 +1,4 @@
-"""What computed the samples of a file: JSON lists that its root attributes hold."""
+"""Records what computed the samples of a file, as JSON for its root attributes."""
 
 import dataclasses
 import json
@@ -15,15 +15,15 @@ _PACKAGES = ("spinlock", "torch", "numpy", "scipy", "h5py", "isal")
 
 
 def provenance(config: GenerationConfig, device: torch.device) -> dict[str, str]:
-    """The attributes ``package_versions``, ``device`` and ``features``, each a JSON list.
+    """Return the root attributes ``package_versions``, ``device`` and ``features``.
 
     Args:
-        config: What is computed.
-        device: Where.
+        config: Configuration of the dataset.
+        device: Device that computes the samples.
 
     Returns:
-        Attribute -> one record of the packages, one of the device, and the registry row of every
-        feature (name, formula, unit, range, ...), the user's own last.
+        Attribute name -> JSON list: the versions of the packages, the type and name of the device,
+        and the registry row of every feature (name, formula, unit, range, ...), custom ones last.
     """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

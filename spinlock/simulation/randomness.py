@@ -1,13 +1,12 @@
-"""Addressed randomness: a number is looked up, never consumed.
+"""Computes random numbers from addresses, without a generator that has a state.
 
-Every random number in a dataset has an address, ``(seed, stream, index, substream, position)``, and
-its value is a pure function of that address: Philox4x64-10, a counter-based generator of integer
-additions, multiplications and exclusive-ors [1]_, as NumPy's ``numpy.random.Philox`` evaluates it.
-The integers are computed on the host and are the same for every device, in every process and in any
-order of evaluation; only the conversion to floating point, on the device, rounds. No global
+The address of a random number is ``(seed, stream, index, substream, position)``, and its value is a
+pure function of the address: Philox4x64-10, a counter-based generator [1]_ in the implementation of
+``numpy.random.Philox``. The CPU computes the integers, so they are equal for every device, process
+and order of evaluation; only the conversion to floating point on the device rounds. No global
 generator is read or seeded.
 
-The Philox counter holds four 64-bit words, the key two:
+The Philox counter consists of four 64-bit words, the key of two:
 
 ====================  =================================================================
 counter word 0        ``1 + word // 4`` (each counter yields four 64-bit words)
@@ -17,8 +16,8 @@ counter word 3        stream: what the number is for
 key words 0, 1        the seed, and 0
 ====================  =================================================================
 
-A word holds two numbers of `uniform` and `normal`, four of `symmetric_uniform`, low bits first; a
-number's position counts them.
+A word yields two numbers of `uniform` and `normal`, or four of `symmetric_uniform`, low bits first.
+The position of a number counts numbers, not words.
 
 .. [1] J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as
    1, 2, 3", SC 2011, doi:10.1145/2063384.2063405.
@@ -36,12 +35,12 @@ from torch import Tensor
 
 from spinlock.runtime.threads import shared_pool
 
-# Words drawn and converted at a time: a quarter of a megabyte stays in the second-level cache.
+# Words drawn and converted at a time; a quarter of a megabyte stays in the second-level cache.
 _CHUNK = 1 << 15
 
 
 class Stream(IntEnum):
-    """What a random number is for. Values are part of the data's identity: never renumber."""
+    """Purpose of a random number. The values decide the bytes of samples: never renumber them."""
 
     CALIBRATION = 0
     WEIGHTS = 1
@@ -55,7 +54,7 @@ _Address = tuple[int, Stream, int, int]
 
 
 def philox_words(address: _Address, start: int, count: int) -> NDArray[np.int64]:
-    """Philox's 64-bit words at positions ``start .. start + count - 1`` of an address.
+    """Return the 64-bit words at positions ``start .. start + count - 1`` of an address.
 
     Args:
         address: Seed, stream, index and substream, each in [0, 2^64).
@@ -63,7 +62,7 @@ def philox_words(address: _Address, start: int, count: int) -> NDArray[np.int64]
         count: Number of words.
 
     Returns:
-        (count,) int64: the words' bits.
+        Bits of the words, (count,) int64.
     """
     seed, stream, index, substream = address
     # NumPy increments the counter before it generates.
@@ -82,7 +81,7 @@ def _draw(
     numbers_per_word: int,
     convert: Callable[[Tensor, Tensor], None],
 ) -> Tensor:
-    """Draw words at positions 0, 1, ... of each address and convert them to ``count`` numbers."""
+    """Draw the words of each address and convert them to ``count`` numbers."""
     indices = torch.as_tensor(index, dtype=torch.int64, device="cpu").numpy()
     substreams = torch.as_tensor(substream, dtype=torch.int64, device="cpu").numpy()
     pairs = np.broadcast(indices, substreams)
@@ -102,10 +101,10 @@ def _draw(
 
 
 def _on_device(addresses: list[_Address], words: int, device: torch.device) -> Tensor:
-    """The words of addresses, drawn by the host's threads and copied to a device: (n, words)."""
+    """Draw the words of addresses in threads and copy them to a device, (n, words)."""
     size, pinned = (len(addresses), words), device.type == "cuda"
     host = torch.empty(size, dtype=torch.int64, device="cpu", pin_memory=pinned)
-    # As NumPy sees it: torch refuses to write a tensor of inference mode from other threads.
+    # A NumPy view, because other threads may not write to a tensor of inference mode.
     drawn = host.numpy()
     pool = shared_pool("randomness", min(16, os.cpu_count() or 1))
 
@@ -120,13 +119,13 @@ def _on_device(addresses: list[_Address], words: int, device: torch.device) -> T
 
 
 def _to_uniform(words: Tensor, out: Tensor) -> None:
-    # 23 bits and a half: the centres of 2^23 cells, each exact in float32, none equal to 0 or 1.
+    # 23 bits and one half: the centers of 2^23 cells, exact in float32, never 0 or 1.
     out.copy_(words.view(torch.int32) >> 9).add_(2.0**22 + 0.5).mul_(2.0**-23)
 
 
 def _to_normal(words: Tensor, out: Tensor) -> None:
     halves = words.view(torch.int32)
-    # (x + 1) / 2^31 lies in (0, 1], so the logarithm is finite; the largest radius is 6.56.
+    # (x + 1) / 2^31 lies in (0, 1], so the logarithm is finite and the radius at most 6.56.
     radius = (halves[..., ::2] & 0x7FFFFFFF).float().add_(1).mul_(2.0**-31)
     radius = radius.log_().mul_(-2).sqrt_()
     angle = halves[..., 1::2].float().mul_(2.0**-31 * math.pi)
@@ -143,18 +142,26 @@ def uniform(
     substream: Tensor | int = 0,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Uniform numbers in the open interval (0, 1).
+    """Return uniform random numbers in the open interval (0, 1).
 
     Args:
-        seed: The dataset's seed, in [0, 2^64).
-        stream: What the numbers are for.
-        index: Operator or sample index (not negative): an integer or an int64 tensor (...).
-        count: Numbers wanted at each address, positions 0..count-1.
-        substream: Second coordinate (not negative), broadcast against ``index``.
-        device: Where to convert and return them.
+        seed: Seed of the dataset, in [0, 2^64).
+        stream: Purpose of the numbers.
+        index: Nonnegative index of operators or samples: an integer or an int64 tensor (...).
+        count: Number of random numbers at each address.
+        substream: Nonnegative second coordinate, broadcast against ``index``.
+        device: Device of the result.
 
     Returns:
-        float32 tensor of shape (..., count).
+        Random numbers, (..., count) float32.
+
+    Example:
+        >>> import torch
+        >>> from spinlock.simulation.randomness import Stream, uniform
+        >>> uniform(42, Stream.WEIGHTS, 3, 2)
+        tensor([0.0557, 0.4233])
+        >>> uniform(42, Stream.WEIGHTS, torch.tensor([1, 3]), 2)[1]
+        tensor([0.0557, 0.4233])
     """
     return _draw(seed, stream, index, count, substream, device, 2, _to_uniform)
 
@@ -169,17 +176,31 @@ def symmetric_uniform(
     scale: float = 1.0,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Uniform numbers in (-scale, scale) on 65,536 equally spaced levels: half of `uniform`'s cost.
+    """Return uniform random numbers in (-scale, scale) on 65,536 equally spaced levels.
 
-    For the weights of operators, drawn by the million. Arguments as for `uniform`; the variance is
-    scale^2 / 3 (to float32 rounding).
+    They cost half as much as those of `uniform` and serve as weights of operators. Their variance
+    is scale^2 / 3 up to float32 rounding.
+
+    Args:
+        seed: Seed of the dataset, in [0, 2^64).
+        stream: Purpose of the numbers.
+        index: Nonnegative index of operators or samples: an integer or an int64 tensor (...).
+        count: Number of random numbers at each address.
+        substream: Nonnegative second coordinate, broadcast against ``index``.
+        scale: Upper bound of the absolute values.
+        device: Device of the result.
 
     Returns:
-        float32 tensor of shape (..., count).
+        Random numbers, (..., count) float32.
+
+    Example:
+        >>> from spinlock.simulation.randomness import Stream, symmetric_uniform
+        >>> symmetric_uniform(42, Stream.WEIGHTS, 3, 2, substream=2)
+        tensor([-0.6656, -0.6845])
     """
 
     def convert(words: Tensor, out: Tensor) -> None:
-        # Signed 16-bit integers plus one half: the centres of 2^16 cells, symmetric about 0.
+        # Signed 16-bit integers plus one half: the centers of 2^16 cells, symmetric about 0.
         out.copy_(words.view(torch.int16)).add_(0.5).mul_(scale * 2.0**-15)
 
     return _draw(seed, stream, index, count, substream, device, 4, convert)
@@ -194,9 +215,22 @@ def normal(
     substream: Tensor | int = 0,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Standard normal numbers (Box and Muller 1958). Arguments as for `uniform`.
+    """Return standard normal random numbers (Box and Muller 1958).
+
+    Args:
+        seed: Seed of the dataset, in [0, 2^64).
+        stream: Purpose of the numbers.
+        index: Nonnegative index of operators or samples: an integer or an int64 tensor (...).
+        count: Number of random numbers at each address.
+        substream: Nonnegative second coordinate, broadcast against ``index``.
+        device: Device of the result.
 
     Returns:
-        float32 tensor of shape (..., count), every value of modulus below 6.57.
+        Random numbers, (..., count) float32, with absolute values below 6.57.
+
+    Example:
+        >>> from spinlock.simulation.randomness import Stream, normal
+        >>> normal(42, Stream.FORCING, 7, 3)
+        tensor([-0.6287,  0.0581, -1.6796])
     """
     return _draw(seed, stream, index, count, substream, device, 2, _to_normal)

@@ -1,4 +1,4 @@
-"""Rollout: an operator, a field and a forcing -> trajectories of all realizations."""
+"""Applies an operator and its forcing T times, for all realizations of a sample."""
 
 from collections.abc import Callable
 
@@ -12,9 +12,15 @@ Step = Callable[[Tensor, Tensor], Tensor]
 
 
 def update_step(values: ParameterValues) -> Step:
-    """The update policy as a function of the field u and of G = F(u) + s(t) eta.
+    """Return the update policy as a function of the field u and of G = F(u) + s(t) eta.
 
-    autoregressive: G. residual: u + dt G. convex: alpha u + (1 - alpha) G.
+    The new field is G (autoregressive), u + dt G (residual) or alpha u + (1 - alpha) G (convex).
+
+    Args:
+        values: Parameter values of the operator.
+
+    Raises:
+        ValueError: If the update policy is unknown.
     """
     match values.update_policy:
         case "autoregressive":
@@ -24,7 +30,7 @@ def update_step(values: ParameterValues) -> Step:
         case "convex":
             return lambda u, g: values.alpha * u + (1 - values.alpha) * g
         case unknown:
-            raise ValueError(f"update_policy: no policy is called {unknown!r}")
+            raise ValueError(f"update_policy: unknown policy {unknown!r}")
 
 
 def rollout(
@@ -35,18 +41,28 @@ def rollout(
     out: Tensor,
     clock: StageClock | None = None,
 ) -> None:
-    """Simulate T steps of M noise realizations from one initial condition.
+    """Simulate T timesteps of M noise realizations from one initial condition.
 
     Args:
-        operator: F, a map (n, C, H, W) -> (n, C, H, W).
-        initial: u_0, (C, H, W).
-        forcing: Timestep t in 1..T -> s(t) * eta of every realization, (M, C, H, W).
-        step: The update policy.
-        out: (M, T, C, H, W), receives the fields u_1 .. u_T.
-        clock: Counts the time of ``convolutions`` (the operator) and ``forcing``.
+        operator: Operator F, which maps (n, C, H, W) to (n, C, H, W).
+        initial: Initial condition u_0, (C, H, W).
+        forcing: Function that maps the timestep t in 1..T to the forcing s(t) * eta of every
+            realization, (M, C, H, W).
+        step: Update policy, from `update_step`.
+        out: Tensor (M, T, C, H, W) that receives the fields u_1 .. u_T.
+        clock: Counts the processor time of the stages ``convolutions`` (the operator) and
+            ``forcing``.
 
     Raises:
         SimulationError: If the operator changes the shape of its fields.
+
+    Example:
+        >>> import torch
+        >>> out = torch.empty(1, 3, 1, 8, 8)
+        >>> initial, silence = torch.ones(1, 8, 8), torch.zeros(1, 1, 8, 8)
+        >>> rollout(lambda u: u / 2, initial, lambda t: silence, lambda u, g: g, out)
+        >>> out[0, :, 0, 0, 0]
+        tensor([0.5000, 0.2500, 0.1250])
     """
     clock = clock or StageClock()
     u = initial[None]

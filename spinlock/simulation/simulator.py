@@ -1,9 +1,9 @@
-"""Simulation: the function (configuration, index) -> sample, evaluated at some indices.
+"""Evaluates the function (configuration, index) -> sample for ranges of indices.
 
-Rounding depends on the shapes of tensors and on the number of threads, so both are fixed. Work is
-cut into units whose shapes depend on the index alone. On a CPU a unit is the samples of one
-operator in a block; one thread computes it, and several units run side by side. On an accelerator a
-unit is a block, its initial conditions and features batched.
+Rounding depends on the shapes of tensors and on the number of threads, so both are fixed: work is
+divided into units whose shapes depend on the index alone. On a CPU, a unit consists of the samples
+of one operator in a block; one thread computes it, and several units run in parallel. On an
+accelerator, a unit is a block, whose initial conditions and features are batched.
 """
 
 from collections import deque
@@ -33,15 +33,15 @@ from spinlock.simulation.sobol_design import Design, make_design
 
 @dataclass(frozen=True)
 class Samples:
-    """Some consecutive samples, on the host.
+    """Consecutive samples, in the memory of the host.
 
     Args:
-        index: (n,) int64 sample indices.
-        initial: (n, C, H, W) float32 initial conditions.
-        fields: (n, M, T', C, H, W) float32 fields at the stored timesteps.
-        features: Features of the whole trajectories.
-        initial_features: (n, 46) per-timestep features of the initial conditions.
-        custom: The user's own features, by array as in `spinlock.features.custom_columns`.
+        index: Sample indices, (n,) int64.
+        initial: Initial conditions, (n, C, H, W) float32.
+        fields: Fields at the stored timesteps, (n, M, T', C, H, W) float32.
+        features: Features of the trajectories at all timesteps.
+        initial_features: Per-timestep features of the initial conditions, (n, 46) float32.
+        custom: Custom features by array name (see `spinlock.features.custom_columns`).
     """
 
     index: NDArray[np.int64]
@@ -56,16 +56,23 @@ class Samples:
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """The given device, or else the first CUDA device, or else the CPU.
+    """Return the given device; by default the current CUDA device, or the CPU if there is none.
+
+    Args:
+        device: Device or its name; default: chosen automatically.
 
     Raises:
-        ConfigurationError: If the device is not there, or is neither a CPU nor a CUDA device.
+        ConfigurationError: If the device is unavailable, or is neither a CPU nor a CUDA device.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
     """
     available = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(available if device is None else device)
     except RuntimeError as error:
-        raise ConfigurationError(f"device: {device!r} is no device of torch") from error
+        raise ConfigurationError(f"device: torch knows no device {device!r}") from error
     if chosen.type not in ("cpu", available):
         raise ConfigurationError(
             f"device: got {device}; this machine computes on cpu"
@@ -75,16 +82,24 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
 
 
 class Simulator:
-    """Evaluates samples of one dataset on one device.
+    """Computes samples of one dataset on one device.
 
     Args:
-        config: The dataset.
-        device: Where to compute; see `choose_device`.
-        clock: Counts the time of the stages.
+        config: Configuration of the dataset.
+        device: Device to compute on; see `choose_device` for the default.
+        clock: Counts the processor time of the stages.
 
     Raises:
-        ConfigurationError: If an initial condition does not fit the grid, or something of the
-            user's own cannot be imported.
+        ConfigurationError: If an initial condition does not fit the grid, or a user-defined class
+            or function cannot be imported.
+
+    Example:
+        >>> from spinlock import GenerationConfig
+        >>> space = {"grid_size": [32], "base_channels": {"low": 4, "high": 8}}
+        >>> config = GenerationConfig.from_dict({"num_samples": 8, "parameter_space": space})
+        >>> (samples,) = Simulator(config, "cpu").samples(3, 4)
+        >>> samples.fields.shape  # samples, realizations, timesteps, channels, height, width
+        torch.Size([1, 5, 1, 3, 32, 32])
     """
 
     def __init__(
@@ -99,24 +114,28 @@ class Simulator:
         trusted = config.trusted_modules
         self.initial_conditions = InitialConditions(config.initial_conditions, trusted)
         self.initial_conditions.check_grid(config.grid_size)
-        self.operators = operator_family(config.operator, trusted)
+        self.operators = operator_family(config.operator, trusted, self.clock)
         self.custom = CustomFeatures(config.features, trusted)
         self._stored = torch.tensor(
             [step - 1 for step in config.stored_steps], dtype=torch.int64, device="cpu"
         )
 
     def samples(self, start: int, stop: int) -> Iterator[Samples]:
-        """Samples ``start .. stop`` in order, a unit of work at a time.
+        """Compute samples in order.
 
         Args:
-            start: First sample.
-            stop: One past the last sample.
+            start: Index of the first sample.
+            stop: Index after the last sample.
 
         Yields:
-            Consecutive samples; together exactly the range asked for.
+            Consecutive samples, one unit of work at a time.
+
+        Raises:
+            ValueError: If not 0 <= start <= stop.
+            SimulationError: If a field has NaN or infinite values.
         """
         if not 0 <= start <= stop:
-            raise ValueError(f"samples: need 0 <= start <= stop, got {start}..{stop}")
+            raise ValueError(f"samples: expected 0 <= start <= stop, got {start}..{stop}")
         size = self.config.block_size
         first, last = start // size * size, -(-stop // size) * size
         design = make_design(self.config, first, last)
@@ -130,14 +149,14 @@ class Simulator:
         yield from run(units)
 
     def _units(self, block: range) -> list[range]:
-        """Samples of a block that are computed together."""
+        """Split a block into the ranges of samples that are computed together."""
         if self.device.type != "cpu":
             return [block]
         probes = self.config.probes_per_operator
         return list(_runs(block, lambda sample: sample // probes))
 
     def _on_threads(self, units: Iterator[tuple[Design, range]]) -> Iterator[Samples]:
-        """Compute units side by side, one thread each."""
+        """Compute units in parallel, each in one thread."""
         settle_vector_math()
         threads = torch.get_num_threads()
         pool = shared_pool("simulate", threads, use_one_thread)
@@ -145,18 +164,18 @@ class Simulator:
         try:
             for unit, wanted in units:
                 pending.append(pool.submit(self._simulate, unit, wanted))
-                # Operators differ tenfold in cost: looking ahead keeps every thread busy.
+                # Operators differ tenfold in cost, so a queue keeps every thread busy.
                 if len(pending) > 2 * threads:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
         finally:
             abandon(pending)
-            # The last call anywhere is the default of threads to come.
+            # `use_one_thread` in a worker also changed the default of threads started later.
             torch.set_num_threads(threads)
 
     def _on_device(self, units: Iterator[tuple[Design, range]]) -> Iterator[Samples]:
-        """Compute units on an accelerator, which works on one while the last is copied and used."""
+        """Compute units on an accelerator, while results of the previous unit are copied."""
         pending: deque[tuple[Samples, torch.cuda.Event]] = deque()
         for unit, wanted in units:
             samples = self._simulate(unit, wanted)
@@ -169,7 +188,7 @@ class Simulator:
             yield _arrived(*pending.popleft())
 
     def _simulate(self, unit: Design, wanted: range) -> Samples:
-        """The wanted samples of a unit; everything batched has the shape of the whole unit."""
+        """Compute a whole unit, so that shapes do not vary, and return the wanted samples."""
         try:
             with fixed_arithmetic(self.config.precision, self.device), torch.inference_mode():
                 return self._simulate_unit(unit, wanted)
@@ -188,7 +207,7 @@ class Simulator:
                 config.grid_size,
             )
         shape = (config.num_realizations, config.num_timesteps, *initial.shape[1:])
-        # The type is spelled out: the caller may have set another default.
+        # The dtype is explicit because the caller may have changed torch's default.
         size = (len(initial), *shape)
         trajectory = torch.zeros(size, dtype=torch.float32, device=self.device)
         rows = range(wanted.start - unit.start, wanted.stop - unit.start)
@@ -206,17 +225,13 @@ class Simulator:
             index=np.arange(wanted.start, wanted.stop, dtype=np.int64),
             initial=_to_host(initial[part]),
             fields=_to_host(trajectory[part].index_select(2, self._stored.to(self.device))),
-            features=SDFFeatures(
-                per_timestep=_to_host(features.per_timestep[part]),
-                per_trajectory=_to_host(features.per_trajectory[part]),
-                aggregated=_to_host(features.aggregated[part]),
-            ),
+            features=SDFFeatures(*(_to_host(values[part]) for values in features)),
             initial_features=_to_host(initial_features[part]),
             custom={array: _to_host(values[part]) for array, values in custom.items()},
         )
 
     def _roll_out(self, unit: Design, rows: range, initial: Tensor, trajectory: Tensor) -> None:
-        """Fill in the trajectories of rows of a unit that share one operator."""
+        """Compute the trajectories of those rows of a unit that share one operator."""
         config = self.config
         values = typed_row(unit.values[rows.start])
         operator = self.operators.operator(
@@ -226,7 +241,6 @@ class Simulator:
             channels=config.channels,
             precision=config.precision,
             device=self.device,
-            clock=self.clock,
         )
         for row in rows:
             forcing = Forcing(
@@ -243,14 +257,14 @@ class Simulator:
 
 
 def _runs(rows: range, key: Callable[[int], int]) -> Iterator[range]:
-    """Cut a range where the key changes."""
+    """Split a range where the key changes."""
     for _, group in groupby(rows, key=key):
         members = list(group)
         yield range(members[0], members[-1] + 1)
 
 
 def _to_host(tensor: Tensor) -> Tensor:
-    """A copy in the host's memory; from a CUDA device in the background, into pinned memory."""
+    """Copy to the memory of the host; from a CUDA device asynchronously, into pinned memory."""
     if tensor.device.type == "cpu":
         return tensor
     pinned = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
@@ -258,6 +272,6 @@ def _to_host(tensor: Tensor) -> Tensor:
 
 
 def _arrived(samples: Samples, copied: torch.cuda.Event) -> Samples:
-    """Samples whose copies from the device are complete."""
+    """Wait until the copies from the device are complete."""
     copied.synchronize()
     return samples

@@ -1,8 +1,8 @@
-"""The experimental design: which operator and which initial condition each sample has.
+"""Assigns an operator and a variant of initial conditions to each sample.
 
-Operators are points of a scrambled Sobol sequence [1]_; one coordinate beyond the parameters' 15
-chooses the initial condition, so that variants are spread evenly over the operators. Row i depends
-on the seed and on i alone: a longer design begins with the shorter one.
+Operators are points of a scrambled Sobol sequence [1]_. A further coordinate chooses the variant,
+so that variants are spread evenly over the operators. Row i depends on the seed and on i alone, so
+a longer design begins with the shorter one.
 
 .. [1] A. B. Owen, "Scrambling Sobol' and Niederreiter-Xing points", J. Complexity 14, 1998.
 """
@@ -20,20 +20,20 @@ from spinlock.configuration.variant_mixture import Mixture
 from spinlock.simulation.parameter_space import PARAMETER_NAMES, ParameterSpace
 
 _NUM_AXES = len(PARAMETER_NAMES)
-# The discrepancy costs O(N^2): beyond this many points the first ones stand for all.
+# The discrepancy costs O(N^2), so it is measured on at most this number of points.
 _MAX_DISCREPANCY_POINTS = 1 << 14
 
 
 @dataclass(frozen=True)
 class Design:
-    """Rows ``start .. start + N`` of the design.
+    """Rows ``start .. start + N`` of a design.
 
     Args:
         start: Index of the first sample.
-        params: (N, 15) float32, the operator's point in the unit cube.
-        values: (N,) structured, the operator's typed values (`ParameterSpace.values`).
-        variant: (N,) int64, position of the initial condition in `Mixture.names`.
-        operator_index: (N,) int64, the operator.
+        params: Operators as points of the unit cube, (N, 15) float32.
+        values: Parameter values, a structured array (N,) from `ParameterSpace.values`.
+        variant: Positions of the variants in `Mixture.names`, (N,) int64.
+        operator_index: Indices of the operators, (N,) int64.
     """
 
     start: int
@@ -44,11 +44,11 @@ class Design:
 
     @property
     def stop(self) -> int:
-        """One past the last sample."""
+        """Index after the last sample."""
         return self.start + len(self.params)
 
     def rows(self, start: int, stop: int) -> "Design":
-        """The part of the design that belongs to samples ``start .. stop``."""
+        """Return the rows of samples ``start .. stop``."""
         part = slice(start - self.start, stop - self.start)
         return Design(
             start,
@@ -64,18 +64,25 @@ def _sobol(seed: int, start: int, stop: int) -> NDArray[np.float64]:
     if start:
         sequence.fast_forward(start)
     with warnings.catch_warnings():
-        # scipy warns that N is no power of two; the quality of the design is measured instead.
+        # scipy warns if N is not a power of two; `design_quality` measures the design instead.
         warnings.filterwarnings("ignore", message="The balance properties")
         return np.asarray(sequence.random(stop - start))
 
 
 def make_design(config: GenerationConfig, start: int = 0, stop: int | None = None) -> Design:
-    """Rows ``start .. stop`` (default: all of ``config.num_samples``) of the design.
+    """Compute rows ``start .. stop`` of the design of a dataset.
 
     Args:
-        config: The dataset; its ``num_samples`` only sets the default of ``stop``.
-        start: First sample.
-        stop: One past the last sample; may exceed ``num_samples``.
+        config: Configuration of the dataset.
+        start: Index of the first sample.
+        stop: Index after the last sample, which may exceed ``config.num_samples``; default:
+            ``config.num_samples``.
+
+    Example:
+        >>> from spinlock import GenerationConfig
+        >>> design = make_design(GenerationConfig(100), 10, 14)
+        >>> design.operator_index, design.params.shape
+        (array([10, 11, 12, 13]), (4, 15))
     """
     stop = config.num_samples if stop is None else stop
     probes = config.probes_per_operator
@@ -83,9 +90,9 @@ def make_design(config: GenerationConfig, start: int = 0, stop: int | None = Non
     operator_index, probe = np.divmod(index, probes)
     first, last = start // probes, -(-stop // probes)
     points = _sobol(config.seed, first, last)[operator_index - first]
-    # Values are those of the stored float32 coordinates, so that the two columns agree exactly.
+    # Values are computed from the stored float32 coordinates, so the two columns agree exactly.
     params = points[:, :_NUM_AXES].astype(np.float32)
-    # Each probe of an operator moves on by 1/P, hence to another family while P <= 4.
+    # Probes of one operator are 1/P apart, so their families differ if P <= 4.
     coordinate = (points[:, _NUM_AXES] + probe / probes) % 1.0
     return Design(
         start=start,
@@ -100,12 +107,19 @@ def design_quality(params: NDArray[np.float32]) -> dict[str, float]:
     """Measure how evenly points fill the unit cube.
 
     Args:
-        params: (N, d) points in the unit cube, one row per operator.
+        params: Points in the unit cube, (N, d), one row per operator.
 
     Returns:
-        ``centered_l2_discrepancy`` (Hickernell 1998; of the first ``discrepancy_points`` points),
-        ``max_abs_correlation`` over pairs of axes, ``min_stratum_count`` (smallest count in the 3
-        equal strata of any axis) and ``min_pair_stratum_count`` (in the 9 of any pair).
+        ``centered_l2_discrepancy`` (Hickernell 1998) of the first ``discrepancy_points`` points,
+        ``max_abs_correlation`` over pairs of axes, ``min_stratum_count`` (smallest number of points
+        in any of the 3 equal strata of an axis) and ``min_pair_stratum_count`` (the same for the 9
+        strata of a pair of axes).
+
+    Example:
+        >>> from spinlock import GenerationConfig
+        >>> quality = design_quality(make_design(GenerationConfig(90)).params)
+        >>> quality["min_stratum_count"]  # 90 points in 3 strata
+        28.0
     """
     points = np.asarray(params, dtype=np.float64)
     num, dim = points.shape
