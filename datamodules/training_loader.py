@@ -1,52 +1,61 @@
-"""The loader of training batches, which goes on in the middle of an epoch."""
+"""Loads training batches, and resumes in the middle of an epoch."""
 
 import reprlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lightning.pytorch import Trainer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from spinlock.datamodules.feature_dataset import Batch, FeatureDataset
-from spinlock.datamodules.sampling import MAX_EPOCH
+from spinlock.datamodules.datasets import Batch
+from spinlock.datamodules.loading import MAX_EPOCH
 from spinlock.errors import DatasetError
 
 
 class TrainingLoader(DataLoader[Batch]):
-    """Loads epoch after epoch, from any batch of any epoch on.
+    """Loads epoch after epoch, starting from any batch of any epoch.
 
-    As the training loader of a trainer, each pass is the epoch that the trainer is in, and the
-    first one leaves out the batches that were trained on before a checkpoint. Lightning makes
-    loaders and iterators before it restores the progress of its loops, so a pass begins when its
-    first batch is asked for; its workers start then too.
+    `state_dict` describes the place of the next batch, and after `load_state_dict` the next pass
+    over the loader begins there. Without a trainer, each further pass is the sampler's next epoch.
 
-    Otherwise each pass is the sampler's next epoch, and `load_state_dict` makes the next pass begin
-    where `state_dict` was taken.
+    With a trainer, each pass is the trainer's current epoch. The first pass of a resumed run
+    continues where the checkpoint was saved. Lightning counts an epoch that ``max_steps`` cut short
+    as a whole one and then continues in its middle, so the saved state, not the trainer, decides
+    which epoch that is. Later passes, by the trainer or a callback, are whole epochs.
+
+    Lightning creates loaders and iterators before it restores the progress of its loops. Therefore
+    a pass begins when its first batch is requested, and its workers start then.
 
     Args:
-        dataset: What to load.
-        trainer: The trainer of the run; None outside of a run.
-        options: Further arguments of `torch.utils.data.DataLoader`.
+        dataset: Dataset to load.
+        trainer: Trainer of the run; default: none.
+        options: Other arguments of `torch.utils.data.DataLoader`.
     """
 
     def __init__(
         self,
-        dataset: FeatureDataset,
+        dataset: Dataset[Batch],
         *,
         trainer: Trainer | None = None,
-        **options: Any,  # noqa: ANN401 (those of DataLoader)
+        **options: Any,  # noqa: ANN401 (arguments of DataLoader)
     ) -> None:
         super().__init__(dataset, **options)
         self.trainer = trainer
-        # The epoch of the latest pass, and how many of its batches have been given.
+        # Epoch of the latest pass, and the number of its batches that have been returned.
         self._epoch, self._given = 0, 0
+        # State that the next pass resumes from.
         self._loaded: tuple[int, int] | None = None
-        # Batches that the trainer had trained on before the first pass.
-        self._trained_before: int | None = None
+        # First pass of the trainer's run: the trainer's epoch and total number of batches, number of
+        # epochs by which the trainer's count is ahead, and number of batches to skip.
+        self._first: tuple[tuple[int, int], int, int] | None = None
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """The batches of an epoch, or what is left of one."""
-        place, self._loaded = self._place_of_trainer() or self._loaded, None
+        """Return the batches of an epoch, or the remaining ones if it is resumed."""
+        trainer = self._trainer
+        if trainer is None:
+            place, self._loaded = self._loaded, None
+        else:
+            place = self._place_in_run(trainer) if trainer.training else None
         self._epoch, self._given = place or (getattr(self.sampler, "epoch", 0), 0)
         if place is not None and hasattr(self.sampler, "set_epoch"):
             self.sampler.set_epoch(self._epoch)
@@ -55,21 +64,25 @@ class TrainingLoader(DataLoader[Batch]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Where the next batch is: its ``epoch``, and how many ``batches`` of it come before."""
-        given, trainer = self._given, self._trainer
+        """Return the ``epoch`` of the next batch, and the number of ``batches`` before it."""
+        epoch, given, trainer = self._epoch, self._given, self._trainer
         if trainer is not None:
-            progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-            # A batch that was given, but not trained on, comes again.
-            given = min(given, progress.processed)
+            saved = self._saved_state(trainer)
+            if self._first is None and saved is not None:
+                epoch, given = saved
+            else:
+                # A batch that was returned but not trained on will be returned again.
+                epoch = _epoch_of(trainer) - (self._first[1] if self._first else 0)
+                given = _batches_of(trainer).current.processed
         if given >= self._count:
-            return {"epoch": self._epoch + 1, "batches": 0}
-        return {"epoch": self._epoch, "batches": given}
+            return {"epoch": epoch + 1, "batches": 0}
+        return {"epoch": epoch, "batches": given}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on where a state was taken.
+        """Resume at the place that a state describes.
 
         Raises:
-            DatasetError: If it is no state of a loader with so many batches.
+            DatasetError: If it is not a state of a loader with this number of batches.
         """
         state = state_dict if isinstance(state_dict, dict) else {}
         epoch, batches = state.get("epoch", -1), state.get("batches", -1)
@@ -80,41 +93,43 @@ class TrainingLoader(DataLoader[Batch]):
                 f"{reprlib.repr(state_dict)}"
             )
         self._epoch, self._given = self._loaded = epoch, batches
-        self._trained_before = None
+        self._first = None
 
     @property
     def _trainer(self) -> Trainer | None:
-        """The trainer whose training loader this is."""
+        """Trainer that uses this loader for training."""
         trainer = self.trainer
-        if isinstance(trainer, Trainer) and trainer.train_dataloader is self:
-            return trainer
-        return None
+        return trainer if trainer is not None and trainer.train_dataloader is self else None
 
     @property
     def _count(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches in an epoch."""
         return len(self) if self._trainer is None else int(self._trainer.num_training_batches)
 
-    def _place_of_trainer(self) -> tuple[int, int] | None:
-        """The trainer's epoch, and how many of its batches to leave out; None outside of a fit."""
-        trainer = self._trainer
-        if trainer is None or not trainer.training:
-            return None
-        epochs: Any = trainer.fit_loop.epoch_progress.current
-        batches: Any = trainer.fit_loop.epoch_loop.batch_progress
-        done, total = batches.current.processed, batches.total.processed
-        epoch = epochs.processed
-        if trainer.max_steps != -1:
-            # Lightning counts an epoch that max_steps cut short like a whole one, and yet goes on
-            # in its middle.
-            epoch = -(-(total - done) // self._count)
-        if self._trained_before is None:
-            self._trained_before = total
-        # Later passes, of whoever goes through the loader in an epoch, are whole.
-        return epoch, done if total == self._trained_before else 0
+    def _saved_state(self, trainer: Trainer) -> tuple[int, int] | None:
+        """Return the state in the checkpoint that the trainer resumes from, if there is one."""
+        # Lightning does not load it if a model has asked for the loader before loops are restored.
+        pending: Any = trainer.fit_loop._combined_loader_states_to_load
+        if self._loaded is None and pending:
+            self.load_state_dict(pending[0])
+            trainer.fit_loop._combined_loader_states_to_load = []
+        return self._loaded
+
+    def _place_in_run(self, trainer: Trainer) -> tuple[int, int]:
+        """Return the epoch of a pass of the trainer, and the number of its batches to skip."""
+        epoch, batches = _epoch_of(trainer), _batches_of(trainer)
+        start, done = (epoch, batches.total.processed), batches.current.processed
+        if self._first is None:
+            saved_epoch, skipped = self._saved_state(trainer) or (epoch, done)
+            if done >= self._count and not skipped:
+                # Lightning sometimes enters an epoch again that was saved at its end.
+                saved_epoch, skipped = saved_epoch - 1, done
+            self._first = start, epoch - saved_epoch, skipped
+        first, ahead, skipped = self._first
+        return epoch - ahead, skipped if start == first else 0
 
     def _rest(self, first: int) -> Iterable[Batch]:
-        """The batches of an epoch from one on, without loading those before it."""
+        """Return the batches of an epoch from ``first`` on, without loading those before it."""
         batches = list(self.batch_sampler or ())[first : self._count]
         if not batches:
             return ()
@@ -128,6 +143,17 @@ class TrainingLoader(DataLoader[Batch]):
             collate_fn=self.collate_fn,
             worker_init_fn=self.worker_init_fn,
         )
+
+
+def _epoch_of(trainer: Trainer) -> int:
+    """Return the epoch that the trainer has begun last, by its own count."""
+    started: int = trainer.fit_loop.epoch_progress.current.started
+    return max(started - 1, 0)
+
+
+def _batches_of(trainer: Trainer) -> Any:  # noqa: ANN401 (Lightning's progress)
+    """Return the trainer's progress in batches."""
+    return trainer.fit_loop.epoch_loop.batch_progress
 
 
 def _in_range(value: object, largest: int) -> bool:

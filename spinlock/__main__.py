@@ -1,7 +1,6 @@
-"""`python -m spinlock` and the console script: the command line with errors in one line.
+"""`python -m spinlock` and the console script, which report errors in one line.
 
-SIGTERM ends a command within seconds, and it leaves nothing half-written behind. While Lightning
-trains, the signal is Lightning's.
+SIGTERM ends a command within seconds. While Lightning trains, Lightning handles the signal.
 """
 
 import _thread
@@ -20,50 +19,45 @@ from spinlock.commands.command_line import main as run
 from spinlock.errors import SpinlockError
 from spinlock.runtime.threads import end_by
 
-# How long a process that is told to end may take for it.
+# Time after which the process ends even if threads still compute.
 _SECONDS_TO_END = 6.0
-# What becomes of the work, by the module at work when the signal comes.
-_KEPT = {
-    "spinlock.generation.build": (
-        "; finished shards are kept, and the same command resumes from them"
-    ),
-    "spinlock.generation.feature_extraction": (
-        "; the file is unchanged, and the same command starts again"
-    ),
-}
 
 
 def main() -> None:
-    """Run the command line; what the user can mend is reported without a traceback."""
+    """Run the command line, and report errors that the user can fix without a traceback."""
     try:
         with _sigterm_raises():
             run()
         return
     except (SpinlockError, OSError, YAMLError) as error:
-        sys.exit(f"spinlock: error: {error}")
+        sys.exit(f"spinlock: error: {_printable(str(error))}")
     except KeyboardInterrupt:
         end = _End(signal.SIGINT, "interrupted")
     except _Terminated as terminated:
         end = terminated.end
-    # Here, where no traceback is left that keeps frames, and the files they have open, alive.
+    # Here the traceback is gone, and with it the frames that keep files open.
     end.announce()
     sys.exit(end.status)
 
 
+def _printable(text: str) -> str:
+    """Return a text with its control characters escaped: a file's author may have chosen them."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 class _End:
-    """How the process ends because of a signal, after some seconds at the latest.
+    """Ends the process because of a signal, by force after some seconds.
 
     Args:
-        signum: The signal.
-        message: What to say.
+        signum: Number of the signal.
+        message: Message to print.
     """
 
     def __init__(self, signum: int, message: str) -> None:
-        # As shells report it.
+        # The exit status that shells use.
         self.status = 128 + signum
         self._message: str | None = f"spinlock: {message}"
-        # A plain thread: to start one of `threading` takes a lock that a signal's handler may find
-        # taken by what it interrupts.
+        # Not threading.Thread: starting one takes a lock that the interrupted code may hold.
         _thread.start_new_thread(self._in_time, ())
 
     def announce(self) -> None:
@@ -73,27 +67,18 @@ class _End:
             print(message, file=sys.stderr, flush=True)
 
     def _in_time(self) -> None:
-        # What is left by then: threads that compute, which the interpreter waits for.
+        # The interpreter would wait for threads that still compute.
         time.sleep(_SECONDS_TO_END)
         self.announce()
         os._exit(self.status)
 
 
 class _Terminated(BaseException):
-    """SIGTERM has come."""
+    """Raised in the main thread by SIGTERM."""
 
     def __init__(self, end: _End) -> None:
         super().__init__()
         self.end = end
-
-
-def _kept(frame: FrameType | None) -> str:
-    """What becomes of the work of a frame."""
-    while frame is not None:
-        if kept := _KEPT.get(frame.f_globals.get("__name__", "")):
-            return kept
-        frame = frame.f_back
-    return ""
 
 
 @contextmanager
@@ -106,16 +91,17 @@ def _sigterm_raises() -> Iterator[None]:
 
     def on_sigterm(signum: int, frame: FrameType | None) -> None:
         if signal.getsignal(signum) is not on_sigterm:
-            # Called by a handler that has taken the place of this one: Lightning's, which ends the
-            # training after a step.
+            # Lightning's handler, which ends the training after the current step, has replaced this
+            # one and calls it.
             return
         if os.getpid() != process:
-            # A forked child, which ends as if there were no handler.
+            # A forked child ends as it would without a handler.
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
             return
         signal.signal(signum, signal.SIG_IGN)
-        end_by(_Terminated(_End(signum, f"terminated{_kept(frame)}")))
+        message = "terminated; run the same command again: what is finished is kept"
+        end_by(_Terminated(_End(signum, message)))
 
     before = signal.signal(signal.SIGTERM, on_sigterm)
     try:

@@ -1,4 +1,4 @@
-"""What goes wrong in a way that the user can mend. The command line prints these in one line."""
+"""Errors that the user can fix. The command line prints their messages without a traceback."""
 
 
 class SpinlockError(Exception):
@@ -6,16 +6,20 @@ class SpinlockError(Exception):
 
 
 class ConfigurationError(SpinlockError, ValueError):
-    """A setting is not valid. The message names it, what was given and what is allowed."""
+    """A setting is not valid. The message names the setting, its value and what is allowed."""
 
 
 class SimulationError(SpinlockError):
-    """A sample cannot be computed as it should be. The message names it."""
+    """A sample cannot be computed. The message names it."""
 
 
 class DatasetError(SpinlockError):
-    """A file is not the dataset that was expected. The file was not changed."""
+    """A file is not the dataset that was expected, or is damaged. The file was not changed."""
 
 
 class DatasetNotFoundError(DatasetError, FileNotFoundError):
     """There is no file where a dataset was expected."""
+
+
+class DatasetReadError(DatasetError, OSError):
+    """The system cannot read a file at present, which does not mean that the file is damaged."""

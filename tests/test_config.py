@@ -38,7 +38,7 @@ from spinlock.simulation.initial_conditions import make_variant
         ({"num_samples": 3, "nonsense": 1}, "nonsense"),
         ({"num_samples": 3, "parameter_space": {"nonsense": 1}}, "nonsense"),
         ({"num_samples": 3, "parameter_space": {"grid_size": [4]}}, "grid_size: must be at least"),
-        ({"num_samples": 3, "parameter_space": {"grid_size": [32, 64]}}, "grid_size: one choice"),
+        ({"num_samples": 3, "parameter_space": {"grid_size": [32, 64]}}, "grid_size: must be one choice"),
         ({"num_samples": 3, "parameter_space": {"grid_size": []}}, "grid_size: at least one value"),
         (
             {"num_samples": 3, "parameter_space": {"grid_size": [8], "kernel_size": [9]}},

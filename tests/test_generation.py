@@ -21,8 +21,8 @@ from spinlock.generation import shard_task
 from spinlock.generation.build import generate, shard_folder
 from spinlock.simulation.sobol_design import make_design
 from spinlock.storage import read_info, schema
-from spinlock.storage.schema import dataset_specs
 from spinlock.storage.columns import metadata_columns
+from spinlock.storage.schema import dataset_specs
 from tests.helpers import dataset_contents, small_config
 
 CONFIG = small_config(20)

@@ -53,7 +53,7 @@ def folder(built, info, tmp_path, monkeypatch):
     shutil.copy(built, folder / "data.h5")
     monkeypatch.chdir(folder)
     monkeypatch.setattr(build, "check_dataset", lambda path, trust, progress: CheckReport(()))
-    monkeypatch.setattr(build, "pictures", lambda source: [])
+    monkeypatch.setattr(build, "report_plots", lambda source: [])
     for module in (build, plot):
         monkeypatch.setattr(module, "read_info", lambda path: info)
     return folder
@@ -94,7 +94,7 @@ def refused(write, command, source, out, message, folder, *, force=(False, True)
     for forced in force:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(build, "check_dataset", unreachable)
-            patched.setattr("spinlock.plots.field_plots.sample_figure", unreachable)
+            patched.setattr("spinlock.plots.field_plots.sample_plot", unreachable)
             with pytest.raises(ConfigurationError, match=message) as caught:
                 write(command, source, out, force=forced)
         assert snapshot(folder) == before
@@ -232,7 +232,7 @@ OF_NO_KIND = [text, table, empty, cut_picture, other_page, other_dataset, link_t
 @pytest.mark.parametrize("existing", [*NOT_REGULAR, *OF_NO_KIND])
 def test_another_kind_is_never_replaced(folder, write, command, existing):
     existing(folder)
-    message = NOT_REGULAR.get(existing, f"is there already, and is no {KINDS[command].name}")
+    message = NOT_REGULAR.get(existing, f"exists already, and is not a {KINDS[command].name}")
     refused(write, command, "data.h5", "out", message, folder)
 
 
@@ -241,7 +241,7 @@ def test_another_kind_is_never_replaced(folder, write, command, existing):
 def test_the_kinds_are_not_replaced_by_each_other(folder, write, command):
     (other,) = set(KINDS) - {command}
     write(other, "data.h5", "out")
-    refused(write, command, "data.h5", "out", f"no {KINDS[command].name}", folder)
+    refused(write, command, "data.h5", "out", f"not a {KINDS[command].name}", folder)
 
 
 @each_writer
@@ -250,7 +250,7 @@ def test_the_same_kind_is_replaced_by_force_only(folder, write, command):
     out = folder / "out"
     out.write_bytes(KINDS[command].start + b"earlier")
     out.chmod(0o604)
-    refused(write, command, "data.h5", out, r"is there already; .*--force", folder, force=[False])
+    refused(write, command, "data.h5", out, r"exists already, .*--force", folder, force=[False])
     before = snapshot(folder)
     write(command, "data.h5", out, force=True)
     assert out.read_bytes().startswith(KINDS[command].start)
@@ -296,7 +296,7 @@ def test_a_new_file_is_all_that_appears(folder, write, command):
 
 
 def test_the_page_is_of_its_kind(info):
-    page = render_page(info, CheckReport(()), [])
+    page = render_page(info, CheckReport(()), [], [])
     assert page.encode().startswith(build.PAGE.start)
 
 
@@ -320,10 +320,10 @@ def test_the_command_line_says_so_in_one_line(folder, monkeypatch, command, out)
 
 def test_the_default_name_is_checked_too(folder):
     main(["plot", "data.h5", "--sample", "1"])
-    with pytest.raises(ConfigurationError, match=r"data-sample-1\.png is there already"):
+    with pytest.raises(ConfigurationError, match=r"data-sample-1\.png exists already"):
         main(["plot", "data.h5", "--sample", "1"])
     main(["report", "data.h5"])
-    with pytest.raises(ConfigurationError, match=r"report\.html is there already"):
+    with pytest.raises(ConfigurationError, match=r"report\.html exists already"):
         main(["report", "data.h5"])
 
 
@@ -352,7 +352,7 @@ def test_what_comes_into_being_during_the_work_is_kept(folder, monkeypatch, forc
     if existed:
         (folder / "out").write_bytes(build.PAGE.start)
     during_the_work(monkeypatch, lambda: text(folder))
-    with pytest.raises(ConfigurationError, match="out is there already, and is no report"):
+    with pytest.raises(ConfigurationError, match="out exists already, and is not a report"):
         write_report("data.h5", "out", force=force, progress=False)
     assert (folder / "out").read_text() == "precious"
     assert sorted(os.listdir(folder)) == ["data.h5", "out"]
@@ -423,7 +423,7 @@ def test_a_temporary_file_is_not_written_through_a_link(folder, monkeypatch, tar
 def test_without_a_kind_nothing_is_replaced(folder):
     (folder / "out").write_bytes(PNG.start)
     for force in (False, True):
-        with pytest.raises(ConfigurationError, match=r"out is there already; .*another file$"):
+        with pytest.raises(ConfigurationError, match=r"out exists already, .*another file$"):
             check_output("out", force=force)
     with new_file("new.h5") as temporary, h5py.File(temporary, "w") as file:
         file["values"] = [1, 2]

@@ -1,1 +1,1 @@
-"""The command line's commands that need no trainer, one module each."""
+"""The command line, with one module for each command that does not need a trainer."""

@@ -1,4 +1,4 @@
-"""``spinlock check``: every claim about a dataset file, measured."""
+"""``spinlock check`` measures every claim about a dataset file."""
 
 import json
 import sys
@@ -10,22 +10,22 @@ from spinlock.commands.trust import add_trust
 
 
 def run(arguments: list[str]) -> None:
-    """Print the rows; exit with 1 if one of them fails."""
+    """Print the results, and exit with status 1 if a claim fails."""
     parser = ArgumentParser(
         prog="spinlock check",
         allow_abbrev=False,
-        description="Measure every claim about a dataset on its file. The exit status is 1 if one "
-        "of them fails. Claims about what a file does not store are neither passed nor failed.",
+        description="Measure every claim about a dataset on its file. The exit status is 1 if a "
+        "claim fails. Claims about data that the file does not store are not measurable.",
     )
     parser.add_argument("file", type=Path)
     parser.add_argument(
         "--full", action="store_true", help="read all outputs and verify every digest"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(
         "--replay", type=int, default=4, metavar="K", help="samples to compute again (default: 4)"
     )
-    parser.add_argument("--device", help="where to compute them; by default a GPU, if there is one")
+    parser.add_argument("--device", help="device that computes them (default: a GPU if available)")
     add_trust(parser)
     given = parser.parse_args(arguments)
     report = check_dataset(

@@ -1,8 +1,8 @@
-"""The command line: Lightning's subcommands, and those that need no trainer.
+"""The command line: Lightning's subcommands, and commands that do not need a trainer.
 
-``spinlock fit | validate | test | predict`` run through LightningCLI on a yaml of ``trainer``,
-``model`` and ``data``. The others are the modules of `spinlock.commands`, imported when asked for,
-so that none waits for what only another needs.
+``spinlock fit | validate | test | predict`` use LightningCLI with a yaml file of ``trainer``,
+``model`` and ``data``. Each other command is a module of `spinlock.commands`, which is imported
+only when the command is run, so that commands start quickly.
 """
 
 import importlib
@@ -10,23 +10,26 @@ import logging
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
 
 _HELP = """usage: spinlock COMMAND ...
 
-  fit | validate | test | predict   run a trainer on a yaml: spinlock fit --config FILE;
+  fit | validate | test | predict   train or apply a model: spinlock fit --config FILE;
                                     predict --out TOKENS.h5 writes the tokens of all samples
-  generate                          build the dataset of a yaml: spinlock generate --config FILE
+  generate                          generate the dataset of a yaml: spinlock generate --config FILE
   info                              describe a dataset or an unfinished run: spinlock info FILE
   check                             measure every claim about a dataset: spinlock check FILE
-  report                            the same with pictures on one page: spinlock report FILE
-  plot                              save one sample as a PNG: spinlock plot FILE --sample I
+  report                            write one page of checks and plots: spinlock report FILE
+  plot                              save a plot of one sample: spinlock plot FILE --sample I
   export                            write another layout: spinlock export FILE --format well
-  extract-features                  compute features again: spinlock extract-features FILE
+  extract-features                  compute the features again: spinlock extract-features FILE
 
-spinlock COMMAND --help tells the options of a command.
+spinlock COMMAND --help lists the options of a command.
 """
 
-# Command -> the module whose `run` takes its arguments.
+# Module of each command; its function `run` receives the command's arguments.
 _COMMANDS = {
     name: f"spinlock.commands.{name.replace('-', '_')}"
     for name in ("generate", "info", "check", "report", "plot", "export", "extract-features")
@@ -37,7 +40,12 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line.
 
     Args:
-        args: Arguments after the program's name; by default those of the process.
+        args: Arguments after the name of the program; default: the arguments of the process.
+
+    Example:
+        >>> main(["--help"])  # doctest: +ELLIPSIS
+        usage: spinlock COMMAND ...
+        ...
     """
     arguments = list(sys.argv[1:] if args is None else args)
     logging.basicConfig(format="%(message)s")
@@ -50,39 +58,53 @@ def main(args: Sequence[str] | None = None) -> None:
         if arguments[0] == "predict":
             arguments = _with_token_writer(arguments)
         if args is None:
-            # LightningCLI reads the process's own arguments without a warning.
+            # LightningCLI warns if it receives arguments other than those of the process.
             sys.argv[1:] = arguments
         _run_trainer(None if args is None else arguments)
 
 
 def _with_token_writer(arguments: list[str]) -> list[str]:
-    """``predict --out FILE`` is short for a `spinlock.callbacks.TokenWriter` among the callbacks."""
+    """Replace ``--out FILE`` of ``predict`` with options that add the callback `TokenWriter`."""
     parser = ArgumentParser(prog="spinlock predict", allow_abbrev=False, add_help=False)
     parser.add_argument("--out")
     known, others = parser.parse_known_args(arguments)
     if known.out is None:
         return arguments
-    # Imported here: it takes longer than the rest of this module.
+    # Imported here because it takes longer than the rest of this module.
     from spinlock.runtime.output_files import check_output
 
     check_output(known.out)
     writer = ["--trainer.callbacks+=spinlock.callbacks.TokenWriter"]
-    # The file holds them: there is no need to keep them in memory too.
+    # The predictions are in the file and need not be kept in memory.
     return [*others, *writer, f"--trainer.callbacks.path={known.out}", "--return_predictions=false"]
 
 
 def _run_trainer(arguments: list[str] | None) -> None:
-    # Imported here: Lightning takes seconds to import.
-    from lightning import LightningModule
+    # Imported here because Lightning takes seconds to import.
+    from lightning import LightningDataModule, LightningModule
 
-    from spinlock.commands.trainer_cli import ConfigWriter, TrainerCLI
+    from spinlock.commands.trainer_cli import CheckpointPaths, ConfigWriter, TrainerCLI
     from spinlock.datamodules import SpinlockDataModule
 
+    by_class = _chooses_data_module(sys.argv[1:] if arguments is None else arguments)
     TrainerCLI(
         LightningModule,
-        SpinlockDataModule,
+        LightningDataModule if by_class else SpinlockDataModule,
         subclass_mode_model=True,
+        subclass_mode_data=by_class,
         parser_kwargs={"allow_abbrev": False},
         save_config_callback=ConfigWriter,
+        trainer_defaults={"callbacks": CheckpointPaths()},
         args=arguments,
     )
+
+
+def _chooses_data_module(arguments: Sequence[str]) -> bool:
+    """Return whether a yaml file among the arguments chooses the data module by ``class_path``."""
+    parser = ArgumentParser(allow_abbrev=False, add_help=False)
+    parser.add_argument("-c", "--config", type=Path, action="append", default=[])
+    # Lightning reports files that are missing.
+    files = [path for path in parser.parse_known_args(arguments)[0].config if path.is_file()]
+    contents = [yaml.safe_load(path.read_text()) for path in files]
+    sections = [content.get("data") for content in contents if isinstance(content, dict)]
+    return any(isinstance(section, dict) and "class_path" in section for section in sections)

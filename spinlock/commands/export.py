@@ -1,4 +1,4 @@
-"""``spinlock export``: a dataset file in another layout."""
+"""``spinlock export`` writes a dataset file in another layout."""
 
 from argparse import ArgumentParser
 from pathlib import Path
@@ -7,16 +7,16 @@ from spinlock.export.the_well import export_well
 
 
 def run(arguments: list[str]) -> None:
-    """Write the other layout."""
+    """Write the files and print their paths."""
     parser = ArgumentParser(
         prog="spinlock export",
         allow_abbrev=False,
-        description="Write the trajectories of a dataset file in the layout that other tools read. "
-        "well: that of The Well's WellDataset, split by operator.",
+        description="Write the trajectories of a dataset file in a layout that other tools read. "
+        "well: the layout of The Well's WellDataset, split by operator.",
     )
     parser.add_argument("file", type=Path)
     parser.add_argument("--format", choices=["well"], required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to; must be new")
+    parser.add_argument("--out", type=Path, required=True, help="new folder to write to")
     given = parser.parse_args(arguments)
     for path in export_well(given.file, given.out):
         print(path)

@@ -1,4 +1,4 @@
-"""``spinlock extract-features``: the features of a dataset file, computed again."""
+"""``spinlock extract-features`` computes the features of a dataset file again."""
 
 from argparse import ArgumentParser
 from pathlib import Path
@@ -10,19 +10,18 @@ from spinlock.generation.feature_extraction import extract_features
 
 
 def run(arguments: list[str]) -> None:
-    """Compute features and bring the file up to date."""
+    """Compute the features and update the file."""
     parser = ArgumentParser(
         prog="spinlock extract-features",
         allow_abbrev=False,
-        description="Compute the features of a dataset file again from the fields that it stores, "
-        "and bring the file up to date if they differ from what it holds. A damaged file is "
-        "refused.",
+        description="Compute the features of a dataset file again from its stored fields, and "
+        "update the file if they differ. A damaged file is refused.",
     )
     parser.add_argument("file", type=Path)
-    parser.add_argument("--max-samples", type=int, metavar="K", help="those of the first K only")
-    parser.add_argument("--device", help="where to compute; by default a GPU, if there is one")
+    parser.add_argument("--max-samples", type=int, metavar="K", help="only the first K samples")
+    parser.add_argument("--device", help="device that computes (default: a GPU if available)")
     parser.add_argument(
-        "--config", type=Path, help="yaml whose data.generation.features the file shall hold"
+        "--config", type=Path, help="yaml file whose data.generation.features are computed"
     )
     add_trust(parser)
     given = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""``spinlock generate``: the dataset of a yaml's data section, whole or in parts."""
+"""``spinlock generate`` generates the dataset of a yaml file, completely or in parts."""
 
 import json
 from argparse import ArgumentParser as PlainParser
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 
 def run(arguments: list[str]) -> None:
-    """Build the dataset, a part of it, or join the parts."""
+    """Generate the dataset or a part of it, or join the parts."""
     plain = PlainParser(
         prog="spinlock generate",
         allow_abbrev=False,
-        description="Build the dataset of a yaml's data section. Options of that section follow as "
-        "for fit: --data.path FILE --data.generation.num_samples 100 ...",
+        description="Generate the dataset of the section `data` of a yaml file. Its options can be "
+        "set as for fit: --data.path FILE --data.generation.num_samples 100 ...",
     )
     plain.add_argument("--config", type=Path, help="yaml file as for fit")
-    plain.add_argument("--part", type=_part, metavar="I/N", help="compute part I of N only")
+    plain.add_argument("--part", type=_part, metavar="I/N", help="compute only part I of N")
     plain.add_argument("--assemble", action="store_true", help="only join the parts")
     known, overrides = plain.parse_known_args(arguments)
     data = _data_module(known.config, overrides)
@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> None:
 
 
 def _data_module(config: Path | None, overrides: list[str]) -> "SpinlockDataModule":
-    # Imported here: Lightning takes seconds to import, which other commands need not wait for.
+    # Imported here because Lightning takes seconds to import.
     from jsonargparse import ArgumentParser
 
     from spinlock.datamodules import SpinlockDataModule
@@ -70,10 +70,10 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def data_section(path: Path) -> object:
-    """The section ``data`` of a yaml file.
+    """Return the section ``data`` of a yaml file.
 
     Raises:
-        ConfigurationError: If it has none.
+        ConfigurationError: If the file has no such section.
     """
     content = yaml.safe_load(path.read_text())
     if not isinstance(content, dict) or "data" not in content:

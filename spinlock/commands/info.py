@@ -1,4 +1,4 @@
-"""``spinlock info``: what a dataset file is and holds, on one screen, finished or not."""
+"""``spinlock info`` describes a dataset file or an unfinished run on one screen."""
 
 from argparse import ArgumentParser
 from collections import Counter
@@ -10,7 +10,7 @@ from spinlock.errors import DatasetError
 from spinlock.generation.run_summary import describe_design
 from spinlock.storage import read_columns, read_info, schema
 from spinlock.storage.assemble import plan_assembly
-from spinlock.storage.layout import open_hdf5, read_configuration
+from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.reader import DatasetInfo
 from spinlock.storage.shards import Shard, list_shards
 
@@ -20,18 +20,17 @@ def run(arguments: list[str]) -> None:
     parser = ArgumentParser(
         prog="spinlock info",
         allow_abbrev=False,
-        description="Describe a dataset file, or a run that is not finished: what is done and what "
-        "is missing.",
+        description="Describe a dataset file, or the finished and missing samples of a run.",
     )
     parser.add_argument("file", type=Path)
     print(describe(parser.parse_args(arguments).file))
 
 
 def describe(path: Path) -> str:
-    """A dataset file and the unfinished runs beside it, as text.
+    """Describe a dataset file and the unfinished runs beside it.
 
     Raises:
-        DatasetError: If there is neither.
+        DatasetError: If there is neither a dataset nor an unfinished run.
     """
     unfinished = [_unfinished(path, folder) for folder in _run_folders(path)]
     if unfinished and not path.exists():
@@ -40,10 +39,10 @@ def describe(path: Path) -> str:
 
 
 def describe_file(info: DatasetInfo) -> str:
-    """A dataset file, as text.
+    """Describe a dataset file.
 
     Raises:
-        DatasetError: If an attribute that describes it is not as it was written.
+        DatasetError: If an attribute of the file does not have the form that this package writes.
     """
     try:
         return _table(_rows(info))
@@ -108,13 +107,13 @@ def _shares(labels: Iterable[str]) -> str:
 
 
 def _run_folders(path: Path) -> list[Path]:
-    """Folders of shards beside a file, one for each configuration that was begun."""
+    """Return the folders of shards beside a file, one for each unfinished configuration."""
     parts = path.with_name(f"{path.name}.parts")
     return sorted(folder for folder in parts.glob("*") if folder.is_dir())
 
 
 def _unfinished(path: Path, folder: Path) -> str:
-    """What a run has done, read from its shards."""
+    """Describe an unfinished run from its shards."""
     shards = list_shards(folder)
     rows = {"run": str(folder)}
     half_written = len(list(folder.glob("*.tmp")))
@@ -130,14 +129,14 @@ def _unfinished(path: Path, folder: Path) -> str:
 
 def _shard_configuration(shard: Shard) -> GenerationConfig | None:
     try:
-        with open_hdf5(shard.path) as file:
-            return read_configuration(file)
+        with DatasetFile.open(shard.path) as file:
+            return file.config
     except DatasetError:
         return None
 
 
 def _held(path: Path, config: GenerationConfig) -> list[Shard]:
-    """The dataset file as a source, if the run extends it."""
+    """Return the dataset file as a source of samples, if the run extends it."""
     if not path.exists():
         return []
     info = read_info(path)
@@ -150,7 +149,7 @@ def _progress(config: GenerationConfig, shards: list[Shard], held: list[Shard]) 
     missing = sum(map(len, gaps))
     done = config.num_samples - missing
     ranges = [f"{gap.start}..{gap.stop - 1}" for gap in gaps]
-    shown = ", ".join(ranges[:8]) + (f", and {len(ranges) - 8} ranges more" if ranges[8:] else "")
+    shown = ", ".join(ranges[:8]) + (f", and {len(ranges) - 8} more ranges" if ranges[8:] else "")
     size = sum(shard.path.stat().st_size for shard in shards)
     return {
         "done": f"{done} of {config.num_samples} samples ({done / config.num_samples:.1%}) in "

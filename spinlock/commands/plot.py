@@ -1,27 +1,27 @@
-"""``spinlock plot``: one sample as a picture."""
+"""``spinlock plot`` saves a plot of one sample."""
 
 from argparse import ArgumentParser
+from functools import partial
 from pathlib import Path
 
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.runtime.output_files import PNG, new_file
-from spinlock.storage.layout import open_hdf5
 from spinlock.storage.reader import read_info
 
 
 def run(arguments: list[str]) -> None:
-    """Save the picture."""
+    """Save the plot and print its path."""
     parser = ArgumentParser(
         prog="spinlock plot",
         allow_abbrev=False,
-        description="Save one sample of a dataset file as a PNG: its initial condition, "
-        "realizations at the last stored timestep, and their spread, channel by channel.",
+        description="Save a plot of one sample of a dataset file as a PNG: for each channel, its "
+        "initial condition, its realizations at the last stored timestep, and their spread.",
     )
     parser.add_argument("file", type=Path)
     parser.add_argument(
         "--sample", type=int, required=True, metavar="I", help="index of the sample"
     )
-    parser.add_argument("--out", type=Path, help="the PNG; by default FILE-sample-I.png")
+    parser.add_argument("--out", type=Path, help="the PNG (default: FILE-sample-I.png)")
     parser.add_argument("--force", action="store_true", help="replace an existing PNG")
     given = parser.parse_args(arguments)
     out = given.out or Path(f"{given.file.stem}-sample-{given.sample}.png")
@@ -30,16 +30,17 @@ def run(arguments: list[str]) -> None:
 
 
 def plot_sample(path: Path, sample: int, out: Path, *, force: bool = False) -> None:
-    """Save one sample as a PNG.
+    """Save a plot of one sample as a PNG.
 
     Args:
-        path: The dataset file.
-        sample: The index of the sample.
-        out: The picture to write.
-        force: Whether an existing PNG of that name is replaced. Any other file is left as it is.
+        path: Dataset file.
+        sample: Index of the sample.
+        out: PNG to write.
+        force: Whether to replace an existing PNG; default: False. A file of another kind is never
+            replaced.
 
     Raises:
-        ConfigurationError: If there is no such sample, or ``out`` is refused.
+        ConfigurationError: If the sample does not exist, or ``out`` is refused.
         DatasetError: If the file stores no fields.
     """
     config = read_info(path).config
@@ -51,18 +52,20 @@ def plot_sample(path: Path, sample: int, out: Path, *, force: bool = False) -> N
         raise DatasetError(
             f"{path} stores no fields (storage.fields: none), so there is nothing to plot"
         )
-    # Imported here: no other command needs matplotlib.
-    from spinlock.plots.field_plots import sample_figure
-    from spinlock.plots.plot_style import png, themed
+    # Imported here because other commands do not need matplotlib.
+    from spinlock.plots.field_plots import sample_plot
+    from spinlock.plots.plot_style import png
     from spinlock.report.plot_data import ReportSource
 
-    with new_file(out, PNG, source=path, force=force) as temporary, open_hdf5(path) as file:
-        source = ReportSource(file, config)
-        with themed("light"):
-            figure = sample_figure(
-                source.initial(sample),
-                source.trajectory(sample)[:, -1],
-                step=config.stored_steps[-1],
-                title=f"{source.variants[sample]}: {source.describe(sample)}",
-            )
-            temporary.write_bytes(png(figure, dpi=150))
+    with (
+        new_file(out, PNG, source=path, force=force) as temporary,
+        ReportSource.open(path) as source,
+    ):
+        draw = partial(
+            sample_plot,
+            source.initial(sample),
+            source.trajectory(sample)[:, -1],
+            step=config.stored_steps[-1],
+            title=f"{source.variants[sample]}: {source.describe(sample)}",
+        )
+        temporary.write_bytes(png(draw, dpi=150))

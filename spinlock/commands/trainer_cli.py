@@ -1,4 +1,4 @@
-"""Lightning's command line, reading checkpoints as data and overwriting nothing."""
+"""Lightning's command line, changed to read checkpoints as data and to overwrite no file."""
 
 import pickle
 from collections.abc import Mapping
@@ -6,23 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 
 from spinlock.configuration.import_path import imported
 from spinlock.configuration.validation import check_arguments
 from spinlock.errors import ConfigurationError, DatasetError
+from spinlock.models.resumable import ResumableModule, drop_foreign_paths
 from spinlock.runtime.output_files import unused_path
 
 
 class TrainerCLI(LightningCLI):
     """Lightning's command line, which reads the arguments of models from checkpoints as data.
 
-    Lightning gives the arguments that a checkpoint holds to its parser, which makes every class
-    that they name. Here they are checked against the annotations of the model first, which allow
-    numbers, text and settings of the model only; and arguments of other models stay unread: those
-    follow from the yaml file alone. Checkpoints at a URL, too, load with ``weights_only=True``
-    unless the user says otherwise.
+    Lightning passes the arguments in a checkpoint to its parser, which instantiates every class
+    that they name. This class first checks them against the model's annotations, which allow only
+    numbers, text and settings of the model. It ignores the arguments of models from other packages,
+    which are then configured by the yaml file alone. Checkpoints, including those at a URL, are
+    loaded with ``weights_only=True`` unless the user sets ``--weights_only false``; the arguments
+    in the checkpoint are then ignored too.
     """
 
     def _parse_ckpt_path(self) -> None:
@@ -33,7 +35,7 @@ class TrainerCLI(LightningCLI):
         if settings.get("weights_only") is None:
             settings["weights_only"] = True
         path = settings.get("ckpt_path")
-        if not path or not Path(path).is_file():
+        if not settings["weights_only"] or not path or not Path(path).is_file():
             return
         model = model_of_checkpoint(Path(path))
         if model is not None:
@@ -41,16 +43,26 @@ class TrainerCLI(LightningCLI):
             self.config = self.parser.parse_object(given, self.config)
 
 
-class ConfigWriter(SaveConfigCallback):
-    """Saves the configuration of a run in its log folder, under a name that is not taken.
+class CheckpointPaths(Callback):
+    """Applies `drop_foreign_paths` to the checkpoint of any model before callbacks are restored."""
 
-    The name is ``config.yaml``, or else ``config-v1.yaml`` and so on: without a logger, the log
-    folder may be the one that holds the yaml file of the run itself.
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Drop unsafe paths; Lightning calls this before it restores the first callback."""
+        drop_foreign_paths(checkpoint, trainer.ckpt_path)
+
+
+class ConfigWriter(SaveConfigCallback):
+    """Saves the configuration of a run in its log folder without replacing a file.
+
+    The file is ``config.yaml``, or ``config-v1.yaml`` and so on if the name is taken: without a
+    logger, the log folder may contain the yaml file of the run itself.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the name, and save."""
-        # Every process asks for the folder, since they agree on one.
+        """Choose the name of the file, and save the configuration."""
+        # log_dir is a collective operation, so every process must access it.
         folder = trainer.log_dir
         if folder is not None and not self.already_saved:
             self.config_filename = unused_path(Path(folder) / "config.yaml").name
@@ -58,24 +70,27 @@ class ConfigWriter(SaveConfigCallback):
 
 
 def model_of_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The model of a checkpoint, as a yaml file would name it.
+    """Return the model of a checkpoint in the form that a yaml file uses.
 
     Args:
-        path: Checkpoint.
+        path: Checkpoint file.
 
     Returns:
         ``class_path`` and ``init_args``, or None if it is not a model of this package.
 
     Raises:
-        DatasetError: If the checkpoint holds more than tensors and plain data.
+        DatasetError: If the checkpoint contains anything but tensors and plain data.
         ConfigurationError: If an argument is unknown or has another type than the model's. Names
             the argument.
     """
     try:
         held = torch.load(path, weights_only=True, map_location="cpu")
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise DatasetError(f"{path} is not a checkpoint that is safe to load: {reason}") from error
+        raise DatasetError(
+            f"{path} is not a checkpoint that is safe to load: it is damaged, or contains more "
+            "than tensors and plain data. If you trust its author, --weights_only false loads it, which "
+            "runs code that it contains"
+        ) from error
     arguments = held.get("hyper_parameters") if isinstance(held, Mapping) else None
     if not isinstance(arguments, Mapping):
         return None
@@ -83,10 +98,13 @@ def model_of_checkpoint(path: Path) -> dict[str, Any] | None:
     if not (isinstance(class_path, str) and class_path.startswith("spinlock.")):
         return None
     model = imported(class_path, f"{path}: _class_path", trusted=())
-    if not (isinstance(model, type) and issubclass(model, LightningModule)):
-        raise ConfigurationError(f"{path}: {class_path} is not a LightningModule")
-    # Names that begin with an underscore are Lightning's own.
-    init_args = {name: value for name, value in arguments.items() if not name.startswith("_")}
+    own = isinstance(model, type) and issubclass(model, ResumableModule)
+    if not (own and model.__module__.startswith("spinlock.")):
+        raise ConfigurationError(
+            f"{path}: _class_path: {class_path} is not a model of this package"
+        )
+    # Names of Lightning begin with an underscore. check_arguments refuses names that are not text.
+    init_args = {name: value for name, value in arguments.items() if str(name)[:1] != "_"}
     try:
         check_arguments(model.__init__, init_args)
     except ConfigurationError as error:

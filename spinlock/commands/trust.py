@@ -1,15 +1,15 @@
-"""The option ``--trust`` of commands that compute what a file's configuration describes."""
+"""Option ``--trust`` of commands that compute samples or features from a stored configuration."""
 
 from argparse import ArgumentParser
 
 
 def add_trust(parser: ArgumentParser) -> None:
-    """Add ``--trust MODULE``, which may be given several times."""
+    """Add the option ``--trust MODULE``, which may be repeated."""
     parser.add_argument(
         "--trust",
         action="append",
         default=[],
         metavar="MODULE",
-        help="module of which the classes that the file names may be imported, which runs its "
-        "code; may be given several times (default: this package only)",
+        help="module that may be imported, which runs its code, if the file names classes in it; "
+        "may be repeated (default: only this package)",
     )

@@ -1,4 +1,4 @@
-"""The configuration of a dataset: typed dataclasses, checked when they are made."""
+"""Configuration of a dataset: typed dataclasses that are validated on construction."""
 
 from spinlock.configuration.generation_config import (
     CustomFeatureConfig,

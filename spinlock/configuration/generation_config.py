@@ -1,7 +1,7 @@
-"""Configuration of a dataset: plain typed dataclasses, and the fingerprint they amount to.
+"""Configuration of a dataset as typed dataclasses, and the fingerprint of the configuration.
 
-Every field is what yaml says, in the same words. Validation happens on construction, so that bad
-input is refused before anything is computed or written.
+Fields have the names that yaml files use. They are validated on construction, so that bad input is
+refused before anything is computed or written.
 """
 
 import dataclasses
@@ -17,35 +17,49 @@ from spinlock.configuration.validation import check_types, structured
 from spinlock.configuration.variant_mixture import InitialConditionConfig
 from spinlock.errors import ConfigurationError
 
-# Part of every fingerprint: raised whenever a change of the code changes the bytes of a sample.
+# Part of every fingerprint. Increase it whenever a code change alters the bytes of a sample.
 SIMULATION_VERSION = 2
 
 Precision = Literal["float32", "tf32", "bfloat16"]
 # The Sobol sequence has 2^30 points.
 MAX_INDEX = 2**30
-# A realization and a timestep share one word of the random generator's counter, the timestep in
-# its lowest 16 bits.
+# Realization and timestep share one word of the random generator's counter; the timestep is in its
+# lowest 16 bits.
 MAX_REALIZATIONS = MAX_TIMESTEPS = 2**16 - 1
 MAX_CHANNELS = 2**10
 
 
 @dataclass(frozen=True)
 class Every:
-    """Keep every k-th timestep: ``every: 5`` keeps steps 5, 10, 15, ..."""
+    """Store every k-th timestep: ``every: 5`` stores steps 5, 10, 15, ...
+
+    Args:
+        every: Number of timesteps k from one stored timestep to the next.
+
+    Example:
+        >>> storage = StorageConfig(fields=Every(2))
+        >>> GenerationConfig(10, num_timesteps=7, storage=storage).stored_steps
+        (2, 4, 6)
+    """
 
     every: int
 
 
 @dataclass(frozen=True)
 class StorageConfig:
-    """What is kept, and how.
+    """Which fields are stored, and how.
 
     Args:
         fields: Timesteps whose fields are stored: ``all``, ``last``, ``{every: k}``, or ``none``
-            (features only; initial conditions are then not stored either).
-        compression: ``deflate`` (byte shuffle and deflate, standard HDF5 filters) or ``none``.
-        shard_size: Samples in a shard, the unit of work that an interruption may cost. A multiple
-            of ``block_size``.
+            (features only; initial conditions are not stored either); default: ``all``.
+        compression: Filters of the fields: ``deflate`` (byte shuffle and deflate, standard HDF5
+            filters) or ``none``; default: ``deflate``.
+        shard_size: Number of samples in a shard, the largest amount of work that an interruption
+            can cost; a multiple of ``block_size``. Default: 128.
+
+    Example:
+        >>> StorageConfig(fields="last")
+        StorageConfig(fields='last', compression='deflate', shard_size=128)
     """
 
     fields: Literal["all", "last", "none"] | Every = "all"
@@ -55,53 +69,68 @@ class StorageConfig:
 
 @dataclass(frozen=True)
 class CustomFeatureConfig:
-    """Features of the user's own, beside Summary Descriptor Features 1.0.
+    """Custom features, which are added to Summary Descriptor Features 1.0.
 
     Args:
-        per_field: Import paths of features of single fields, ``package.module.function``, made by
-            `spinlock.features.custom_feature`, in the order of the columns, which are named after
-            the functions.
-        per_trajectory: Likewise of features of trajectories.
+        per_field: Import paths ``package.module.function`` of features of single fields, in the
+            order of the columns. Each function is decorated with
+            `spinlock.features.custom_feature`, and its column is named after it.
+        per_trajectory: Import paths of features of trajectories.
+
+    Example:
+        >>> CustomFeatureConfig(per_field=("my_package.skewness",)).names("per_field")
+        ('skewness',)
     """
 
     per_field: tuple[str, ...] = ()
     per_trajectory: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # A list is as good as a tuple, and must not make another configuration.
+        # A list and a tuple of the same paths must be the same configuration.
         object.__setattr__(self, "per_field", tuple(self.per_field))
         object.__setattr__(self, "per_trajectory", tuple(self.per_trajectory))
 
     def names(self, kind: Literal["per_field", "per_trajectory"]) -> tuple[str, ...]:
-        """Column names: the last parts of the import paths."""
+        """Return the column names, which are the last parts of the import paths."""
         paths = self.per_field if kind == "per_field" else self.per_trajectory
         return tuple(path.rpartition(".")[2] for path in paths)
 
 
 @dataclass(frozen=True, eq=False)
 class GenerationConfig:
-    """Everything that a dataset is made from.
+    """Configuration that determines every sample of a dataset.
 
     Args:
-        num_samples: Samples in the dataset. No part of its identity: the first 100 samples of
-            10,000 are the dataset of 100.
-        num_realizations: Noise realizations M of each trajectory.
-        num_timesteps: Steps T of each trajectory.
-        probes_per_operator: Initial conditions P that each operator meets; sample i is operator
-            ``i // P`` under probe ``i % P``.
-        channels: Channels C of a field.
-        seed: Seed of the design and of every random draw, in [0, 2^64).
-        parameter_space: The 15 axes.
-        initial_conditions: The mixture.
-        operator: The operators: ``convolutional``, or the user's own family as ``{class_path: ...,
+        num_samples: Number of samples in the dataset. It does not identify the dataset: the first
+            100 of 10,000 samples are the dataset of 100 samples.
+        num_realizations: Number of noise realizations M of each trajectory; default: 5.
+        num_timesteps: Number of timesteps T of each trajectory; default: 1.
+        probes_per_operator: Number of initial conditions P that each operator is applied to; sample
+            i is operator ``i // P`` applied to probe ``i % P``. Default: 1.
+        channels: Number of channels C of a field; default: 3.
+        seed: Seed of the design and of every random draw, in [0, 2^64); default: 42.
+        parameter_space: Ranges and choices of the 15 axes.
+        initial_conditions: Mixture of initial conditions.
+        operator: Operator family: ``convolutional``, or a custom family as ``{class_path: ...,
             init_args: {...}}``, see `spinlock.simulation.operator_family.OperatorFamily`.
-        features: The feature set: ``sdf``, which is Summary Descriptor Features 1.0, or
-            ``{per_field: [...], per_trajectory: [...]}``, which adds the user's own to it.
-        precision: Arithmetic of the operators' convolutions; all else is float32. ``tf32`` matters
-            on CUDA devices only. ``bfloat16`` rounds operands and results, on any device.
-        block_size: Samples computed together. Shapes decide rounding, so it is part of the
-            identity of the bytes.
-        storage: What is kept, and how.
+        features: Feature set: ``sdf``, which is Summary Descriptor Features 1.0, or
+            ``{per_field: [...], per_trajectory: [...]}``, which adds custom features to it.
+        precision: Arithmetic of the operators' convolutions; everything else is float32. ``tf32``
+            has an effect on CUDA devices only. ``bfloat16`` rounds operands and results, on any
+            device.
+        block_size: Number of samples computed together. Shapes decide rounding, so it determines
+            the bytes of a sample. Default: 16.
+        storage: Which fields are stored, and how.
+
+    Raises:
+        ConfigurationError: If a setting is out of range. Names the setting.
+
+    Example:
+        >>> config = GenerationConfig(100, num_timesteps=3)
+        >>> config.grid_size, config.stored_steps
+        (128, (1, 2, 3))
+        >>> config.fingerprint == GenerationConfig(5000, num_timesteps=3).fingerprint
+        True
     """
 
     num_samples: int
@@ -143,19 +172,19 @@ class GenerationConfig:
             _check_custom_features(self.features)
 
     def __eq__(self, other: object) -> bool:
-        # Whoever wrote it: the settings alone count.
+        # Trust is not a setting: a stored configuration equals the one that the user wrote.
         if not isinstance(other, GenerationConfig):
             return NotImplemented
         return self.to_json() == other.to_json()
 
     @property
     def grid_size(self) -> int:
-        """Side of the grid in pixels."""
+        """Side length of the grid in pixels."""
         return self.parameter_space.grid_size[0]
 
     @property
     def stored_steps(self) -> tuple[int, ...]:
-        """The timesteps (1..T) whose fields are stored."""
+        """Timesteps, in 1..T, whose fields are stored."""
         match self.storage.fields:
             case "all":
                 return tuple(range(1, self.num_timesteps + 1))
@@ -168,25 +197,26 @@ class GenerationConfig:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hexadecimal) of what determines a sample's bytes.
+        """SHA-256 (hexadecimal) of the settings that determine the bytes of a sample.
 
-        Neither ``num_samples`` nor how samples are packed (``compression``, ``shard_size``).
+        It covers neither ``num_samples`` nor the packing of samples (``compression``,
+        ``shard_size``).
         """
         content = _plain(self)
         del content["num_samples"], content["storage"]["compression"]
         del content["storage"]["shard_size"]
         content["simulation_version"] = SIMULATION_VERSION
-        # Keys are not sorted: the order of the weights cuts the variant coordinate.
+        # Keys are not sorted, because the variant coordinate is cut in the order of the weights.
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @property
     def trusted_modules(self) -> Trusted:
-        """Modules that class paths may name besides this package; None: every module."""
+        """Modules besides this package that class paths may name; None allows every module."""
         return None
 
     @property
     def vouched_modules(self) -> tuple[str, ...]:
-        """Modules that a file of this dataset may name, since the user's configuration does."""
+        """Modules that a file of this dataset may name, because the user's configuration does."""
         specs = [*self.initial_conditions.custom.values()]
         specs += [self.operator] if isinstance(self.operator, dict) else []
         paths = [str(spec["class_path"]) for spec in specs]
@@ -195,18 +225,18 @@ class GenerationConfig:
         return tuple(dict.fromkeys(path.rpartition(".")[0] for path in paths))
 
     def to_json(self) -> str:
-        """The configuration as JSON, readable by `from_json`."""
+        """Return the configuration as JSON that `from_json` reads."""
         return json.dumps(_plain(self))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read what `to_json` wrote.
+        """Build a configuration from the JSON that `to_json` returns.
 
         Args:
             text: JSON object.
 
         Raises:
-            ConfigurationError: If the text is not JSON, or not a valid configuration.
+            ConfigurationError: If the text is not JSON or is not a valid configuration.
         """
         try:
             values = json.loads(text)
@@ -216,12 +246,12 @@ class GenerationConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from nested mappings of plain data, checking every key and type.
+        """Build a configuration from nested mappings of plain data, checking every key and type.
 
-        Nothing is imported: class paths stay text until samples are computed.
+        Nothing is imported: class paths remain text until samples are computed.
 
         Args:
-            values: Field names and values; sections are mappings.
+            values: Values by field name; sections are mappings.
 
         Raises:
             ConfigurationError: If a key is unknown or a value has the wrong type. Names the key.
@@ -230,14 +260,11 @@ class GenerationConfig:
             >>> GenerationConfig.from_dict({"num_samples": 10, "storage": {"fields": "last"}}).seed
             42
         """
-        try:
-            return structured(cls, values)
-        except (OverflowError, RecursionError) as error:
-            raise ConfigurationError(f"the configuration is not valid: {error}") from error
+        return structured(cls, values)
 
 
 def _plain(config: GenerationConfig) -> dict[str, Any]:
-    """The settings as nested dictionaries, without what a subclass adds."""
+    """Return the settings as nested dictionaries, without fields that a subclass adds."""
     content = dataclasses.asdict(config)
     return {field.name: content[field.name] for field in dataclasses.fields(GenerationConfig)}
 
@@ -250,11 +277,11 @@ def _check_count(name: str, value: int, largest: int | None = None) -> None:
 
 
 def _check_custom_features(features: CustomFeatureConfig) -> None:
-    # Not in its __post_init__: jsonargparse would take the error for another type that fails.
+    # Not in __post_init__: jsonargparse would then report that no member of the union fits.
     paths = (*features.per_field, *features.per_trajectory)
     if not paths:
         raise ConfigurationError(
-            "features: per_field and per_trajectory are empty; list features of your own, or write "
+            "features: per_field and per_trajectory are empty; list custom features, or write "
             "`features: sdf`"
         )
     for path in paths:
@@ -266,5 +293,6 @@ def _check_custom_features(features: CustomFeatureConfig) -> None:
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
         raise ConfigurationError(
-            f"features: {', '.join(twice)} occurs twice; columns are named after the functions"
+            f"features: {', '.join(twice)} occurs twice; columns are named after the functions, "
+            "which must have different names"
         )

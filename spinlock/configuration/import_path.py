@@ -1,7 +1,7 @@
-"""Classes and functions that a configuration names by import path.
+"""Imports the classes and functions that a configuration names, if their module is trusted.
 
-A path stays text until a computation needs what it names. Importing a module runs its code, so a
-path that comes from a file is imported only from this package or from a module that the user
+A path remains text until a computation needs the object. Importing a module runs its code, so a
+path that was read from a file is imported only from this package or from a module that the user
 trusts; see docs/security.md.
 """
 
@@ -14,18 +14,19 @@ from spinlock.errors import ConfigurationError
 _T = TypeVar("_T")
 _PACKAGE = "spinlock"
 
-#: Names of the modules that may be imported besides this package; None: every module, since the
-#: user wrote the configuration.
+#: Modules besides this package that may be imported; None allows every module, because the user
+#: wrote the configuration.
 Trusted = Collection[str] | None
 
 
 def imported(path: str, where: str, trusted: Trusted = None) -> object:
-    """Import what a path names.
+    """Import the object that a path names.
 
     Args:
         path: Import path ``package.module.attribute``.
         where: Name of the setting, for messages.
-        trusted: Modules that may be imported; a package includes its submodules.
+        trusted: Modules besides this package that may be imported, including their submodules;
+            default: every module.
 
     Raises:
         ConfigurationError: If the module is not trusted, or the path cannot be imported.
@@ -39,8 +40,8 @@ def imported(path: str, where: str, trusted: Trusted = None) -> object:
     if not allowed:
         raise ConfigurationError(
             f"{where}: {path} is named by a configuration that was read from a file, and importing "
-            f"it runs the code of {module}. If you trust that module, say so: --trust {module} on "
-            f"the command line, trust=[{module!r}] in Python"
+            f"it runs the code of {module}. If you trust that module, use --trust {module} on the "
+            f"command line or trust=[{module!r}] in Python"
         )
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -49,21 +50,21 @@ def imported(path: str, where: str, trusted: Trusted = None) -> object:
 
 
 def is_import_path(path: str) -> bool:
-    """Whether text has the form of an absolute import path ``package.name``."""
+    """Whether a text has the form of an absolute import path ``package.name``."""
     parts = path.split(".")
     return len(parts) > 1 and all(part.isidentifier() for part in parts)
 
 
 def check_spec(spec: Mapping[str, object], where: str, further: Collection[str] = ()) -> None:
-    """Check the form of a ``{class_path: ..., init_args: ...}`` mapping, without importing it.
+    """Check the form of a ``{class_path: ..., init_args: ...}`` mapping without importing anything.
 
     Args:
         spec: Mapping to check.
         where: Name of the setting, for messages.
-        further: Further keys that the mapping may have.
+        further: Additional keys that the mapping may have.
 
     Raises:
-        ConfigurationError: If it has another form.
+        ConfigurationError: If the mapping has another form.
     """
     path, arguments = spec.get("class_path"), spec.get("init_args", {})
     named = isinstance(path, str) and is_import_path(path)
@@ -80,17 +81,17 @@ def check_spec(spec: Mapping[str, object], where: str, further: Collection[str] 
 def instantiate(
     base: type[_T], spec: Mapping[str, object], where: str, trusted: Trusted = None
 ) -> _T:
-    """Make the object that a configuration describes.
+    """Build the object that a ``{class_path: ..., init_args: ...}`` mapping describes.
 
     Args:
         base: Class that the object must be an instance of.
-        spec: Mapping ``{class_path: package.Class, init_args: {...}}``, as `check_spec` accepts it.
+        spec: Mapping that `check_spec` accepts.
         where: Name of the setting, for messages.
-        trusted: Modules that may be imported.
+        trusted: Modules besides this package that may be imported; default: every module.
 
     Raises:
-        ConfigurationError: If the module is not trusted, the class cannot be imported, is not a
-            subclass of ``base``, or does not take the arguments.
+        ConfigurationError: If the module is not trusted, or the class cannot be imported, is not a
+            subclass of ``base`` or does not accept the arguments.
     """
     path, arguments = str(spec["class_path"]), spec.get("init_args", {})
     cls = imported(path, where, trusted)

@@ -1,4 +1,4 @@
-"""The 15 axes of the operator space as configuration: ranges and choices, checked when made."""
+"""Ranges and choices of the 15 axes of the parameter space, validated on construction."""
 
 import dataclasses
 import math
@@ -14,14 +14,23 @@ NoiseSchedule = Literal["constant", "annealing", "periodic"]
 Normalization = Literal["none", "instance", "batch"]
 UpdatePolicy = Literal["autoregressive", "residual", "convex"]
 
-# The features' spectral bands and differences need this much room.
+# Spectral bands and finite differences of the features need at least this many pixels.
 MIN_GRID_SIZE = 8
 MAX_GRID_SIZE = 2**14
 
 
 @dataclass(frozen=True)
 class IntegerRange:
-    """Integers ``low..high``, both included, equally likely."""
+    """Integers ``low..high``, both included, with equal probability.
+
+    Args:
+        low: Smallest value.
+        high: Largest value.
+
+    Example:
+        >>> ParameterSpaceConfig(num_layers=IntegerRange(2, 3)).num_layers
+        IntegerRange(low=2, high=3)
+    """
 
     low: int
     high: int
@@ -29,13 +38,22 @@ class IntegerRange:
 
 @dataclass(frozen=True)
 class UniformRange:
-    """Real numbers between ``low`` and ``high``, uniformly distributed."""
+    """Real numbers between ``low`` and ``high``, uniformly distributed.
+
+    Args:
+        low: Smallest value.
+        high: Largest value.
+
+    Example:
+        >>> UniformRange(0, 1)
+        UniformRange(low=0.0, high=1.0)
+    """
 
     low: float
     high: float
 
     def __post_init__(self) -> None:
-        # 1 and 1.0 are the same number: they must not make two fingerprints.
+        # 1 and 1.0 are the same number and must give the same fingerprint.
         object.__setattr__(self, "low", float(self.low))
         object.__setattr__(self, "high", float(self.high))
 
@@ -47,24 +65,36 @@ class LogUniformRange(UniformRange):
 
 @dataclass(frozen=True)
 class ParameterSpaceConfig:
-    """The 15 axes of the operator space, in column order. A tuple is a choice of equal weights.
+    """The 15 axes of the parameter space, in column order.
+
+    A tuple is a choice between values of equal probability.
 
     Args:
-        num_layers: Hidden blocks; above 3 each block is residual, of two convolutions.
-        base_channels: Width B of the first hidden block.
-        kernel_size: Side of the (square, periodic) convolution kernels, odd.
+        num_layers: Number of hidden blocks; if it exceeds 3, each block is a residual pair of
+            convolutions.
+        base_channels: Number of channels B of the first hidden block.
+        kernel_size: Side length of the square convolution kernels in pixels, odd.
         activation: Nonlinearity after each hidden convolution.
-        dropout_rate: Fraction of hidden channels that the operator silences for good.
+        dropout_rate: Fraction of hidden channels that are set to zero, chosen once per operator.
         noise_type: Marginal distribution of the forcing.
-        noise_scale: Standard deviation of the forcing before its schedule.
+        noise_scale: Standard deviation of the forcing before its schedule is applied.
         noise_schedule: Time dependence of the forcing.
-        schedule_period: Period of the periodic schedule, in steps.
-        spatial_correlation: Length of the forcing's Gaussian kernel, as a fraction of the grid.
-        normalization: Normalization of each hidden convolution's output.
-        grid_size: Side of the grid in pixels; one choice, since one file holds one shape.
-        update_policy: How a step combines the field with the operator's output.
+        schedule_period: Period of the periodic schedule in timesteps.
+        spatial_correlation: Length of the forcing's Gaussian kernel as a fraction of the grid.
+        normalization: Normalization after each hidden convolution.
+        grid_size: Side length of the grid in pixels; one value, because a file holds fields of one
+            shape.
+        update_policy: Update policy, which combines the old field with the operator's output.
         alpha: Weight of the old field under the convex policy.
-        dt: Step of the residual policy.
+        dt: Step size of the residual policy.
+
+    Raises:
+        ConfigurationError: If a range or a choice is not valid. Names the axis.
+
+    Example:
+        >>> space = ParameterSpaceConfig(grid_size=(64,), activation=("gelu",))
+        >>> space.grid_size, space.kernel_size
+        ((64,), (3, 5, 7))
     """
 
     num_layers: IntegerRange = IntegerRange(2, 5)
@@ -85,7 +115,7 @@ class ParameterSpaceConfig:
 
     def __post_init__(self) -> None:
         for axis in dataclasses.fields(self):
-            # A list is as good as a tuple, and must not make another configuration.
+            # A list and a tuple of the same values must be the same configuration.
             if isinstance(getattr(self, axis.name), list):
                 object.__setattr__(self, axis.name, tuple(getattr(self, axis.name)))
         check_types(self, "parameter_space.")
@@ -102,8 +132,8 @@ class ParameterSpaceConfig:
     def _check_grid(self) -> None:
         if len(self.grid_size) != 1:
             raise ConfigurationError(
-                f"parameter_space.grid_size: one choice is allowed, since a file holds fields of "
-                f"one shape; got {list(self.grid_size)}. Make one dataset per grid size."
+                f"parameter_space.grid_size: must be one choice, because a file holds fields of "
+                f"one shape; got {list(self.grid_size)}. Generate one dataset per grid size."
             )
         grid = self.grid_size[0]
         if not MIN_GRID_SIZE <= grid <= MAX_GRID_SIZE:
@@ -119,12 +149,12 @@ class ParameterSpaceConfig:
             if kernel > grid:
                 raise ConfigurationError(
                     f"parameter_space.kernel_size: a kernel of {kernel} pixels does not fit a grid "
-                    f"of {grid}; take kernels of at most {grid} or a larger "
+                    f"of {grid}; use kernels of at most {grid} pixels or a larger "
                     "parameter_space.grid_size"
                 )
 
 
-# Smallest and largest value that makes sense on each axis of numbers; the second is exclusive.
+# Bounds of each numeric axis; the upper bound is exclusive.
 _LIMITS: dict[str, tuple[float, float]] = {
     "num_layers": (1, 2**10),
     "base_channels": (1, 2**16),

@@ -1,4 +1,4 @@
-"""Configurations that come from a file, a shard or a checkpoint: data, not instructions."""
+"""Configurations that were read from a file, and therefore are not trusted to name classes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,29 +12,35 @@ from spinlock.configuration.import_path import Trusted
 class StoredConfig(GenerationConfig):
     """A configuration that was read from a file, a shard or a checkpoint.
 
-    It is equal to the `GenerationConfig` with the same settings. The difference is trust: a
-    stranger may have written it, so a computation imports the classes that it names only from this
-    package and from the modules listed here. `dataclasses.replace` keeps the list.
+    It equals the `GenerationConfig` with the same settings. The difference is trust: anyone may
+    have written it, so a computation imports the classes that it names only from this package and
+    from ``trusted``. `dataclasses.replace` keeps the list.
 
     Args:
-        trusted: Modules that the user trusts; a package includes its submodules.
+        trusted: Modules that the user trusts, including their submodules; default: none. The other
+            arguments are those of `GenerationConfig`.
+
+    Example:
+        >>> stored = StoredConfig.from_json('{"num_samples": 3}')
+        >>> stored == GenerationConfig(3), stored.trusted_modules
+        (True, ())
     """
 
     trusted: tuple[str, ...] = ()
 
     @property
     def trusted_modules(self) -> Trusted:
-        """Modules that class paths may name besides this package."""
+        """Modules besides this package that class paths may name."""
         return self.trusted
 
     @property
     def vouched_modules(self) -> tuple[str, ...]:
-        """Modules that the user trusts; that the configuration names others does not count."""
+        """Modules that the user trusts; naming other modules does not make them trusted."""
         return self.trusted
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Build from nested mappings, which cannot declare themselves trusted.
+        """Build a configuration from nested mappings, which cannot declare modules trusted.
 
         Raises:
             ConfigurationError: As for `GenerationConfig.from_dict`.

@@ -1,11 +1,14 @@
-"""Checking values against annotations, and making dataclasses from plain data.
+"""Checks values against annotations and builds dataclasses from plain data.
 
-`structured` is the one parser of every configuration that a file or a checkpoint holds. It makes
-only the classes that annotations name, and never imports, calls or opens what the data name.
+`structured` parses every configuration that is read from a file or a checkpoint. It builds only
+classes that annotations name; it never imports, calls or opens anything that the data name.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+import reprlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -14,10 +17,22 @@ from spinlock.errors import ConfigurationError
 _T = TypeVar("_T")
 _UNIONS = (Union, UnionType)
 _LISTS = (tuple, Sequence)
-# No setting is as large, and neither floats nor fixed-width integers hold all larger numbers.
+# No setting is this large, and larger integers fit neither a float nor a fixed-width integer.
 _LARGEST = 2**64
-# Characters of a wrong value that a message shows.
-_MOST_CHARACTERS = 200
+
+
+class _ShortRepr(reprlib.Repr):
+    """Shows a wrong value in a message, however large or deeply nested it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 200
+
+    def repr_int(self, x: int, level: int) -> str:
+        return super().repr_int(x, level) if abs(x) < _LARGEST else "an integer beyond 2^64"
+
+
+_shown = _ShortRepr().repr
 
 
 def check_types(instance: Any, prefix: str = "") -> None:  # noqa: ANN401 (any dataclass)
@@ -28,7 +43,7 @@ def check_types(instance: Any, prefix: str = "") -> None:  # noqa: ANN401 (any d
 
     Args:
         instance: Dataclass instance to check.
-        prefix: Text put in front of field names in messages.
+        prefix: Text in front of field names in messages.
 
     Raises:
         ConfigurationError: If a field's value has another type. Names the field, its value and what
@@ -42,10 +57,10 @@ def check_types(instance: Any, prefix: str = "") -> None:  # noqa: ANN401 (any d
 
 
 def structured(kind: type[_T], values: object, where: str = "") -> _T:
-    """Make an instance of a dataclass from plain data, such as parsed JSON.
+    """Build an instance of a dataclass from plain data, such as parsed JSON.
 
     Args:
-        kind: Dataclass to make. Its annotations are those that `check_types` supports.
+        kind: Dataclass to build, with annotations that `check_types` supports.
         values: Mapping of field names to values: numbers, text, lists and mappings.
         where: Name of the setting, for messages; empty for the outermost one.
 
@@ -54,8 +69,8 @@ def structured(kind: type[_T], values: object, where: str = "") -> _T:
         name.
 
     Raises:
-        ConfigurationError: If a key is unknown or missing, or a value has the wrong type. Names the
-            key, what was given and what is allowed.
+        ConfigurationError: If a key is unknown or missing, or a value has the wrong type, is too
+            large or is nested too deeply. Names the key, what was given and what is allowed.
 
     Example:
         >>> from dataclasses import dataclass
@@ -69,6 +84,53 @@ def structured(kind: type[_T], values: object, where: str = "") -> _T:
         Traceback (most recent call last):
         spinlock.errors.ConfigurationError: side: unknown key; allowed are size, spacing
     """
+    with _within_limits(where or "configuration"):
+        return _structured(kind, values, where)
+
+
+def check_arguments(function: Callable[..., object], values: Mapping[str, object]) -> None:
+    """Check plain data against the parameters of a function, without calling it.
+
+    Args:
+        function: Function whose named parameters have annotations that `check_types` supports.
+        values: Values by parameter name. ``*args`` and ``**kwargs`` accept nothing.
+
+    Raises:
+        ConfigurationError: As for `structured`.
+
+    Example:
+        >>> def resize(size: int, mode: str = "linear") -> None: ...
+        >>> check_arguments(resize, {"size": 3})
+        >>> check_arguments(resize, {"size": "3"})
+        Traceback (most recent call last):
+        spinlock.errors.ConfigurationError: size: must be of type int, got '3' (str)
+    """
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    hints = get_type_hints(function)
+    allowed = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind in named and name in hints
+    ]
+    with _within_limits("arguments"):
+        for name, value in values.items():
+            if name not in allowed:
+                raise ConfigurationError(f"{name}: unknown key; allowed are {', '.join(allowed)}")
+            _converted(hints[name], value, name)
+
+
+@contextmanager
+def _within_limits(where: str) -> Iterator[None]:
+    """Report data that exceed what Python can process as an invalid setting."""
+    try:
+        yield
+    except (OverflowError, RecursionError) as error:
+        raise ConfigurationError(
+            f"{where}: a number is too large or values are nested too deeply ({error})"
+        ) from error
+
+
+def _structured(kind: type[_T], values: object, where: str) -> _T:
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if not isinstance(values, Mapping):
         raise _mismatch(where or "configuration", dict[str, Any], values)
@@ -84,25 +146,8 @@ def structured(kind: type[_T], values: object, where: str = "") -> _T:
     return kind(**{name: _converted(hints[name], values[name], prefix + name) for name in values})
 
 
-def check_arguments(function: Callable[..., object], values: Mapping[str, object]) -> None:
-    """Check plain data that are to become keyword arguments, without calling the function.
-
-    Args:
-        function: Function whose annotations are those that `check_types` supports.
-        values: Argument names and values.
-
-    Raises:
-        ConfigurationError: As for `structured`.
-    """
-    hints = {name: hint for name, hint in get_type_hints(function).items() if name != "return"}
-    for name, value in values.items():
-        if name not in hints:
-            raise ConfigurationError(f"{name}: unknown key; allowed are {', '.join(hints)}")
-        _converted(hints[name], value, name)
-
-
 def _converted(hint: Any, value: object, where: str) -> object:  # noqa: ANN401 (annotations)
-    """A value as its annotation describes it."""
+    """Return a value converted to its annotation."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in _UNIONS:
         chosen = next((each for each in arguments if _is_meant_for(each, value)), None)
@@ -110,11 +155,13 @@ def _converted(hint: Any, value: object, where: str) -> object:  # noqa: ANN401 
             raise _mismatch(where, hint, value)
         return _converted(chosen, value, where)
     if dataclasses.is_dataclass(hint):
-        return structured(hint, value, where)  # type: ignore[arg-type]
+        return _structured(hint, value, where)  # type: ignore[arg-type]
     if origin in _LISTS and isinstance(value, list | tuple):
         items = enumerate(value)
         return tuple(_converted(arguments[0], item, f"{where}[{i}]") for i, item in items)
     if origin is dict and isinstance(value, Mapping):
+        if odd := [key for key in value if not isinstance(key, str)]:
+            raise ConfigurationError(f"{where}: names must be text, got {_shown(odd[0])}")
         pairs = value.items()
         return {key: _converted(arguments[1], item, f"{where}.{key}") for key, item in pairs}
     if not _matches(value, hint) or (hint is Any and not _is_plain(value)):
@@ -125,7 +172,7 @@ def _converted(hint: Any, value: object, where: str) -> object:  # noqa: ANN401 
 
 
 def _is_meant_for(hint: Any, value: object) -> bool:  # noqa: ANN401 (annotations)
-    """Whether a value is to be read as this member of a union."""
+    """Whether a value selects this member of a union."""
     if isinstance(value, Mapping):
         return dataclasses.is_dataclass(hint) or get_origin(hint) is dict
     if isinstance(value, list | tuple):
@@ -134,7 +181,7 @@ def _is_meant_for(hint: Any, value: object) -> bool:  # noqa: ANN401 (annotation
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a value is one that JSON can hold."""
+    """Whether JSON can represent a value."""
     if isinstance(value, dict):
         return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
     if isinstance(value, list | tuple):
@@ -165,11 +212,8 @@ def _matches(value: object, hint: Any) -> bool:  # noqa: ANN401 (annotations)
 
 
 def _mismatch(where: str, hint: Any, value: object) -> ConfigurationError:  # noqa: ANN401
-    shown = repr(value)
-    if len(shown) > _MOST_CHARACTERS:
-        shown = f"{shown[:_MOST_CHARACTERS]}..."
     return ConfigurationError(
-        f"{where}: must be {_describe(hint)}, got {shown} ({type(value).__name__})"
+        f"{where}: must be {_describe(hint)}, got {_shown(value)} ({type(value).__name__})"
     )
 
 
@@ -182,7 +226,7 @@ def _describe(hint: Any) -> str:  # noqa: ANN401 (annotations)
     if origin in _LISTS:
         return f"a list of values, each {_describe(arguments[0])}"
     if origin is dict:
-        return f"a mapping to {_describe(arguments[1])}"
+        return f"a mapping from names to values, each {_describe(arguments[1])}"
     if hint is Any:
         return "plain data (numbers, text, lists and mappings)"
     return "None" if hint is NoneType else f"of type {hint.__name__}"

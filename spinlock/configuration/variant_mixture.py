@@ -1,7 +1,7 @@
-"""The mixture of initial conditions: variants, their families and weights, as data.
+"""The mixture of initial conditions: variants with their families and weights.
 
-`spinlock.simulation.initial_conditions` draws their fields; nothing here needs the class of a
-variant.
+This module handles names and weights only. `spinlock.simulation.initial_conditions` draws the
+fields.
 """
 
 import math
@@ -28,9 +28,9 @@ BASELINE_WEIGHTS: dict[str, float] = {
     "sinusoids": 0.25,
     "gaussian_blobs": 0.25,
 }
-# Names are shown on terminals and in figures, where others would be commands.
+# Names appear on terminals and in plots, where other characters could act as commands.
 _NAME = re.compile(r"[\w.+-]+", re.ASCII)
-# The name of a built-in variant begins with that of its family.
+# The name of a built-in variant begins with the name of its family.
 _BASELINE_FAMILIES = ("gaussian_noise", "band_limited", "sinusoids", "gaussian_blobs")
 
 
@@ -39,12 +39,19 @@ class InitialConditionConfig:
     """The mixture of initial conditions.
 
     Args:
-        weights: Variant name -> weight, in the order in which the design's coordinate is cut;
-            weights are divided by their sum. A variant that is not named does not occur.
-        custom: Further variants of the user's own, to be used in ``weights``: name ->
-            ``{class_path: ..., init_args: {...}, family: ...}``, where ``class_path`` names a
-            subclass of `spinlock.InitialCondition`. The family is text and defaults to the
-            variant's name.
+        weights: Weights by variant name, divided by their sum. The variant coordinate of the design
+            is cut in this order. A variant without a weight does not occur.
+        custom: Custom variants that ``weights`` may name, by name: ``{class_path: ..., init_args:
+            {...}, family: ...}``, where ``class_path`` names a subclass of
+            `spinlock.InitialCondition`. The family is text; default: the variant's name.
+
+    Raises:
+        ConfigurationError: If a weight, a name or a custom variant is not valid. Names it.
+
+    Example:
+        >>> config = InitialConditionConfig(weights={"sinusoids": 3, "gaussian_noise_1": 1})
+        >>> config.family("gaussian_noise_1")
+        'gaussian_noise'
     """
 
     weights: dict[str, float] = field(default_factory=lambda: dict(BASELINE_WEIGHTS))
@@ -64,7 +71,7 @@ class InitialConditionConfig:
                     f"initial_conditions.weights: {name} must have a finite weight >= 0, "
                     f"got {weight}"
                 )
-        # As for ranges: 1 and 1.0 must not make two fingerprints.
+        # 1 and 1.0 are the same weight and must give the same fingerprint.
         weights = {name: float(weight) for name, weight in self.weights.items()}
         object.__setattr__(self, "weights", weights)
         if sum(self.weights.values()) <= 0:
@@ -82,7 +89,7 @@ class InitialConditionConfig:
         if clash:
             raise ConfigurationError(
                 f"initial_conditions.custom: {', '.join(clash)} is the name of a built-in variant; "
-                "choose another"
+                "choose another name"
             )
         for name, spec in self.custom.items():
             where = f"initial_conditions.custom.{name}"
@@ -94,17 +101,23 @@ class InitialConditionConfig:
                 )
 
     def family(self, variant: str) -> str:
-        """The family of a variant."""
+        """Return the family of a variant."""
         if variant in self.custom:
             return str(self.custom[variant].get("family", variant))
         return next(family for family in _BASELINE_FAMILIES if variant.startswith(family))
 
 
 class Mixture:
-    """The variants in use, with their weights: a coordinate in [0, 1) chooses one.
+    """Variants with positive weight, chosen by a coordinate in [0, 1).
 
     Args:
-        config: Weights and the user's own variants.
+        config: Weights and custom variants.
+
+    Example:
+        >>> import numpy as np
+        >>> mixture = Mixture(InitialConditionConfig({"sinusoids": 3, "gaussian_noise_1": 1}))
+        >>> mixture.assign(np.array([0.0, 0.7, 0.8]))
+        array([0, 0, 1])
     """
 
     def __init__(self, config: InitialConditionConfig) -> None:
@@ -115,6 +128,13 @@ class Mixture:
         self.weights: NDArray[np.float64] = weights / weights.sum()
 
     def assign(self, coordinate: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Variants (positions in `names`) at coordinates in [0, 1), by cumulative weight."""
+        """Return the variants at some coordinates, by cumulative weight.
+
+        Args:
+            coordinate: Coordinates in [0, 1), shape (N,).
+
+        Returns:
+            Positions in `names`, shape (N,).
+        """
         cuts = np.cumsum(self.weights)[:-1]
         return np.searchsorted(cuts, coordinate, side="right").astype(np.int64)

@@ -1,4 +1,4 @@
-"""Generation: building a dataset file in shards, on this machine or on many."""
+"""Generation of a dataset file in shards, on one machine or on several."""
 
 from spinlock.generation.build import generate
 from spinlock.generation.executors import DaskExecutor, LocalProcesses

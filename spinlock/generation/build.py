@@ -1,15 +1,15 @@
-"""Generation: a configuration and a path -> one complete dataset file.
+"""Generates the dataset file of a configuration.
 
-The samples that are missing are computed in shards, and all are assembled into one file. Whatever
-interrupts a run, finished shards are kept and the next run goes on from them; a dataset that exists
-is extended when more samples are asked for, and never otherwise touched.
+Missing samples are computed in shards, which are then assembled into one file. Finished shards
+survive any interruption, and the next run resumes from them. An existing dataset is extended if
+more samples are requested, and is never changed otherwise.
 """
 
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,23 +17,20 @@ from typing import Any
 import torch
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.errors import ConfigurationError, DatasetError
+from spinlock.errors import ConfigurationError, DatasetError, DatasetReadError
 from spinlock.generation.run_summary import describe_run, summarize_run
-from spinlock.generation.shard_task import ShardReport, ShardTask, compute_shard
+from spinlock.generation.shard_task import ShardTask, compute_shards
 from spinlock.runtime.progress import Progress, announce
 from spinlock.simulation.simulator import Simulator
 from spinlock.storage.assemble import Plan, assemble, plan_assembly
-from spinlock.storage.foreign import require_copyable
-from spinlock.storage.layout import open_hdf5, read_configuration
+from spinlock.storage.copying import require_copyable
+from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.locking import dataset_lock
 from spinlock.storage.reader import require_dataset
-from spinlock.storage.shard_folder import remove_shards, shard_folder
-from spinlock.storage.shards import Shard, list_shards
+from spinlock.storage.shards import Shard, list_shards, remove_shards, shard_folder
 from spinlock.storage.verify import require_intact, verify_shard
 
 _LOG = logging.getLogger(__name__)
-# How often the shards of lost workers are given to the executor again.
-_ATTEMPTS = 3
 
 
 def generate(
@@ -44,23 +41,34 @@ def generate(
     executor: Executor | None = None,
     progress: bool = True,
 ) -> None:
-    """Make sure that a complete dataset file exists.
+    """Generate a dataset file unless it exists already.
 
-    Does nothing when the file holds this dataset with at least ``config.num_samples`` samples. Any
-    number of processes may ask for the same file: one builds it, the others wait.
+    Does nothing if the file contains this dataset with at least ``config.num_samples`` samples. Any
+    number of processes may request the same file: one builds it, and the others wait.
 
     Args:
-        config: The dataset.
-        path: Its file.
-        device: Where to compute; by default the first CUDA device, or the CPU (of each worker).
-        executor: Executor that computes the shards, see `spinlock.generation.executors`; by
-            default this process computes them. It is not shut down.
-        progress: Whether to show progress and, in the end, a summary.
+        config: Configuration of the dataset.
+        path: Path of the dataset file.
+        device: Device that computes the samples; default: the first CUDA device (of each worker),
+            or the CPU.
+        executor: Executor that computes the shards, see `spinlock.generation.executors`; default:
+            this process computes them. The executor is not shut down.
+        progress: Whether to show progress and a final summary; default: True.
 
     Raises:
-        DatasetError: If the path is a directory, or a file that is not this dataset, which is left
-            as it is; or if the disk cannot take the data.
+        DatasetError: If the path is a directory or another file, which is left unchanged, or if the
+            data cannot be written.
         ConfigurationError: If the configuration cannot be simulated.
+
+    Example:
+        >>> import tempfile
+        >>> from spinlock.configuration import IntegerRange, ParameterSpaceConfig
+        >>> space = ParameterSpaceConfig(base_channels=IntegerRange(1, 2), grid_size=(8,))
+        >>> config = GenerationConfig(2, parameter_space=space, num_realizations=1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     generate(config, f"{folder}/data.h5", progress=False)
+        ...     print(require_dataset(f"{folder}/data.h5", config).config.num_samples)
+        2
     """
     path = _real(path)
     if _held(config, path) >= config.num_samples:
@@ -83,21 +91,21 @@ def generate_part(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> None:
-    """Compute every ``num_parts``-th shard, as one of several runs that may go on anywhere.
+    """Compute every ``num_parts``-th shard of a dataset.
 
-    Parts may be computed at the same time, on any machines that share the folder, in any order and
-    again. `assemble_parts` joins them.
+    Parts may be computed at the same time, in any order and repeatedly, on any machines that share
+    the folder. `assemble_parts` joins them.
 
     Args:
-        config: The dataset.
-        path: Its file-to-be.
-        part: Which part, 1..num_parts.
+        config: Configuration of the dataset.
+        path: Path of the dataset file, which is not written yet.
+        part: Number of the part, in 1..num_parts.
         num_parts: Number of parts.
-        device: Where to compute, as for `generate`.
-        progress: Whether to show progress.
+        device: Device that computes the samples, as for `generate`.
+        progress: Whether to show progress; default: True.
 
     Raises:
-        ConfigurationError: If there is no such part or the configuration cannot be simulated.
+        ConfigurationError: If the part does not exist, or the configuration cannot be simulated.
         DatasetError: As for `generate`.
     """
     if not 1 <= part <= num_parts:
@@ -119,15 +127,18 @@ def generate_part(
             f"{path.name} part {part}/{num_parts}",
             enabled=progress,
         ) as bar:
-            for task in tasks:
-                compute_shard(task, bar.update)
+            compute_shards(tasks, None, bar.update)
 
 
 def assemble_parts(config: GenerationConfig, path: str | os.PathLike[str]) -> None:
     """Join the parts that `generate_part` computed into the dataset file.
 
+    Args:
+        config: Configuration of the dataset.
+        path: Path of the dataset file.
+
     Raises:
-        DatasetError: If samples are missing, naming them; damaged shards count as missing.
+        DatasetError: If samples are missing. Names them; damaged shards count as missing.
     """
     path = _real(path)
     if _held(config, path) >= config.num_samples:
@@ -141,76 +152,80 @@ def assemble_parts(config: GenerationConfig, path: str | os.PathLike[str]) -> No
         if plan.gaps:
             ranges = ", ".join(f"{gap.start}..{gap.stop - 1}" for gap in plan.gaps)
             raise DatasetError(
-                f"{path}: samples {ranges} are missing; compute them with generate --part, or with "
-                "generate, which computes what is missing and assembles"
+                f"{path}: samples {ranges} are missing. Compute them with generate --part, or run "
+                "generate, which computes missing samples and assembles the file"
             )
         _assemble(config, path, plan, summarize_run([], 0.0, 1))
 
 
 def _real(path: str | os.PathLike[str]) -> Path:
-    """The file itself, not a link to it, which extending the dataset would replace."""
+    """Return the file that a link points to, so that extending it does not replace the link."""
     return Path(path).resolve()
 
 
 def _check(config: GenerationConfig, device: str | torch.device | None) -> None:
-    """Refuse what cannot be simulated, before anything is written."""
+    """Check that a configuration can be simulated, before anything is written."""
     Simulator(config, device)
 
 
 def _held(config: GenerationConfig, path: Path) -> int:
-    """Samples of this dataset in the file; 0 if there is none."""
+    """Return the number of samples of this dataset in the file; 0 without a file."""
     if not path.exists():
         return 0
     return require_dataset(path, config).config.num_samples
 
 
 def _verify(path: Path, held: int) -> None:
-    """Read the whole file that is to be extended, before samples are computed for it."""
+    """Verify a file that will be extended, before samples are computed for it."""
     if held:
         require_intact(path, "Restore it from a copy, or generate the dataset to another path")
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses into one error that says what became of the work."""
+    """Convert errors of the file system into an error that states what happens to the work."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         if isinstance(error, DatasetError):
             raise
-        # HDF5's own message runs over many lines where the system's says it in a few words.
+        # The message of the system is shorter than the one of HDF5.
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise DatasetError(
-            f"cannot write {path}: {reason}. Nothing that was there is changed; finished shards "
-            "are kept, and the next run goes on from them"
+            f"cannot write {path}: {reason}. Existing files are unchanged; finished shards are "
+            "kept, and the next run resumes from them"
         ) from error
 
 
 def _plan(config: GenerationConfig, path: Path, held: int) -> Plan:
-    """What there is (in the file and in shards that are whole), and what is missing."""
+    """Find the samples that exist, in the file and in intact shards, and those that are missing.
+
+    A damaged shard stays until a new one replaces it, or until the dataset is complete. A shard
+    that cannot be read at present stops the run, because it may be intact.
+    """
     sources = []
     if held:
-        with open_hdf5(path) as file:
-            require_copyable(file, read_configuration(file), config)
+        with DatasetFile.open(path) as dataset:
+            require_copyable(dataset, config)
         sources = [Shard(path, 0, held)]
     folder = shard_folder(config, path)
     folder.mkdir(parents=True, exist_ok=True)
     for shard in list_shards(folder):
         try:
             verify_shard(shard, config)
+            sources.append(shard)
+        except DatasetReadError:
+            raise
         except DatasetError as error:
             _LOG.warning("computing samples %d..%d again: %s", shard.start, shard.stop - 1, error)
-            shard.path.unlink(missing_ok=True)
-        else:
-            sources.append(shard)
     return plan_assembly(config.num_samples, sources)
 
 
 def _tasks(
     config: GenerationConfig, path: Path, plan: Plan, device: str | torch.device | None
 ) -> list[ShardTask]:
-    """The gaps of a plan, cut at multiples of the shard size."""
+    """Return the tasks that fill the gaps of a plan, cut at multiples of the shard size."""
     size, folder = config.storage.shard_size, shard_folder(config, path)
     where = None if device is None else str(device)
     tasks = []
@@ -237,9 +252,9 @@ def _build(
     tasks = _tasks(config, path, plan, device)
     missing = sum(task.stop - task.start for task in tasks)
     done = config.num_samples - missing
-    _LOG.info("%s: computing %d samples, %d are there", path, missing, done)
+    _LOG.info("%s: computing %d samples, %d exist already", path, missing, done)
     with Progress(config.num_samples, done, path.name, enabled=progress) as bar:
-        reports = _compute(tasks, executor, bar)
+        reports = compute_shards(tasks, executor, bar.update)
     sources = [segment.source for segment in plan.segments] + [task.shard for task in tasks]
     summary = summarize_run(reports, time.monotonic() - start, config.num_samples)
     _assemble(config, path, plan_assembly(config.num_samples, sources), summary)
@@ -249,50 +264,14 @@ def _build(
         torch.cuda.empty_cache()
 
 
-def _compute(
-    tasks: Sequence[ShardTask], executor: Executor | None, bar: Progress
-) -> list[ShardReport]:
-    """Compute shards in an executor, and here what is left when its workers are lost for good."""
-    reports: list[ShardReport] = []
-    if executor is not None:
-        for _ in range(_ATTEMPTS):
-            tasks = _submit(tasks, executor, bar, reports)
-    return reports + [compute_shard(task, bar.update) for task in tasks]
-
-
-def _submit(
-    tasks: Sequence[ShardTask], executor: Executor, bar: Progress, reports: list[ShardReport]
-) -> list[ShardTask]:
-    """Compute shards in an executor, adding to ``reports``; returns the tasks of lost workers."""
-    futures: dict[Future[ShardReport], ShardTask] = {}
-    lost = list(tasks)
-    try:
-        for task in tasks:
-            futures[executor.submit(compute_shard, task)] = task
-        for future in as_completed(futures):
-            try:
-                reports.append(future.result())
-            except BrokenExecutor as error:
-                _LOG.warning("the worker of shard %s was lost: %s", futures[future].start, error)
-            else:
-                bar.update(reports[-1].samples)
-                lost.remove(futures[future])
-    except BrokenExecutor as error:
-        _LOG.warning("no task can be submitted any more: %s", error)
-    finally:
-        for future in futures:
-            future.cancel()
-    return lost
-
-
 def _assemble(config: GenerationConfig, path: Path, plan: Plan, summary: dict[str, Any]) -> None:
     folder = shard_folder(config, path)
     try:
         assemble(config, plan.segments, path, folder, summary)
     except FileExistsError as error:
         raise DatasetError(
-            f"{path} came into being while the dataset was built, and was left as it is; the "
-            f"shards are kept in {folder}"
+            f"{path} was created by another program while the dataset was built, and was left "
+            f"unchanged; the shards are kept in {folder}"
         ) from error
     if remove_shards(folder, config.num_samples):
-        _LOG.warning("%s holds shards of another or a longer dataset; they are kept", folder.parent)
+        _LOG.warning("%s has shards of another or a longer dataset; they are kept", folder.parent)

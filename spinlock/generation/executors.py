@@ -1,8 +1,8 @@
-"""Executors: where shards are computed. Any `concurrent.futures.Executor` will do.
+"""Executors that compute shards in other processes or on a cluster.
 
-`LocalProcesses` runs one spawned process per GPU of this machine, `DaskExecutor` a dask cluster;
-``mpi4py.futures.MPIPoolExecutor`` fits as it is. Each worker writes its own shards to the folder
-that all share, and returns numbers only.
+Any `concurrent.futures.Executor` can be used. `LocalProcesses` starts one process per GPU of this
+machine, `DaskExecutor` uses a dask cluster, and ``mpi4py.futures.MPIPoolExecutor`` works as it is.
+Workers write their shards to a folder that all of them share, and return only statistics.
 """
 
 import multiprocessing
@@ -17,29 +17,26 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import Synchronized
-from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 
-from spinlock.runtime.threads import end_by
-
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _SIGNALS = signal.SIGINT, signal.SIGTERM
-# How long a process that is told to end may take to remove what it has half written.
+# Time after which a worker that was asked to end is killed.
 _SECONDS_TO_END = 4.0
 
 
 class _LazyExecutor(Executor, ABC):
-    """Starts the executor that does the work when the first task comes, and again if it broke."""
+    """Starts the underlying executor with the first task, and again if it breaks."""
 
     def __init__(self) -> None:
         self._executor: Executor | None = None
 
     @abstractmethod
     def _start(self) -> Executor:
-        """The executor that does the work."""
+        """Return a new underlying executor."""
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> "Future[_T]":
         """Schedule a call; see `concurrent.futures.Executor.submit`."""
@@ -48,26 +45,31 @@ class _LazyExecutor(Executor, ABC):
         try:
             return self._executor.submit(fn, *args, **kwargs)
         except BrokenExecutor:
-            # A worker was killed, and with it the pool: what is submitted from now on gets another.
+            # A killed worker breaks its whole pool, so further tasks need a new one.
             self._executor = self._start()
             return self._executor.submit(fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the workers; another task would start them anew."""
+        """End the workers. A later task starts new ones."""
         if self._executor is not None:
             self._executor.shutdown(wait=wait, cancel_futures=cancel_futures)
             self._executor = None
 
 
 class LocalProcesses(_LazyExecutor):
-    """Spawned processes on this machine: one per GPU, or sharing the processor's cores.
+    """Spawned processes on this machine, one per GPU, or sharing the CPU's cores.
 
-    They end with the process that started them, however it ends.
+    The processes end when the process that started them ends, even if it is killed.
 
     Args:
-        num_workers: Processes; by default one per GPU, or one per core where there is none.
-        threads_per_worker: Threads that each process computes with; by default an equal share of
-            the cores.
+        num_workers: Number of processes; default: one per GPU, or one per core without a GPU.
+        threads_per_worker: Number of threads that each process computes with; default: an equal
+            share of the cores.
+
+    Example:
+        >>> executor = LocalProcesses(num_workers=2, threads_per_worker=1)
+        >>> executor.num_workers
+        2
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class LocalProcesses(_LazyExecutor):
         self.threads_per_worker = threads_per_worker or max(1, cores // self.num_workers)
 
     def _start(self) -> Executor:
-        # Forked processes can use neither CUDA nor OpenMP of a parent that has.
+        # A forked process cannot use CUDA or OpenMP after its parent has used them.
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(
             self.num_workers,
@@ -90,20 +92,19 @@ class LocalProcesses(_LazyExecutor):
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> "Future[_T]":
         """Schedule a call; see `concurrent.futures.Executor.submit`."""
-        # A process that is started here first reads what it is to do.
+        # A signal now would leave a new process waiting for its task.
         with _signals_deferred():
-            return super().submit(_until_told_to_end, fn, *args, **kwargs)
+            return super().submit(fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the workers; another task would start them anew.
+        """End the workers. A later task starts new ones.
 
         Args:
-            wait: Whether to wait for the tasks.
-            cancel_futures: Whether to cancel tasks that have not begun. Those that have are broken
-                off, too, unless they are waited for: what they have half written is removed, and
-                no process is left when this returns.
+            wait: Whether to wait for running tasks.
+            cancel_futures: Whether to cancel tasks that have not started. Running tasks are also
+                aborted unless ``wait`` is true; then no worker is left when this returns.
         """
-        # Kept until the end: the pool cancels its tasks in a thread of its own, while it is there.
+        # The pool cancels its tasks in a thread of its own, while the pool object exists.
         pool = self._executor
         workers = list((getattr(pool, "_processes", None) or {}).values())
         super().shutdown(wait=wait, cancel_futures=cancel_futures)
@@ -113,7 +114,11 @@ class LocalProcesses(_LazyExecutor):
 
 @contextmanager
 def _signals_deferred() -> Iterator[None]:
-    """Signals that come meanwhile act afterwards; to processes started meanwhile, once prepared."""
+    """Delay SIGINT and SIGTERM until the end of the block.
+
+    Processes that start within the block inherit the blocked signals, until `_prepare_worker`
+    unblocks them.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -123,7 +128,7 @@ def _signals_deferred() -> Iterator[None]:
     handlers = {
         signum: signal.signal(signum, lambda signum, frame: came.append(signum))
         for signum in _SIGNALS
-        # None: a handler that is not Python's.
+        # A handler that was not installed from Python, for which this is None, cannot be restored.
         if signal.getsignal(signum) is not None
     }
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -138,7 +143,7 @@ def _signals_deferred() -> Iterator[None]:
 
 
 def _end(workers: Sequence[BaseProcess]) -> None:
-    """Tell processes to end, and kill those that do not."""
+    """Terminate processes, and kill those that do not end in time."""
     for worker in workers:
         worker.terminate()
     deadline = time.monotonic() + _SECONDS_TO_END
@@ -150,7 +155,7 @@ def _end(workers: Sequence[BaseProcess]) -> None:
 
 
 def _prepare_worker(counter: "Synchronized[int]", threads: int) -> None:
-    """Give a worker its share of the cores, and a GPU of its own."""
+    """Give a worker its share of the cores and a GPU, and let signals end it at once."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with counter.get_lock():
         number = counter.value
@@ -158,63 +163,36 @@ def _prepare_worker(counter: "Synchronized[int]", threads: int) -> None:
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
+    # An unfinished shard that is left behind has a temporary name; the next run removes it.
     for signum in _SIGNALS:
-        signal.signal(signum, _on_signal)
-    # Not while it starts: an exception there would be printed.
+        signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
-class _ToldToEnd(BaseException):
-    """A worker has been told to end while it computes."""
-
-
-class _Worker:
-    """What this process is doing, if it is a worker."""
-
-    busy = False
-
-
-def _on_signal(signum: int, frame: FrameType | None) -> None:
-    if not _Worker.busy:
-        os._exit(128 + signum)
-    # Once: another signal must not interrupt the removal of what is half written.
-    for other in _SIGNALS:
-        signal.signal(other, signal.SIG_IGN)
-    end_by(_ToldToEnd(128 + signum))
-
-
-def _until_told_to_end(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Call a function in a worker, which would otherwise go on after any exception."""
-    _Worker.busy = True
-    try:
-        return fn(*args, **kwargs)
-    except _ToldToEnd as end:
-        # Not sys.exit, which waits for threads that still compute.
-        os._exit(int(str(end)))
-    finally:
-        _Worker.busy = False
-
-
 def _end_with_parent() -> None:
-    """In a thread of a worker: wait until the process that started it is gone, then end."""
+    """End this worker when the process that started it has ended; runs in a thread."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
-    # The first condition fails to notice where another child of the parent keeps a pipe open.
+    # is_alive() is not sufficient: it stays true while another child of the parent keeps the pipe.
     while parent.is_alive() and os.getppid() == parent.pid:
         parent.join(1.0)
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-    time.sleep(_SECONDS_TO_END)
     os._exit(128 + signal.SIGTERM)
 
 
 class DaskExecutor(_LazyExecutor):
-    """A dask cluster. A shard whose worker is lost goes to another one.
+    """A dask cluster. If a worker is lost, its shards are computed by another one.
 
     Args:
-        address: Of a running scheduler. None: start a cluster of processes on this machine.
-        num_workers: Processes of that cluster; by default one per core.
-        retries: How often a task whose worker was lost is tried again.
+        address: Address of a running scheduler; default: start a cluster of processes on this
+            machine.
+        num_workers: Number of processes of that cluster; default: one per core.
+        retries: Number of times that a task is retried after its worker was lost; default: 3.
+
+    Example:
+        >>> executor = DaskExecutor(num_workers=2)  # the cluster starts with the first task
+        >>> executor.retries
+        3
     """
 
     def __init__(
@@ -243,9 +221,9 @@ class DaskExecutor(_LazyExecutor):
         return executor
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Leave the cluster, and end it if it was started here."""
+        """Disconnect from the cluster, and end it if it was started here."""
         if self._executor is not None:
-            # dask's own shutdown knows no cancel_futures; leaving the cluster cancels them.
+            # dask's shutdown has no cancel_futures; disconnecting cancels the tasks.
             self._executor.shutdown(wait=wait and not cancel_futures)
             self._executor = None
         while self._owned:

@@ -1,4 +1,4 @@
-"""The summary of a run: printed at its end and stored in the file."""
+"""Summary of a run, which is printed at its end and stored in the file."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +10,17 @@ from spinlock.runtime.stage_clock import StageClock
 def summarize_run(
     reports: Sequence[ShardReport], seconds: float, num_samples: int
 ) -> dict[str, Any]:
-    """What a run did and took, as plain values.
+    """Return the statistics of a run as plain values.
 
     Args:
-        reports: Those of the shards that were computed.
-        seconds: Time on the wall, without assembly.
-        num_samples: Samples in the dataset.
+        reports: Statistics of the shards that were computed.
+        seconds: Wall-clock time in seconds, without assembly.
+        num_samples: Number of samples in the dataset.
+
+    Example:
+        >>> report = ShardReport(8, 2.0, {"features": 1.5}, 1024, 0)
+        >>> summarize_run([report], 4.0, 16)["samples_per_second"]
+        2.0
     """
     clock = StageClock()
     for report in reports:
@@ -33,7 +38,7 @@ def summarize_run(
 
 
 def describe_run(summary: dict[str, Any]) -> str:
-    """A summary as lines of text."""
+    """Return a summary as lines of text."""
     stages = summary["stage_seconds"]
     total = sum(stages.values()) or 1.0
     quality = summary["design_quality"]
@@ -57,7 +62,7 @@ def describe_run(summary: dict[str, Any]) -> str:
 
 
 def describe_design(quality: dict[str, float]) -> str:
-    """The measured evenness of a design in one line."""
+    """Return the quality of a design as one line of text."""
     return (
         f"design: centered L2 discrepancy {quality['centered_l2_discrepancy']:.3g}, largest "
         f"|correlation| {quality['max_abs_correlation']:.3g}, smallest stratum "

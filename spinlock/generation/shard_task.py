@@ -1,11 +1,13 @@
-"""The unit of work of a run: one shard, computed anywhere, reported by numbers only."""
+"""Computes shards, the units of work of a run, and reports statistics of them."""
 
 import ctypes
 import gc
+import logging
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,17 +19,22 @@ from spinlock.simulation.provenance import provenance
 from spinlock.simulation.simulator import Simulator
 from spinlock.storage.shards import Shard, shard_path, write_shard
 
+_LOG = logging.getLogger(__name__)
+# Number of times that the shards of lost workers are submitted to the executor.
+_ATTEMPTS = 3
+
 
 @dataclass(frozen=True)
 class ShardTask:
-    """Samples to compute, and the (shared) folder that their shard goes to.
+    """Range of samples to compute, and the folder for their shard.
 
     Args:
-        config: The dataset.
-        folder: Where the shard is written.
+        config: Configuration of the dataset.
+        folder: Folder of the shard, which all workers share.
         start: First sample.
-        stop: One past the last sample.
-        device: Where to compute; None: the worker's first CUDA device, or its CPU.
+        stop: Last sample plus one.
+        device: Device that computes the samples; default: the worker's first CUDA device, or its
+            CPU.
     """
 
     config: GenerationConfig
@@ -38,20 +45,20 @@ class ShardTask:
 
     @property
     def shard(self) -> Shard:
-        """The shard that the task results in."""
+        """Shard that the task writes."""
         return Shard(shard_path(self.folder, self.start, self.stop), self.start, self.stop)
 
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What a task tells of itself.
+    """Statistics reported by a completed shard.
 
     Args:
-        samples: Samples computed.
-        seconds: Time on the wall.
-        stage_seconds: Processor time by stage.
-        peak_host_bytes: Largest resident memory of the process so far.
-        peak_device_bytes: Largest memory allocated on the device so far; 0 without one.
+        samples: Number of samples computed.
+        seconds: Wall-clock time in seconds.
+        stage_seconds: Processor time in seconds, by stage.
+        peak_host_bytes: Peak resident memory of the process so far, in bytes.
+        peak_device_bytes: Peak memory allocated on the CUDA device so far, in bytes; 0 on a CPU.
     """
 
     samples: int
@@ -67,8 +74,11 @@ def compute_shard(
     """Compute the samples of a task and write their shard.
 
     Args:
-        task: What to compute.
-        on_samples: Called with the number of samples just computed.
+        task: Range of samples and folder.
+        on_samples: Function that is called with the number of samples just computed.
+
+    Returns:
+        Statistics of the shard.
     """
     start, clock = time.monotonic(), StageClock()
     simulator = Simulator(task.config, task.device, clock)
@@ -93,11 +103,60 @@ def compute_shard(
     )
 
 
-def _return_freed_memory() -> None:
-    """Have the interpreter free what hangs in cycles, and the C library give back what is free.
+def compute_shards(
+    tasks: Sequence[ShardTask], executor: Executor | None, on_samples: Callable[[int], None]
+) -> list[ShardReport]:
+    """Compute several shards.
 
-    glibc keeps the pieces between blocks that are still in use; operators differ in size, and over
-    a thousand of them the pieces add up to a fifth of the process.
+    Args:
+        tasks: Ranges of samples and folders.
+        executor: Executor that computes the shards. Without one, or if its workers are lost
+            repeatedly, this process computes them.
+        on_samples: Function that is called with the number of samples just computed.
+
+    Returns:
+        Statistics of each shard.
+    """
+    reports: list[ShardReport] = []
+    if executor is not None:
+        for _ in range(_ATTEMPTS):
+            tasks = _submit(tasks, executor, on_samples, reports)
+    return reports + [compute_shard(task, on_samples) for task in tasks]
+
+
+def _submit(
+    tasks: Sequence[ShardTask],
+    executor: Executor,
+    on_samples: Callable[[int], None],
+    reports: list[ShardReport],
+) -> list[ShardTask]:
+    """Compute shards in an executor, append to ``reports``, and return tasks of lost workers."""
+    futures: dict[Future[ShardReport], ShardTask] = {}
+    lost = list(tasks)
+    try:
+        for task in tasks:
+            futures[executor.submit(compute_shard, task)] = task
+        for future in as_completed(futures):
+            try:
+                reports.append(future.result())
+            except BrokenExecutor as error:
+                _LOG.warning("the worker of shard %s was lost: %s", futures[future].start, error)
+            else:
+                on_samples(reports[-1].samples)
+                lost.remove(futures[future])
+    except BrokenExecutor as error:
+        _LOG.warning("the executor accepts no more tasks: %s", error)
+    finally:
+        for future in futures:
+            future.cancel()
+    return lost
+
+
+def _return_freed_memory() -> None:
+    """Collect reference cycles, and return free memory from the C library to the system.
+
+    glibc keeps free memory between blocks in use. Operators differ in size, so that after a
+    thousand of them this fragmentation amounts to a fifth of the memory of the process.
     """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -106,6 +165,6 @@ def _return_freed_memory() -> None:
 
 
 def _peak_host_bytes() -> int:
-    # Kilobytes on Linux, bytes on macOS (getrusage(2) of each).
+    # getrusage(2) counts kilobytes on Linux and bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,7 +1,9 @@
-"""Training that can be interrupted: what a run has beside weights and optimizer, in checkpoints."""
+"""Base class of models whose training can be interrupted and resumed exactly."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn, Self, TypeGuard
 
 import torch
@@ -10,24 +12,34 @@ from torch import Tensor, distributed
 
 from spinlock.errors import DatasetError
 
-# Where a checkpoint keeps the states of all processes.
+# Key of a checkpoint under which the states of all processes are stored.
 _KEY = "training"
+# Entries of a callback's state that are paths of files, which Lightning may delete.
+_PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
 class ResumableModule(LightningModule):
-    """Keeps in checkpoints what Lightning does not, so that a resumed run repeats the whole one.
+    """A module whose resumed training ends with the same weights as uninterrupted training.
 
-    - States of torch's random generators. Training steps draw from states of their own, which begin
-      as those of the global generators when a fit starts: whatever else draws numbers, such as a
-      data loader, does not change the training.
-    - Latents of the warm-up, for k-means.
-    - Gradients, where a checkpoint falls between the batches of one step of the optimizer.
+    Besides what Lightning stores, its checkpoints contain, for each process:
 
-    Each process has its own; a checkpoint holds those of all. A fit without a checkpoint starts
-    anew.
+    - States of torch's random generators. Training steps have generators of their own, which are
+      copies of the global ones at the start of a fit, so that other random draws, such as those of
+      a data loader, do not change the training.
+    - Latents of the warm-up, which k-means will use.
+    - Gradients, if the checkpoint is between two batches of one optimizer step.
+
+    A fit without a checkpoint starts with none of these.
 
     Args:
-        latent_dim: Columns of the latents.
+        latent_dim: Number of columns of the latents.
+
+    Example:
+        >>> module = ResumableModule(latent_dim=2)
+        >>> checkpoint = {}
+        >>> module.on_save_checkpoint(checkpoint)
+        >>> sorted(checkpoint["training"][0])
+        ['generators', 'gradients', 'latents']
     """
 
     def __init__(self, latent_dim: int) -> None:
@@ -35,27 +47,27 @@ class ResumableModule(LightningModule):
         self.latent_dim = latent_dim
         self._recent: list[Tensor] = []
         self._generators: dict[str, Tensor] = {}
-        # Of a checkpoint, until training starts.
+        # Gradients of a checkpoint, until training starts.
         self._gradients: dict[str, Tensor] = {}
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401 (Lightning's)
-        """Make the model whose arguments a checkpoint holds; see Lightning's method.
+        """Build the model from the arguments in a checkpoint; see Lightning's method.
 
-        The arguments are data: a class that the checkpoint names is not imported.
+        The arguments are data: classes that the checkpoint names are not imported.
         """
         kwargs.setdefault("weights_only", True)
-        # Lightning would have its command line parser instantiate what the checkpoint names.
+        # An instantiator in the checkpoint would build the classes that the checkpoint names.
         return super().load_from_checkpoint(*args, **kwargs, _instantiator=None)
 
     def setup(self, stage: str) -> None:
-        """Start anew; Lightning loads a checkpoint after this."""
+        """Reset the state; Lightning loads a checkpoint after this."""
         if stage == "fit":
             self._recent, self._gradients = [], {}
             self._generators = _generator_states(self.trainer.strategy.root_device)
 
     def on_train_start(self) -> None:
-        """Bring what a checkpoint gave to its place; before this, Lightning clears gradients."""
+        """Restore latents and gradients, after Lightning has cleared the gradients."""
         self._recent = [latent.to(self.device) for latent in self._recent]
         for name, gradient in self._gradients.items():
             parameter = self.get_parameter(name)
@@ -95,12 +107,15 @@ class ResumableModule(LightningModule):
         checkpoint[_KEY] = states
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the state of this process.
+        """Load the state of this process, and drop unsafe paths from the states of callbacks.
 
         Raises:
-            DatasetError: If it is no state of this model.
+            DatasetError: If the checkpoint contains a state of another form.
         """
-        # Checkpoints of earlier versions have none.
+        if self._trainer is not None:
+            # Lightning restores callbacks after this.
+            drop_foreign_paths(checkpoint, self._trainer.ckpt_path)
+        # Checkpoints of earlier versions have no state.
         if _KEY not in checkpoint:
             return
         states = checkpoint[_KEY]
@@ -115,8 +130,53 @@ class ResumableModule(LightningModule):
         self._gradients = _checked_gradients(state.get("gradients"), parameters)
 
 
+def drop_foreign_paths(checkpoint: dict[str, Any], source: str | os.PathLike[str] | None) -> None:
+    """Remove paths from the states of callbacks unless they are checkpoints beside this one.
+
+    `ModelCheckpoint` restores the paths of earlier checkpoints from its state and deletes them when
+    it saves better ones, and it deletes folders and remote files, too. Whoever made the checkpoint
+    has chosen these paths. Paths that remain are those of regular files in the folder of the
+    checkpoint that have the same suffix.
+
+    Args:
+        checkpoint: Loaded checkpoint, which is changed in place.
+        source: Path of the checkpoint file.
+    """
+    states = checkpoint.get("callbacks")
+    if states is None:
+        return
+    if not isinstance(states, dict):
+        _refuse("a dictionary of the states of callbacks", states)
+    for state in states.values():
+        if not isinstance(state, dict):
+            continue
+        for name in _PATHS:
+            if name in state and not _is_beside(state[name], source):
+                state[name] = ""
+        if "best_k_models" in state:
+            scores = state["best_k_models"] if isinstance(state["best_k_models"], dict) else {}
+            kept = {path: score for path, score in scores.items() if _is_beside(path, source)}
+            state["best_k_models"] = kept
+
+
+def _is_beside(path: object, source: str | os.PathLike[str] | None) -> bool:
+    """Whether a path names a file with the suffix, and in the folder, of a local checkpoint."""
+    if source is None or not isinstance(path, str):
+        return False
+    # fsspec interprets "protocol://" and "::" as other file systems, and "~" as a home folder.
+    if path.startswith("~") or "://" in path or "::" in path:
+        return False
+    try:
+        file, checkpoint = Path(os.path.realpath(path)), Path(os.path.realpath(source))
+    except ValueError:
+        # The text cannot be a path.
+        return False
+    beside = file.parent == checkpoint.parent and file.suffix == checkpoint.suffix
+    return beside and os.path.isfile(checkpoint) and os.path.isfile(file)
+
+
 def _generator_states(device: torch.device) -> dict[str, Tensor]:
-    """States of the global generators of the CPU and of a CUDA device, by their type."""
+    """Return the states of the global generators of the CPU and of a CUDA device, by type."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
@@ -159,7 +219,7 @@ def _checked_gradients(gradients: object, parameters: Mapping[str, Tensor]) -> d
 
 
 def _is_plain(value: object, ndim: int) -> TypeGuard[Tensor]:
-    """Whether this is a tensor with that many dimensions that has all its values in memory."""
+    """Whether a value is a dense, contiguous tensor with ``ndim`` dimensions."""
     if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_meta:
         return False
     return value.ndim == ndim and value.is_contiguous()

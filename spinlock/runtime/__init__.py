@@ -1,4 +1,1 @@
-"""Services that every other package uses: threads, arithmetic, timing, progress and output files.
-
-Nothing here knows what a dataset is.
-"""
+"""Threads, arithmetic, timing, progress and output files, which do not depend on datasets."""

@@ -1,9 +1,9 @@
-"""The arithmetic that samples are computed in, whatever the calling program has set.
+"""Fixes the arithmetic of a computation, whatever settings the calling program has changed.
 
-PyTorch has switches that decide how products and sums are rounded: some belong to the whole
-process, others to a thread. `fixed_arithmetic` sets those that matter around a unit of work and
-gives the caller's settings back. The switches are set to PyTorch's defaults, except where those
-allow less precision or an order of summation that varies.
+PyTorch has switches that decide how products and sums are rounded. Some apply to the process,
+others to a thread. `fixed_arithmetic` sets those that matter during a unit of work, and restores
+the caller's settings. The switches are set to PyTorch's defaults, except where a default allows
+less precision or a varying order of summation.
 """
 
 import math
@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.backends import cuda, cudnn, mha, mkldnn, opt_einsum
+from torch.backends import cuda, cudnn, mkldnn, opt_einsum
 
-# torch >= 2.9: a precision for each backend and kind of operation; none of the older switches has
-# to be read, which fails where a program has used both.
+# torch >= 2.9 has a precision for each backend and kind of operation. The older switches must not
+# be read then, which fails if a program has used both.
 _GET: Any = getattr(torch._C, "_get_fp32_precision_getter", None)
 _SET: Any = getattr(torch._C, "_set_fp32_precision_setter", None)
 _GENERIC = "generic", "all"
@@ -29,13 +29,13 @@ _GENERIC = "generic", "all"
 
 @dataclass(frozen=True, eq=False)
 class _Switch:
-    """A setting of the whole process.
+    """A setting of the process.
 
     Args:
         read: Function that returns the value in force.
         write: Function that sets a value.
-        own: Function that returns what `write` has to be given to restore the setting; by default
-            `read`. They differ where a setting that was never made is inherited from another.
+        own: Function that returns the value that restores the setting; default: ``read``. They
+            differ if a setting that was never set is inherited from another one.
     """
 
     read: Callable[[], Any]
@@ -47,11 +47,11 @@ _Positions = tuple[tuple[_Switch, Any], ...]
 
 
 class _Held:
-    """Switches that the threads of the process hold in the same positions for a while.
+    """Switches that several threads hold in the same positions at the same time.
 
-    The first thread to come sets them, the last to leave restores what it found; threads that want
-    other positions wait until then. A switch that somebody else turns in the meantime is turned
-    back when the next thread comes, and in the end is left as that somebody wanted it.
+    The first thread sets them, and the last one restores the values that the first one found.
+    Threads that need other positions wait until then. If other code changes a switch in the
+    meantime, the next thread that enters sets it back; a change that is in force at the end stays.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class _Held:
 
     @contextmanager
     def held(self, positions: _Positions) -> Iterator[None]:
-        """Hold the switches in positions, which are set in the order given."""
+        """Hold the switches in positions, which are set in the given order."""
         thread = threading.get_ident()
         with self._free:
             if thread in self._holders and positions != self._positions:
@@ -98,7 +98,7 @@ class _Held:
         self._found.clear()
 
     def _forget_other_threads(self) -> None:
-        """In a forked child: only the thread that forked is there, and nobody has the lock."""
+        """Reset a forked child, in which only the thread that forked exists."""
         thread = threading.get_ident()
         self._free = threading.Condition()
         self._holders = Counter({thread: self._holders[thread]} if self._holders[thread] else {})
@@ -111,16 +111,26 @@ _everywhere, _on_cuda = _Held(), _Held()
 
 @contextmanager
 def fixed_arithmetic(precision: str, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Compute in the arithmetic of a precision; afterwards every setting is as it was before.
+    """Compute with fixed arithmetic in a ``with`` block, and restore every setting afterwards.
 
-    Cheap enough for every unit of work (tens of microseconds), and meant for one: while a thread is
-    inside, the switches of the process are in force for all threads. Threads of the same precision
-    run side by side, others wait for each other.
+    Entering takes tens of microseconds. Use it for a short unit of work, because the switches apply
+    to all threads of the process. Threads of the same precision run concurrently; threads of
+    different precisions wait for each other.
 
     Args:
-        precision: Arithmetic, as in `spinlock.GenerationConfig`. ``tf32`` matters on CUDA devices
-            only.
-        device: Where the unit is computed. The switches of CUDA libraries are left alone on a CPU.
+        precision: Precision as in `spinlock.GenerationConfig`. ``tf32`` has an effect on CUDA
+            devices only.
+        device: Device that computes; default: the CPU, for which the switches of CUDA libraries
+            are not set.
+
+    Example:
+        >>> torch.set_default_dtype(torch.float64)
+        >>> with fixed_arithmetic("float32"):
+        ...     print(torch.get_default_dtype())
+        torch.float32
+        >>> torch.get_default_dtype()
+        torch.float64
+        >>> torch.set_default_dtype(torch.float32)
     """
     cuda = torch.device(device).type == "cuda"
     tf32 = cuda and precision == "tf32"
@@ -132,19 +142,19 @@ def fixed_arithmetic(precision: str, device: torch.device | str = "cpu") -> Iter
         yield
 
 
-# Zero in the arithmetic of a thread that flushes subnormal numbers.
+# A thread that flushes subnormal numbers computes with zero instead of this number.
 _SUBNORMAL = math.nextafter(0.0, 1.0)
 
 
 @contextmanager
 def _this_thread() -> Iterator[None]:
-    """Undo what the calling thread, or the one that started it, has set for itself."""
+    """Reset settings of the calling thread, some of which it inherited from its parent."""
     flushes = _SUBNORMAL * 1.0 == 0.0
     if flushes:
         torch.set_flush_denormal(False)
     try:
         with (
-            # A default device is a mode that sees every call of torch.
+            # This disables a default device, which is a mode that intercepts every call of torch.
             torch._C.DisableTorchFunction(),
             torch.autocast("cpu", enabled=False),
             torch.autocast("cuda", enabled=False),
@@ -157,7 +167,7 @@ def _this_thread() -> Iterator[None]:
 
 
 def _attribute(owner: object, name: str, wanted: object) -> _Positions:
-    """A switch that is an attribute, if this version of torch has it."""
+    """Return a switch that is an attribute, if this version of torch has it."""
     if not hasattr(owner, name):
         return ()
     return ((_Switch(partial(getattr, owner, name), partial(setattr, owner, name)), wanted),)
@@ -165,7 +175,7 @@ def _attribute(owner: object, name: str, wanted: object) -> _Positions:
 
 @cache
 def _positions(tf32: bool) -> _Positions:
-    """The switches that matter on any device."""
+    """Return the switches that matter on any device, with their positions."""
     return (
         (_Switch(torch.get_default_dtype, torch.set_default_dtype), torch.float32),
         (_Switch(_deterministic, _set_deterministic), (False, False)),
@@ -173,24 +183,19 @@ def _positions(tf32: bool) -> _Positions:
         *_attribute(mkldnn, "enabled", True),
         *_attribute(mkldnn, "deterministic", True),
         (_Switch(torch._C._get_nnpack_enabled, torch._C._set_nnpack_enabled), True),
-        # A package that may be there or not must not decide the order of products.
+        # The order of products must not depend on whether the package opt_einsum is installed.
         *_attribute(opt_einsum, "enabled", False),
-        (_Switch(mha.get_fastpath_enabled, mha.set_fastpath_enabled), True),
-        (_Switch(cuda.flash_sdp_enabled, cuda.enable_flash_sdp), True),
-        (_Switch(cuda.mem_efficient_sdp_enabled, cuda.enable_mem_efficient_sdp), True),
-        (_Switch(cuda.math_sdp_enabled, cuda.enable_math_sdp), True),
-        (_Switch(cuda.cudnn_sdp_enabled, cuda.enable_cudnn_sdp), True),
     )
 
 
 @cache
 def _cuda_positions(tf32: bool) -> _Positions:
-    """The switches of CUDA libraries."""
+    """Return the switches of CUDA libraries, with their positions."""
     return (
         *(_precisions("cuda", "tf32" if tf32 else "ieee") if _GET else ()),
         *(() if _GET else _attribute(cudnn, "allow_tf32", tf32)),
         *_attribute(cudnn, "enabled", True),
-        # Timing candidates, or ones that add in any order, would not give the same bytes twice.
+        # Algorithms that are chosen by timing, or add in any order, do not reproduce bytes.
         *_attribute(cudnn, "benchmark", False),
         *_attribute(cudnn, "deterministic", True),
         *_attribute(cudnn, "depthwise_kernel", "auto"),
@@ -209,14 +214,15 @@ def _deterministic() -> tuple[bool, bool]:
 
 
 def _set_deterministic(value: tuple[bool, bool]) -> None:
-    # Not torch.use_deterministic_algorithms, which sets the compiler too.
+    # torch.use_deterministic_algorithms would also change settings of the compiler.
     torch._C._set_deterministic_algorithms(value[0], warn_only=value[1])
 
 
 def _precisions(backend: str, precision: str) -> Iterator[tuple[_Switch, str]]:
-    """The precision of a backend, then that of each kind of operation where it has one of its own.
+    """Return switches of the precision of a backend and of its kinds of operations.
 
-    What is inherited is left alone: it could be read, but not be told from what is set.
+    The backend comes first: kinds of operations that inherit its precision are then in position and
+    are not set. An inherited precision cannot be distinguished from one that was set.
     """
     for operation in ("all", "matmul", "conv", "rnn"):
         read, write = partial(_GET, backend, operation), partial(_SET, backend, operation)
@@ -225,7 +231,7 @@ def _precisions(backend: str, precision: str) -> Iterator[tuple[_Switch, str]]:
 
 
 def _own_precision(backend: str) -> str:
-    """What is set for a backend; reading it alone may give what is set for all backends."""
+    """Return the precision set for a backend, excluding the one that it inherits."""
     generic = _GET(*_GENERIC)
     _SET(*_GENERIC, "none")
     try:
@@ -241,12 +247,12 @@ def _older_matmul_precision(tf32: bool) -> _Positions:
 
 
 def _full_precision_sums(kind: str) -> _Positions:
-    """Sums of products of 16-bit numbers are float32 in cuBLAS."""
+    """Make cuBLAS sum products of 16-bit numbers in float32."""
     name = f"cublas_allow_{kind}_reduced_precision_reduction"
     read, write = getattr(torch._C, f"_get_{name}"), getattr(torch._C, f"_set_{name}")
     if isinstance(read(), bool):
         return ((_Switch(read, write), False),)
-    # torch >= 2.10: whether sums may be rounded, and whether they may be split.
+    # torch >= 2.10 has two values: whether sums may be rounded, and whether they may be split.
     return ((_Switch(read, lambda value: write(*value)), (False, True)),)
 
 

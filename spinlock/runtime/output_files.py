@@ -1,7 +1,7 @@
-"""Files that a user names for output: nothing that is there is overwritten by mistake.
+"""Writes output files without overwriting existing files by mistake.
 
-An output is checked before the work, so that nobody waits for a refusal, and once more when it is
-published. It is written under a temporary name beside its own, and takes its name in one step.
+An output path is checked before the work starts, so that a refusal comes early, and again when the
+file is published. The file is written under a temporary name in the same folder, and then renamed.
 """
 
 import os
@@ -16,17 +16,17 @@ from pathlib import Path
 from spinlock.errors import ConfigurationError
 
 AnyPath = str | os.PathLike[str]
-# What lies beside a dataset FILE, as FILE.lock and FILE.parts: its lock and its shards.
+# Suffixes of the lock and of the folder of shards, which are beside a dataset file.
 _BESIDE_A_DATASET = (".lock", ".parts")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file.
+    """A kind of file, recognized by its first bytes.
 
     Args:
-        name: The noun that messages use.
-        start: The bytes that every file of this kind begins with.
+        name: Noun for messages.
+        start: Bytes that every file of this kind begins with.
     """
 
     name: str
@@ -40,28 +40,37 @@ PNG = Kind("PNG image", b"\x89PNG\r\n\x1a\n")
 def new_file(
     out: AnyPath, kind: Kind | None = None, *, source: AnyPath | None = None, force: bool = False
 ) -> Iterator[Path]:
-    """Write a file that a user named, whole or not at all.
+    """Write a file at a path that the user chose, completely or not at all.
 
-    On entry the output is checked, and missing parent folders are made. The body writes to the
-    temporary file, which then takes the name of the output. If anything fails, the folder is left
-    as it was. A symbolic link stays one: the file that it points to is replaced.
+    On entry the path is checked, and missing parent folders are created. The body of the ``with``
+    statement writes to a temporary file, which is then renamed. If anything fails, the folder is
+    unchanged. A symbolic link is kept, and the file that it points to is replaced.
 
     Args:
-        out: The output.
-        kind: The kind that is written; without it, no existing file is replaced.
-        source: The dataset file that is read.
-        force: Whether an existing file of the same kind is replaced. Its permissions are kept.
+        out: Path of the output.
+        kind: Kind of the output; default: none, so that no existing file is replaced.
+        source: Dataset file that is read; default: none.
+        force: Whether to replace an existing file of the same kind, keeping its permissions;
+            default: False.
 
     Yields:
-        The temporary file, which exists and is empty.
+        Path of the temporary file, which exists and is empty.
 
     Raises:
-        ConfigurationError: The output is refused or cannot be written.
+        ConfigurationError: If the output is refused or cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with new_file(f"{folder}/a.txt") as temporary:
+        ...         count = temporary.write_text("content")
+        ...     print(Path(folder, "a.txt").read_text())
+        content
     """
     check_output(out, kind, source=source, force=force)
     target = Path(os.path.realpath(out))
     missing = [folder for folder in target.parents if not os.path.lexists(folder)]
-    # Unique, and no longer than a valid name.
+    # A unique name, whose length does not depend on the name of the output.
     temporary = target.with_name(f".spinlock-{uuid.uuid4().hex}.tmp")
     with _explained(out):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -83,13 +92,13 @@ def new_file(
 def check_output(
     out: AnyPath, kind: Kind | None = None, *, source: AnyPath | None = None, force: bool = False
 ) -> bool:
-    """Refuse an output that would overwrite something; the arguments are those of `new_file`.
+    """Refuse an output that would overwrite a file; the arguments are those of `new_file`.
 
     Returns:
-        Whether there is a file, which may be replaced.
+        Whether a file exists that may be replaced.
 
     Raises:
-        ConfigurationError: The output is refused. Nothing was changed.
+        ConfigurationError: If the output is refused. No file was changed.
     """
     remedy = "choose another file"
     if source is not None and belongs_to(out, source):
@@ -101,13 +110,13 @@ def check_output(
     elif not os.path.isfile(out):
         problem = "is a directory" if os.path.isdir(out) else "is not a regular file"
     elif kind is not None and not _is_of_kind(out, kind):
-        problem = f"is there already, and is no {kind.name}"
+        problem = f"exists already, and is not a {kind.name}"
     elif kind is not None and force:
         return True
     else:
-        problem = "is there already"
+        problem = "exists already"
         remedy += "" if kind is None else ", or replace it with --force (force=True in Python)"
-    raise ConfigurationError(f"{out} {problem}; it was left as it is: {remedy}")
+    raise ConfigurationError(f"{out} {problem}, and was left unchanged; {remedy}")
 
 
 def _is_of_kind(path: AnyPath, kind: Kind) -> bool:
@@ -116,7 +125,7 @@ def _is_of_kind(path: AnyPath, kind: Kind) -> bool:
 
 
 def belongs_to(out: AnyPath, source: AnyPath) -> bool:
-    """Whether a path is a dataset file by any name, its lock, or lies among its shards."""
+    """Whether a path is a dataset file under any name, its lock, or one of its shards."""
     if os.path.exists(out) and os.path.exists(source) and os.path.samefile(out, source):
         return True
     found, dataset = Path(os.path.realpath(out)), Path(os.path.realpath(source))
@@ -125,7 +134,7 @@ def belongs_to(out: AnyPath, source: AnyPath) -> bool:
 
 
 def unused_path(path: Path) -> Path:
-    """The path; where it is taken, the first of STEM-v1, STEM-v2, ..., as checkpoints are named."""
+    """Return a path if it is free, or the first free one of STEM-v1, STEM-v2, ..."""
     free = path
     for version in count(1):
         if not os.path.lexists(free):
@@ -136,24 +145,25 @@ def unused_path(path: Path) -> Path:
 
 @contextmanager
 def _explained(out: AnyPath) -> Iterator[None]:
-    """Name the output, not the temporary file, in what the file system refuses."""
+    """Name the output instead of the temporary file in errors of the file system."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or error
-        raise ConfigurationError(f"cannot write {out}: {reason}; nothing was changed") from error
+        raise ConfigurationError(f"cannot write {out}: {reason}; no file was changed") from error
 
 
 def publish(temporary: Path, path: Path, *, replace: bool = True) -> None:
-    """Give a finished file its name, after its bytes, and then the name, have reached the disk.
+    """Rename a finished file durably: its bytes reach the disk before its new name does.
 
     Args:
-        temporary: The finished file.
-        path: Its name.
-        replace: Whether it may take the place of a file, whose mode and owner it then gets.
+        temporary: Finished file.
+        path: New path of the file.
+        replace: Whether to replace an existing file, whose mode and owner are then kept; default:
+            True.
 
     Raises:
-        FileExistsError: If there is a file of that name, unless it is to be replaced.
+        FileExistsError: If the path exists and ``replace`` is false.
     """
     sync(temporary)
     if replace:
@@ -161,12 +171,12 @@ def publish(temporary: Path, path: Path, *, replace: bool = True) -> None:
         os.replace(temporary, path)
     else:
         try:
-            # Unlike a renaming, a link never takes the place of another file.
+            # Unlike os.replace, os.link never replaces a file.
             os.link(temporary, path)
         except FileExistsError:
             raise
         except OSError as error:
-            # A file system without links.
+            # The file system does not support hard links.
             if os.path.lexists(path):
                 raise FileExistsError(path) from error
             os.replace(temporary, path)
@@ -175,7 +185,7 @@ def publish(temporary: Path, path: Path, *, replace: bool = True) -> None:
 
 
 def _keep_access(temporary: Path, path: Path) -> None:
-    """Give a file the mode of the one that it replaces, and its owner where that is allowed."""
+    """Copy the mode of the file that will be replaced, and its owner where that is allowed."""
     try:
         old, new = path.stat(), temporary.stat()
     except FileNotFoundError:

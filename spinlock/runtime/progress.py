@@ -1,4 +1,4 @@
-"""Progress of a long run, on the standard error stream: a bar in a terminal, lines elsewhere."""
+"""Shows the progress of a run on the standard error stream: a bar in a terminal, else lines."""
 
 import sys
 import time
@@ -11,13 +11,17 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Counts samples; shows rate and time left.
+    """Counts samples, and shows the rate and the remaining time.
 
     Args:
-        total: Samples in all.
-        done: Samples that were there before.
-        description: What is being done.
-        enabled: Whether to show anything.
+        total: Total number of samples.
+        done: Number of samples that exist already.
+        description: Text in front of the numbers.
+        enabled: Whether to show anything; default: True.
+
+    Example:
+        >>> with Progress(10, 0, "data.h5", enabled=False) as progress:
+        ...     progress.update(10)
     """
 
     def __init__(self, total: int, done: int, description: str, *, enabled: bool = True) -> None:
@@ -49,7 +53,7 @@ class Progress:
             self._print_line()
 
     def update(self, count: int) -> None:
-        """Count further samples."""
+        """Count samples that were just completed."""
         self._done += count
         self._computed += count
         self._bar.update(count)
@@ -67,5 +71,5 @@ class Progress:
 
 
 def announce(text: str) -> None:
-    """Print lines without breaking a progress bar."""
+    """Print text on the standard error stream without breaking a progress bar."""
     tqdm.write(text, file=sys.stderr)

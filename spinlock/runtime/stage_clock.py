@@ -1,4 +1,4 @@
-"""Where a run spends its time."""
+"""Measures the processor time of the stages of a run."""
 
 import threading
 import time
@@ -7,11 +7,18 @@ from contextlib import contextmanager
 
 
 class StageClock:
-    """Adds up the processor time that threads spend in named stages.
+    """Sums the processor time that threads spend in named stages.
 
-    Processor time, not time on the wall: stages run side by side in more threads than there are
-    cores, and their shares must add up to the work done. An accelerator's own time is not counted,
-    nor that of the threads that draw random words for it.
+    Wall-clock time would be misleading, because stages run concurrently in more threads than there
+    are cores. The time of an accelerator is not counted, nor the time of the threads that draw
+    random words for it.
+
+    Example:
+        >>> clock = StageClock()
+        >>> with clock.stage("features"):
+        ...     total = sum(range(10))
+        >>> list(clock.seconds)
+        ['features']
     """
 
     def __init__(self) -> None:
@@ -20,7 +27,11 @@ class StageClock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the time of the calling thread inside the block; blocks must not be nested."""
+        """Count the time of the calling thread in a block; blocks must not be nested.
+
+        Args:
+            name: Name of the stage.
+        """
         start = time.thread_time()
         try:
             yield
@@ -28,13 +39,13 @@ class StageClock:
             self.add({name: time.thread_time() - start})
 
     def add(self, seconds: dict[str, float]) -> None:
-        """Add the seconds of stages, for example those of another process."""
+        """Add times in seconds, for example those of another process, by stage."""
         with self._lock:
             for name, value in seconds.items():
                 self._seconds[name] = self._seconds.get(name, 0.0) + value
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Stage -> seconds."""
+        """Processor time in seconds, by stage."""
         with self._lock:
             return dict(self._seconds)

@@ -1,24 +1,21 @@
-"""Threads that outlive a task, and what has to happen before the first of them computes.
+"""Thread pools that are shared by all tasks of a process, and their preparation.
 
-The allocator keeps memory for each thread that ever ran, and convolutions keep a workspace in each:
-with new threads for every shard the memory of a run would grow with the number of shards.
+The memory allocator and the convolution library keep memory for each thread that ever ran. If every
+shard started new threads, the memory of a run would grow with the number of shards.
 """
 
 import os
-import signal
-import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from threading import Event, Lock
-from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 import torch
 
 from spinlock.runtime.arithmetic import fixed_arithmetic
 
-# The functions that torch leaves to a vector library, on the CPU.
+# Functions that torch computes with a vector library on the CPU.
 _VECTOR_FUNCTIONS = [
     "acos",
     "asin",
@@ -43,22 +40,23 @@ _VECTOR_FUNCTIONS = [
     "tan",
     "tanh",
 ]
-# Of a cached function that two threads call at once, both would run.
+# functools.cache would run a function twice if two threads called it at the same time.
 _SETTLING = Lock()
+# Set when the process is about to end.
 _ENDING = Event()
 
 
 def shared_pool(
     name: str, threads: int, initializer: Callable[[], None] | None = None
 ) -> ThreadPoolExecutor:
-    """The process's pool of this name and size, made on first use.
+    """Return the process's thread pool of this name and size, which is created on first use.
 
     Args:
         name: Prefix of the threads' names.
         threads: Number of threads.
-        initializer: Called once in each thread.
+        initializer: Function that each thread calls when it starts.
     """
-    # A forked child has its parent's pools without their threads: it needs its own.
+    # The process is part of the key because a forked child inherits pools without their threads.
     return _pool(os.getpid(), name, threads, initializer)
 
 
@@ -70,17 +68,17 @@ def _pool(
 
 
 def use_one_thread() -> None:
-    """Operations of this thread never use two, so that bytes do not depend on the cores."""
+    """Limit the calling thread to one core, so that bytes do not depend on the number of cores."""
     torch.set_num_threads(1)
 
 
 def settle_vector_math() -> None:
-    """Use the CPU's mathematical libraries once, in one thread alone; later calls do nothing.
+    """Initialize the CPU's mathematical libraries in one thread; later calls do nothing.
 
-    They choose their kernels on first use. Two threads that first use them at the same moment may
-    get kernels of low accuracy instead (seen with MKL: about once in 3,000 process starts one of
-    the threads had normal numbers that were off by 1e-3), and bytes would not repeat. Call this
-    before threads that compute are started. Callers in several threads wait for the first of them.
+    The libraries choose their kernels on first use. If two threads first use them at the same
+    moment, one may get kernels of low accuracy (with MKL, about once in 3,000 process starts, one
+    thread computed normal numbers that were off by 1e-3), and bytes would not be reproducible. Call
+    this before starting threads that compute. Concurrent callers wait for the first one.
     """
     with _SETTLING, fixed_arithmetic("float32"):
         _settle()
@@ -99,39 +97,19 @@ def _settle() -> None:
 
 
 def abandon(futures: Iterable[Future[Any]]) -> None:
-    """Cancel what has not begun and wait for the rest: nothing goes on behind the caller."""
+    """Cancel tasks that have not started, and wait for the others unless the process is ending."""
     running = [future for future in futures if not future.cancel()]
     if not _ENDING.is_set():
         wait(running)
 
 
 def end_by(error: BaseException) -> NoReturn:
-    """Raise an exception that ends the process, in a signal's handler.
+    """Raise an exception that ends the process; from now on `abandon` does not wait.
 
-    From now on `abandon` does not wait: what goes on ends with the process. Where the signal has
-    interrupted what drops exceptions, such as a destructor or a callback of a weak reference, the
-    exception is raised again a moment later. It must not be a `SystemExit`, by which compiled code
-    of that kind would end the process at once.
+    A signal handler calls this. If the signal interrupts code that ignores exceptions, such as a
+    destructor, the exception is lost: the caller must end the process by another means after a
+    while. The exception must not be a `SystemExit`, for which compiled code of that kind ends the
+    process at once.
     """
     _ENDING.set()
-    report, show = sys.unraisablehook, sys.excepthook
-
-    def raise_again(signum: int, frame: FrameType | None) -> None:
-        raise error
-
-    def dropped(unraisable: "sys.UnraisableHookArgs") -> None:
-        if unraisable.exc_value is error:
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
-        else:
-            report(unraisable)
-
-    def show_others(
-        kind: type[BaseException], value: BaseException, traceback: TracebackType | None
-    ) -> None:
-        # Compiled code shows what it drops.
-        if value is not error:
-            show(kind, value, traceback)
-
-    signal.signal(signal.SIGALRM, raise_again)
-    sys.unraisablehook, sys.excepthook = dropped, show_others
     raise error

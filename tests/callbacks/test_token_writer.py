@@ -67,7 +67,7 @@ def test_two_processes_write_one_file(tmp_path):
 def test_a_file_is_not_written_over(tmp_path):
     path = tmp_path / "tokens.h5"
     path.write_text("precious")
-    with pytest.raises(ConfigurationError, match="is there already"):
+    with pytest.raises(ConfigurationError, match="exists already"):
         quiet_trainer(tmp_path, TokenWriter(path)).predict(model(), Shuffled())
     assert path.read_text() == "precious"
 
@@ -84,7 +84,7 @@ def test_whatever_is_there_is_kept(tmp_path, taken):
     else:
         path.write_bytes(taken)
     before = path.lstat()
-    with pytest.raises(ConfigurationError, match=r"tokens\.h5 is .*choose another file"):
+    with pytest.raises(ConfigurationError, match=r"tokens\.h5 .*choose another file"):
         quiet_trainer(tmp_path, TokenWriter(path)).predict(model(), Shuffled())
     after = path.lstat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -112,7 +112,7 @@ def test_a_file_that_comes_into_being_meanwhile_is_kept(tmp_path):
         def on_predict_start(self, trainer, pl_module):
             path.write_text("precious")
 
-    with pytest.raises(ConfigurationError, match="is there already"):
+    with pytest.raises(ConfigurationError, match="exists already"):
         quiet_trainer(tmp_path, TokenWriter(path), Other()).predict(model(), Shuffled())
     assert path.read_text() == "precious"
     assert os.listdir(tmp_path) == ["tokens.h5"]
@@ -131,7 +131,9 @@ class Silent(LightningModule):
 
 
 def test_predictions_without_index_are_refused(tmp_path):
-    with pytest.raises(ContractError, match=r"needs index of what Silent.predict_step returns"):
+    with pytest.raises(
+        ContractError, match=r"needs index in the return value of Silent.predict_step"
+    ):
         quiet_trainer(tmp_path, TokenWriter(tmp_path / "t.h5")).predict(Silent(), Shuffled())
     assert not (tmp_path / "t.h5").exists()
 

@@ -29,10 +29,9 @@ from spinlock.generation.build import assemble_parts, generate, generate_part, s
 from spinlock.generation.feature_extraction import Extraction, extract_features
 from spinlock.generation.shard_task import ShardReport, ShardTask, compute_shard
 from spinlock.storage import require_dataset, schema
-from spinlock.storage.chunks import combined_digest
-from spinlock.storage.seal import seal
+from spinlock.storage.digests import combined_digest
 from spinlock.storage.shards import list_shards
-from tests.helpers import dataset_contents, reseal, small_config
+from tests.helpers import dataset_contents, reseal, seal, small_config
 
 CONFIG = small_config(12, base_channels=(2, 3), num_realizations=2)
 RAW = dataclasses.replace(CONFIG, storage=dataclasses.replace(CONFIG.storage, compression="none"))
@@ -541,7 +540,7 @@ def target(tmp_path):
 @pytest.fixture
 def fetched(shards, monkeypatch):
     """Shards that are to be computed are fetched from those that there are."""
-    monkeypatch.setattr(spinlock.generation.build, "compute_shard", shards.fetch)
+    monkeypatch.setattr(spinlock.generation.shard_task, "compute_shard", shards.fetch)
 
 
 def rename(folder, start, new_start, new_stop=None):
@@ -817,10 +816,10 @@ def repaired(shards, target):
 def test_a_shard_that_is_spoiled_after_it_was_written(shards, target, monkeypatch, spoil):
     shards.lay_out(target, 0, 4)
     spoiling = and_spoil(shards.fetch, spoil, shards)
-    monkeypatch.setattr(spinlock.generation.build, "compute_shard", spoiling)
+    monkeypatch.setattr(spinlock.generation.shard_task, "compute_shard", spoiling)
     with pytest.raises(DatasetError):
         generate(SHARDED, target, progress=False)
-    monkeypatch.setattr(spinlock.generation.build, "compute_shard", shards.fetch)
+    monkeypatch.setattr(spinlock.generation.shard_task, "compute_shard", shards.fetch)
     repaired(shards, target)
 
 
@@ -865,9 +864,9 @@ def test_a_verified_shard_that_is_spoiled_while_others_are_computed(shards, targ
 def test_a_part_that_is_spoiled_after_it_was_written(shards, target, monkeypatch, spoil):
     shards.lay_out(target, 0, 4)
     spoiling = and_spoil(shards.fetch, spoil, shards)
-    monkeypatch.setattr(spinlock.generation.build, "compute_shard", spoiling)
+    monkeypatch.setattr(spinlock.generation.shard_task, "compute_shard", spoiling)
     generate_part(SHARDED, target, 2, 3, progress=False)
-    monkeypatch.setattr(spinlock.generation.build, "compute_shard", shards.fetch)
+    monkeypatch.setattr(spinlock.generation.shard_task, "compute_shard", shards.fetch)
     with pytest.raises(DatasetError, match=r"samples 2\.\.3 are missing"):
         assemble_parts(SHARDED, target)
     repaired(shards, target)
@@ -895,7 +894,7 @@ def test_a_shard_that_is_spoiled_between_verification_and_assembly(
 def test_a_spoiled_shard_is_named(shards, target, monkeypatch):
     shards.lay_out(target, 0, 4)
     spoiling = and_spoil(compute_shard, SPOILED[1], shards)
-    monkeypatch.setattr(spinlock.generation.build, "compute_shard", spoiling)
+    monkeypatch.setattr(spinlock.generation.shard_task, "compute_shard", spoiling)
     with pytest.raises(DatasetError, match=rf"{names(3)}.*{re.escape(name_of(2))}"):
         generate(SHARDED, target, progress=False)
 
@@ -908,13 +907,13 @@ def test_the_command_fails_where_a_shard_is_spoiled(shards, target, monkeypatch,
     file.write_text(yaml.safe_dump(run, sort_keys=False))
     monkeypatch.setattr(sys, "argv", ["spinlock", "generate", "--config", str(file)])
     spoiling = and_spoil(compute_shard, spoil, shards)
-    monkeypatch.setattr(spinlock.generation.build, "compute_shard", spoiling)
+    monkeypatch.setattr(spinlock.generation.shard_task, "compute_shard", spoiling)
     with pytest.raises(SystemExit) as caught:
         command_line()
     # A text as the status is printed to the standard error stream, and the status is 1.
     assert isinstance(caught.value.code, str)
     assert not target.exists()
-    monkeypatch.setattr(spinlock.generation.build, "compute_shard", compute_shard)
+    monkeypatch.setattr(spinlock.generation.shard_task, "compute_shard", compute_shard)
     command_line()
     file.unlink()
     shards.require_whole(target)

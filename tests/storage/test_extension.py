@@ -25,8 +25,7 @@ from spinlock.generation.build import assemble_parts, generate, generate_part, s
 from spinlock.generation.feature_extraction import extract_features
 from spinlock.generation.shard_task import ShardTask, compute_shard
 from spinlock.storage import read_info, schema
-from spinlock.storage.seal import seal
-from tests.helpers import dataset_contents, small_config
+from tests.helpers import dataset_contents, seal, small_config
 
 WHOLE = small_config(20, base_channels=(2, 3), num_realizations=2)
 SHORT = dataclasses.replace(WHOLE, num_samples=12)
@@ -643,7 +642,8 @@ def test_nothing_is_computed_for_a_damaged_file(made, tmp_path, monkeypatch):
     path = made.short(tmp_path, shards=False)
     flip(path, schema.OUTPUTS, 2)
     monkeypatch.setattr(
-        "spinlock.generation.build.compute_shard", lambda *args: pytest.fail("samples are computed")
+        "spinlock.generation.shard_task.compute_shard",
+        lambda *args: pytest.fail("samples are computed"),
     )
     assert re.search("Restore|another path", refused(path, names_sample(2)))
 
