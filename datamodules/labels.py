@@ -1,4 +1,4 @@
-"""Labels of samples: what the integers in a batch count, and the labels themselves."""
+"""Labels of samples, and the names of labels and features."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,12 @@ from torch import Tensor
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.variant_mixture import Mixture
+from spinlock.features import PER_TIMESTEP_NAMES, custom_columns
 from spinlock.simulation.parameter_count import parameter_counts
 from spinlock.simulation.sobol_design import Design
 from spinlock.storage import schema
 
-#: Columns of the file that labels are made of.
+#: Columns of the file that labels are computed from or checked against.
 LABEL_COLUMNS = (
     schema.IC_TYPES,
     schema.IC_FAMILIES,
@@ -27,88 +28,87 @@ LABEL_COLUMNS = (
 
 @dataclass(frozen=True)
 class LabelNames:
-    """Names that labels count, each tuple in the order of the label's values.
+    """Names of the values of labels; the position of a name is the value of the label.
 
     Args:
-        variants: Variants of initial conditions.
-        families: Families of initial conditions.
-        family_of_variant: Family of each variant.
-        policies: Update policies.
-        normalizations: Normalizations of the operators.
+        variants: Names of the V variants of initial conditions.
+        families: Names of the families of initial conditions.
+        family_of_variant: Name of the family of each variant.
+        update_policies: Names of the update policies.
+        normalizations: Names of the normalizations of operators.
     """
 
     variants: tuple[str, ...]
     families: tuple[str, ...]
     family_of_variant: tuple[str, ...]
-    policies: tuple[str, ...]
+    update_policies: tuple[str, ...]
     normalizations: tuple[str, ...]
 
     @classmethod
     def of(cls, config: GenerationConfig) -> Self:
-        """The names of a dataset."""
+        """Return the names of a dataset."""
         mixture, space = Mixture(config.initial_conditions), config.parameter_space
         return cls(
             variants=mixture.names,
             families=tuple(dict.fromkeys(mixture.families)),
             family_of_variant=mixture.families,
-            policies=tuple(space.update_policy),
+            update_policies=tuple(space.update_policy),
             normalizations=tuple(space.normalization),
         )
+
+
+def feature_names(config: GenerationConfig) -> tuple[str, ...]:
+    """Return the names of the features of one field; custom ones are last."""
+    return PER_TIMESTEP_NAMES + custom_columns(config.features).get("initial", ())
 
 
 def labels_of_file(
     columns: Mapping[str, NDArray[Any]], names: LabelNames, channels: int
 ) -> dict[str, Tensor]:
-    """Labels of the first N samples of a file.
+    """Compute the labels of the first N samples of a file.
 
     Args:
-        columns: The columns `LABEL_COLUMNS`, (N, ...), text as ``str``.
-        names: The dataset's names.
-        channels: Channels C of a field.
+        columns: The columns `LABEL_COLUMNS`, (N, ...), with text as ``str``, as
+            `spinlock.storage.columns.require_labels` accepts them.
+        names: Names of the labels.
+        channels: Number C of channels of a field.
 
     Returns:
-        ``variant``, ``family``, ``update_policy``, ``normalization``, ``parameter_count``, ``operator``
-        and ``index``, (N,) int64, and ``params`` (N, 15) float32.
+        ``variant``, ``family``, ``update_policy``, ``normalization``, ``parameter_count``,
+        ``operator`` and ``index``, (N,) int64, and ``params`` (N, 15) float32.
     """
-    return {
-        "variant": torch.from_numpy(_positions(columns[schema.IC_TYPES], names.variants)),
-        "family": torch.from_numpy(_positions(columns[schema.IC_FAMILIES], names.families)),
-        **_operator_labels(columns[schema.VALUES], names, channels),
-        "params": torch.from_numpy(columns[schema.PARAMS]),
-        "operator": torch.from_numpy(columns[schema.OPERATOR_INDEX]),
-        "index": torch.arange(len(columns[schema.PARAMS]), device="cpu"),
-    }
+    design = Design(
+        start=0,
+        params=columns[schema.PARAMS],
+        values=columns[schema.VALUES],
+        variant=_positions(columns[schema.IC_TYPES], names.variants),
+        operator_index=columns[schema.OPERATOR_INDEX],
+    )
+    return labels_of_design(design, names, channels)
 
 
 def labels_of_design(design: Design, names: LabelNames, channels: int) -> dict[str, Tensor]:
-    """Labels of the samples of a design, as `labels_of_file` gives them."""
+    """Compute the labels of the samples of a design, as `labels_of_file` returns them."""
+    values = design.values
     families = _positions(names.family_of_variant, names.families)
+    policy = _positions(values["update_policy"].astype(str), names.update_policies)
+    normalization = _positions(values["normalization"].astype(str), names.normalizations)
     return {
         "variant": torch.from_numpy(design.variant),
         "family": torch.from_numpy(families[design.variant]),
-        **_operator_labels(design.values, names, channels),
+        "update_policy": torch.from_numpy(policy),
+        "normalization": torch.from_numpy(normalization),
+        "parameter_count": torch.from_numpy(parameter_counts(values, channels)),
         "params": torch.from_numpy(design.params),
         "operator": torch.from_numpy(design.operator_index),
         "index": torch.arange(design.start, design.stop, device="cpu"),
     }
 
 
-def _operator_labels(
-    values: NDArray[np.void], names: LabelNames, channels: int
-) -> dict[str, Tensor]:
-    policy = _positions(values["update_policy"].astype(str), names.policies)
-    normalization = _positions(values["normalization"].astype(str), names.normalizations)
-    return {
-        "update_policy": torch.from_numpy(policy),
-        "normalization": torch.from_numpy(normalization),
-        "parameter_count": torch.from_numpy(parameter_counts(values, channels)),
-    }
-
-
 def _positions(
     texts: NDArray[np.str_] | Sequence[str], names: tuple[str, ...]
 ) -> NDArray[np.int64]:
-    """The position of each text in ``names``."""
+    """Return the position of each text in ``names``."""
     distinct, which = np.unique(np.asarray(texts), return_inverse=True)
     position = np.array([names.index(text) for text in distinct.tolist()], dtype=np.int64)
     return position[which]

@@ -1,6 +1,6 @@
-"""Feature scaling, fitted on training samples only: invertible maps of each column."""
+"""Scales feature columns to order one by invertible maps fitted on training samples."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, get_args
 
 import torch
@@ -10,35 +10,47 @@ from spinlock.errors import ConfigurationError
 
 Scaling = Literal["standard", "robust", "rank", "none"]
 
-# Fields are of order one: a column that varies by less than this holds rounding noise, no signal.
+# Fields are of order one, so a column that varies by less than this holds only rounding errors.
 _SMALLEST_SPREAD = 1e-6
-# Points of the empirical distribution that ``rank`` keeps of each column.
+# Number of points of the empirical distribution of each column that ``rank`` stores.
 _NUM_KNOTS = 1001
+_TENSORS = ("knee", "center", "spread", "knots", "quantiles")
 
 
 @dataclass(frozen=True)
 class FeatureScaler:
-    """An invertible map of each feature column to order one. A constant column becomes zero.
+    """Invertible map of each feature column to order one. A constant column becomes zero.
 
     ==============  ==============================================================================
     ``standard``    (x - mean) / standard deviation
-    ``robust``      (x - median) / interquartile range; the standard deviation where that is zero
-    ``rank``        the normal quantile of x's rank among the training samples: a Gaussian column
-                    whatever its tails; linear between up to 1,001 knots and beyond them
-    ``none``        x, as it is in the file
+    ``robust``      (x - median) / interquartile range, or / standard deviation if that is zero
+    ``rank``        the normal quantile of the rank of x among the training samples, which makes
+                    any column Gaussian; piecewise linear with up to 1,001 knots
+    ``none``        x, as in the file
     ==============  ==============================================================================
 
-    With ``signed_log``, x is first mapped to sign(x) ln(1 + |x| / m), where m is the column's
-    median modulus: spectral powers range over many decades.
+    With ``signed_log``, x is first mapped to sign(x) ln(1 + |x| / m), where m is the median of |x|
+    in the column, because spectral powers range over many decades.
 
     Args:
-        scaling: The method.
-        signed_log: Whether the logarithm comes first; without meaning for ``none``.
-        knee: (F,) float64, m of each column.
-        center: (F,) float64, what is subtracted, after the logarithm.
-        spread: (F,) float64, what is divided by, after the logarithm; 0 where a column is constant.
-        knots: (F, K) float64, increasing values after centring and dividing; K = 0 unless ``rank``.
-        quantiles: (F, K) float64, the normal quantiles that the knots are mapped to.
+        scaling: Scaling method.
+        signed_log: Whether the logarithm precedes the scaling; ignored for ``none``.
+        knee: (F,) float64 median modulus m of each column.
+        center: (F,) float64 values to subtract after the logarithm.
+        spread: (F,) float64 divisors after the logarithm; 0 if a column is constant.
+        knots: (F, K) float64 increasing values after subtraction and division; K = 0 unless
+            ``rank``.
+        quantiles: (F, K) float64 normal quantiles that the knots are mapped to.
+
+    Example:
+        >>> import torch
+        >>> features = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
+        >>> scaler = FeatureScaler.fit(features, "standard", signed_log=False)
+        >>> scaler.transform(features)
+        tensor([[-1.,  0.],
+                [ 1.,  0.]])
+        >>> torch.equal(scaler.inverse(scaler.transform(features)), features)
+        True
     """
 
     scaling: Scaling
@@ -51,12 +63,12 @@ class FeatureScaler:
 
     @classmethod
     def fit(cls, features: Tensor, scaling: Scaling, *, signed_log: bool = True) -> Self:
-        """Fit on the features (..., F) of the training samples.
+        """Fit a scaler on the features of the training samples.
 
         Args:
-            features: Of any float type; leading dimensions are samples.
-            scaling: The method.
-            signed_log: Whether the logarithm comes first.
+            features: (..., F) features of any float type; leading dimensions are samples.
+            scaling: Scaling method.
+            signed_log: Whether the logarithm precedes the scaling.
         """
         values = features.flatten(0, -2).double()
         knee = values.abs().median(dim=0).values.clamp(min=_SMALLEST_SPREAD)
@@ -75,7 +87,7 @@ class FeatureScaler:
         return replace(scaler, knots=knots, quantiles=quantiles)
 
     def transform(self, features: Tensor) -> Tensor:
-        """Scaled features, float32; any leading shape (..., F), any device."""
+        """Return scaled features (..., F) float32, on the device of the given ones."""
         if self.scaling == "none":
             return features.float()
         of = self._to(features.device)
@@ -88,7 +100,7 @@ class FeatureScaler:
         return values.float()
 
     def inverse(self, scaled: Tensor) -> Tensor:
-        """The features that `transform` maps to ``scaled``; a constant column gives its value."""
+        """Return the features that `transform` maps to ``scaled``."""
         if self.scaling == "none":
             return scaled.float()
         of = self._to(scaled.device)
@@ -101,50 +113,52 @@ class FeatureScaler:
         return values.float()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything as primitives, which a checkpoint can hold."""
-        return {
-            field.name: value.tolist() if isinstance(value, Tensor) else value
-            for field in fields(self)
-            for value in (getattr(self, field.name),)
-        }
+        """Return all fields as plain data, which a checkpoint can hold."""
+        tensors = {name: getattr(self, name).tolist() for name in _TENSORS}
+        return {"scaling": self.scaling, "signed_log": self.signed_log} | tensors
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> Self:
-        """The scaler whose `state_dict` this is.
+        """Make a scaler from its `state_dict`.
+
+        Args:
+            state: State in a checkpoint. Its author is not trusted.
 
         Raises:
-            ConfigurationError: If it is not one: an entry has another type, shape or no finite
-                values.
+            ConfigurationError: If an entry has a wrong type or shape, or values are not finite.
         """
-        names = ("knee", "center", "spread", "knots", "quantiles")
         if not isinstance(state, dict):
             raise ConfigurationError(f"scaling: must be a mapping, got {type(state).__name__}")
         scaling, signed_log = state.get("scaling"), state.get("signed_log")
         try:
-            tensors = {
-                name: torch.tensor(state[name], dtype=torch.float64, device="cpu") for name in names
-            }
+            tensors = [
+                torch.tensor(state[name], dtype=torch.float64, device="cpu") for name in _TENSORS
+            ]
         except (KeyError, OverflowError, TypeError, ValueError, RuntimeError) as error:
             raise ConfigurationError(
                 f"scaling: entries must be lists of numbers: {error}"
             ) from error
-        knee, center, spread, knots, quantiles = tensors.values()
+        knee, center, spread, knots, quantiles = tensors
         alike = knee.shape == center.shape == spread.shape == knots.shape[:1]
         alike = alike and center.ndim == 1 and knots.ndim == 2 and knots.shape == quantiles.shape
-        finite = all(bool(tensor.isfinite().all()) for tensor in tensors.values())
+        finite = all(bool(tensor.isfinite().all()) for tensor in tensors)
         known = scaling in get_args(Scaling) and isinstance(signed_log, bool)
         if not (alike and finite and known):
-            shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
             raise ConfigurationError(
                 f"scaling: expected one of {', '.join(get_args(Scaling))}, True or False, and "
-                f"finite numbers of matching shapes; got {scaling!r}, {signed_log!r} and {shapes}"
+                f"finite numbers of matching shapes; got {scaling!r}, {signed_log!r} and shapes "
+                f"{[list(tensor.shape) for tensor in tensors]}"
             )
-        return cls(scaling=scaling, signed_log=signed_log, **tensors)  # type: ignore[arg-type]
+        return cls(scaling, signed_log, *tensors)  # type: ignore[arg-type]
 
     def describe(self, names: tuple[str, ...]) -> str:
-        """A table of what is subtracted from and divides each column, one line a column."""
+        """Return a table of the knee, center and spread of each column.
+
+        Args:
+            names: Names of the F columns.
+        """
         if self.scaling == "none":
-            return "features as they are in the file"
+            return "none: features as in the file"
         first = "sign(x) ln(1 + |x| / knee), then " if self.signed_log else ""
         then = ", then the normal quantile of the rank" if self.scaling == "rank" else ""
         width = max(map(len, names))
@@ -164,8 +178,23 @@ class FeatureScaler:
     def _to(self, device: torch.device) -> Self:
         if device == self.knee.device:
             return self
-        tensors = ("knee", "center", "spread", "knots", "quantiles")
-        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+        return replace(self, **{name: getattr(self, name).to(device) for name in _TENSORS})
+
+
+def fit_scalers(
+    features: dict[str, Tensor], scaling: Scaling, *, signed_log: bool
+) -> dict[str, FeatureScaler]:
+    """Fit a scaler on each entry of a batch.
+
+    Args:
+        features: Mapping of entries to features (..., F) of the training samples.
+        scaling: Scaling method.
+        signed_log: Whether the logarithm precedes the scaling.
+    """
+    return {
+        key: FeatureScaler.fit(values, scaling, signed_log=signed_log)
+        for key, values in features.items()
+    }
 
 
 def _signed_log(values: Tensor, knee: Tensor) -> Tensor:
@@ -173,7 +202,7 @@ def _signed_log(values: Tensor, knee: Tensor) -> Tensor:
 
 
 def _quantiles(values: Tensor, levels: Tensor) -> tuple[Tensor, ...]:
-    """Quantiles (F,) of the columns of (N, F) at each level, linear between samples."""
+    """Return quantiles (F,) of the columns of (N, F) at each level, linear between samples."""
     place = levels * (len(values) - 1)
     ordered = values.sort(dim=0).values
     lower, upper = ordered[place.floor().long()], ordered[place.ceil().long()]
@@ -181,10 +210,10 @@ def _quantiles(values: Tensor, levels: Tensor) -> tuple[Tensor, ...]:
 
 
 def _normal_knots(values: Tensor) -> tuple[Tensor, Tensor]:
-    """For each column of (N, F), increasing values and the normal quantiles of their ranks.
+    """Return increasing values of each column of (N, F) and the normal quantiles of their ranks.
 
-    Equal values share their mean rank. All columns get as many knots: those with fewer distinct
-    values go on along the line that continues them, which changes nothing.
+    Equal values share their mean rank. All columns get the same number of knots: columns with fewer
+    distinct values are extended along the line of extrapolation, which does not change the map.
     """
     columns = [_knots_of_column(column) for column in values.T]
     count = max(2, *(len(knots) for knots, _ in columns))
@@ -203,7 +232,7 @@ def _knots_of_column(column: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _extended(knots: Tensor, quantiles: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """More knots beyond the last, along the line through the first and the last one."""
+    """Append knots along the line through the first and the last one."""
     steps = torch.arange(1, count - len(knots) + 1, dtype=knots.dtype, device=knots.device)
     if len(knots) == 1:
         return torch.cat([knots, knots + steps]), torch.cat([quantiles, quantiles + steps])
@@ -215,15 +244,15 @@ def _extended(knots: Tensor, quantiles: Tensor, count: int) -> tuple[Tensor, Ten
 
 
 def _interpolate(values: Tensor, from_knots: Tensor, to_knots: Tensor) -> Tensor:
-    """Piecewise linear map of each column; beyond the ends along the line through both ends.
+    """Map each column piecewise linearly, with extrapolation along the line through both ends.
 
-    A tail that no training sample reached goes on with the slope of the whole distribution: the
-    slope between the last two samples is an accident.
+    Values beyond the training samples are mapped with the slope of the whole distribution, because
+    the slope between the last two samples is arbitrary.
 
     Args:
-        values: (..., F).
-        from_knots: (F, K) increasing.
-        to_knots: (F, K) increasing.
+        values: (..., F) values.
+        from_knots: (F, K) increasing knots.
+        to_knots: (F, K) increasing values at the knots.
     """
     columns = values.reshape(-1, values.shape[-1]).T.contiguous()
     last = from_knots.shape[1] - 1
@@ -234,7 +263,9 @@ def _interpolate(values: Tensor, from_knots: Tensor, to_knots: Tensor) -> Tensor
     first_x, last_x = from_knots[:, :1], from_knots[:, -1:]
     first_y, last_y = to_knots[:, :1], to_knots[:, -1:]
     slope = (last_y - first_y) / (last_x - first_x)
-    below = first_y + (columns - first_x) * slope
-    above = last_y + (columns - last_x) * slope
-    mapped = torch.where(columns < first_x, below, torch.where(columns > last_x, above, inside))
+    below, above = columns < first_x, columns > last_x
+    outside = torch.where(
+        below, first_y + (columns - first_x) * slope, last_y + (columns - last_x) * slope
+    )
+    mapped = torch.where(below | above, outside, inside)
     return mapped.T.reshape(values.shape)

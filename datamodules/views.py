@@ -1,125 +1,275 @@
-"""Views: what of a dataset a batch holds, and the columns in memory that it is made of."""
+"""Views: what the batches of a data module contain.
+
+A view is a subclass of `FeatureView`, registered in `VIEWS`. It checks that the dataset has what it
+needs, names the columns to read, makes datasets and describes itself. To add one, write it here.
+"""
 
 import os
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Callable, Iterable
+from typing import ClassVar, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.datamodules.feature_dataset import Batch
-from spinlock.datamodules.labels import LABEL_COLUMNS, LabelNames, labels_of_file
+from spinlock.datamodules.datasets import (
+    Batch,
+    FeatureDataset,
+    FieldDataset,
+    PairDataset,
+    Realizations,
+    pair_probes,
+)
+from spinlock.datamodules.field_reader import FieldReader
+from spinlock.datamodules.labels import LABEL_COLUMNS, LabelNames, feature_names, labels_of_file
+from spinlock.datamodules.loading import require_choice
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.features import custom_columns
 from spinlock.storage import read_columns, schema
-from spinlock.storage.consistency import require_labels
-
-View = Literal["features", "sequence", "pairs", "fields", "both"]
-Realizations = Literal["mean", "one", "all"]
-
-FIELD_VIEWS = ("fields", "both")
-ONE_TIMESTEP_VIEWS = ("features", "pairs", "both")
+from spinlock.storage.columns import require_labels
 
 
-def check_view(
-    config: GenerationConfig, view: str, realizations: str, timestep: int | None
-) -> None:
-    """Refuse a view, or a timestep, that the dataset does not have.
-
-    Raises:
-        ConfigurationError: Listing those that there are.
-    """
-    for name, value, allowed in (
-        ("view", view, get_args(View)),
-        ("realizations", realizations, get_args(Realizations)),
-    ):
-        if value not in allowed:
-            raise ConfigurationError(f"{name}: must be one of {', '.join(allowed)}, got {value!r}")
-    probes, steps = config.probes_per_operator, config.stored_steps
-    missing = {}
-    if probes < 2:
-        missing["pairs"] = f"two probes or more of each operator (probes_per_operator is {probes})"
-    if not steps:
-        missing |= dict.fromkeys(FIELD_VIEWS, "stored fields (storage.fields is none)")
-    if view in missing:
-        there = ", ".join(name for name in get_args(View) if name not in missing)
-        raise ConfigurationError(
-            f"view: {view} needs {missing[view]}; the views of this dataset are {there}"
-        )
-    if realizations != "mean" and view not in FIELD_VIEWS:
-        raise ConfigurationError(
-            f"realizations: {realizations} is for fields; the file holds features as means over "
-            f"realizations, so that view={view} has realizations=mean only. Views with fields: "
-            f"{', '.join(FIELD_VIEWS) if steps else 'none, since storage.fields is none'}"
-        )
-    if timestep is None:
-        return
-    if view not in ONE_TIMESTEP_VIEWS:
-        raise ConfigurationError(
-            f"timestep: is for views whose features are of one timestep "
-            f"({', '.join(ONE_TIMESTEP_VIEWS)}); got timestep={timestep} with view={view}"
-        )
-    if type(timestep) is not int or not 1 <= timestep <= config.num_timesteps:
-        raise ConfigurationError(
-            f"timestep: must be in 1..{config.num_timesteps}, the timesteps of this dataset; got "
-            f"{timestep!r}"
-        )
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The part of a dataset that is in memory.
+class FeatureView:
+    """Features of one timestep and of the initial condition. Base class of all views.
 
     Args:
-        labels: Entries of `spinlock.datamodules.labels.labels_of_file`.
-        features: ``features`` (N, F), or (N, T, F) in the view ``sequence``, and
-            ``initial_features`` (N, F), float32 as in the file; nothing in the view ``fields``.
-    """
-
-    labels: Batch
-    features: Batch
-
-
-def read_view(
-    path: str | os.PathLike[str],
-    config: GenerationConfig,
-    view: View,
-    names: LabelNames,
-    *,
-    timestep: int,
-) -> Columns:
-    """Read the columns of a view, of the first ``config.num_samples`` samples.
-
-    Args:
-        path: Dataset file.
-        config: The dataset.
-        view: Name of the view.
-        names: Names of the labels.
-        timestep: Timestep of ``features``, in 1..T. The view ``sequence`` has them all.
+        config: Configuration of the dataset.
+        timestep: Timestep of ``features``, in 1..T; default: the last.
+        realizations: Realizations of ``output_fields``.
 
     Raises:
-        DatasetError: If a column differs from its digest, labels are out of range, or features are
-            not finite.
+        ConfigurationError: If the dataset lacks what the view needs, or an argument does not apply
+            to the view.
     """
-    arrays = {} if view == "fields" else _feature_arrays(config)
-    datasets = [dataset for parts in arrays.values() for dataset in parts]
-    columns = read_columns(
-        path,
-        (*LABEL_COLUMNS, *datasets),
-        config.num_samples,
-        one_timestep_of=() if view == "sequence" else arrays.get("features", ()),
-        timestep=timestep - 1,
-    )
-    require_labels(columns, config, path)
-    for dataset in datasets:
-        _require_finite(columns[dataset], dataset, path)
-    features = {
-        key: torch.from_numpy(np.concatenate([columns[part] for part in parts], axis=-1))
-        for key, parts in arrays.items()
-    }
-    return Columns(labels_of_file(columns, names, config.channels), features)
+
+    name: ClassVar[str] = "features"
+    one_timestep: ClassVar[bool] = True
+    """Whether ``features`` are those of one timestep."""
+    has_fields: ClassVar[bool] = False
+    """Whether batches contain fields."""
+
+    def __init__(
+        self, config: GenerationConfig, timestep: int | None, realizations: Realizations
+    ) -> None:
+        if missing := self.missing(config):
+            available = _names(view for view in VIEWS.values() if not view.missing(config))
+            raise ConfigurationError(
+                f"view: {self.name} needs {missing}; the views of this dataset are {available}"
+            )
+        for setting, given, applies in (
+            ("timestep", timestep is not None, "one_timestep"),
+            ("realizations", realizations != "mean", "has_fields"),
+        ):
+            if given and not getattr(self, applies):
+                allowed = _names(view for view in VIEWS.values() if getattr(view, applies))
+                raise ConfigurationError(
+                    f"{setting}: applies only to the views {allowed}; got view={self.name}"
+                )
+        if timestep is not None and timestep not in range(1, config.num_timesteps + 1):
+            raise ConfigurationError(
+                f"timestep: must be in 1..{config.num_timesteps}, the timesteps of this dataset; "
+                f"got {timestep!r}"
+            )
+        self.config = config
+        self.timestep = config.num_timesteps if timestep is None else timestep
+        self.realizations = realizations
+
+    def _check_timestep(self, timestep: int, num_timesteps: int) -> None:
+        if not self.one_timestep:
+            allowed = _names(view for view in VIEWS.values() if view.one_timestep)
+            raise ConfigurationError(
+                f"timestep: applies to views with the features of one timestep ({allowed}); got "
+                f"timestep={timestep} with view={self.name}"
+            )
+        if type(timestep) is not int or not 1 <= timestep <= num_timesteps:
+            raise ConfigurationError(
+                f"timestep: must be in 1..{num_timesteps}, the timesteps of this dataset; got "
+                f"{timestep!r}"
+            )
+
+    @classmethod
+    def missing(cls, config: GenerationConfig) -> str:
+        """Describe what the view needs and the dataset lacks; empty if nothing."""
+        return ""
+
+    def sources(self) -> dict[str, list[str]]:
+        """Return the datasets of the file whose columns make up each scaled entry of a batch."""
+        custom = custom_columns(self.config.features)
+        builtin = {
+            "features": ("per_timestep", schema.PER_TIMESTEP),
+            "initial_features": ("initial", schema.INITIAL_FEATURES),
+        }
+        return {
+            key: [dataset, *([schema.custom_features(array)] if array in custom else [])]
+            for key, (array, dataset) in builtin.items()
+        }
+
+    def column_names(self, key: str) -> tuple[str, ...]:
+        """Return the names of the columns of a scaled entry of a batch."""
+        return feature_names(self.config)
+
+    def read(self, path: str | os.PathLike[str], names: LabelNames) -> tuple[Batch, Batch]:
+        """Read the columns of the first ``config.num_samples`` samples.
+
+        Args:
+            path: Dataset file.
+            names: Names of the labels.
+
+        Returns:
+            The entries of `sources` as in the file, (N, F) or (N, T, F) float32, and the labels as
+            `labels_of_file` returns them.
+
+        Raises:
+            DatasetError: If a column differs from its digest, labels are out of range, or features
+                are not finite.
+        """
+        sources = self.sources()
+        datasets = [dataset for parts in sources.values() for dataset in parts]
+        columns = read_columns(
+            path,
+            (*LABEL_COLUMNS, *datasets),
+            self.config.num_samples,
+            one_timestep_of=sources.get("features", ()) if self.one_timestep else (),
+            timestep=self.timestep - 1,
+        )
+        require_labels(columns, self.config, path)
+        for dataset in datasets:
+            _require_finite(columns[dataset], dataset, path)
+        features = {
+            key: torch.from_numpy(np.concatenate([columns[part] for part in parts], axis=-1))
+            for key, parts in sources.items()
+        }
+        return features, labels_of_file(columns, names, self.config.channels)
+
+    def arrange(self, samples: Tensor, operator: Tensor) -> Tensor:
+        """Arrange selected samples as rows of a dataset.
+
+        Args:
+            samples: (n,) int64 selected samples, ascending.
+            operator: (N,) int64 operator of each sample.
+        """
+        return samples
+
+    def dataset(
+        self, columns: Batch, rows: Tensor, open_fields: Callable[[], FieldReader], seed: int
+    ) -> FeatureDataset:
+        """Make a dataset.
+
+        Args:
+            columns: Mapping of batch entries to tensors (N, ...) in memory.
+            rows: Rows of the dataset, as `arrange` returns them.
+            open_fields: Function that opens the fields of the dataset file.
+            seed: Seed of the choice of one realization.
+        """
+        return FeatureDataset(columns, rows)
+
+    def __str__(self) -> str:
+        """Name and settings of the view."""
+        steps = f", timestep {self.timestep} of {self.config.num_timesteps}"
+        realizations = f", realizations: {self.realizations}" if self.has_fields else ""
+        return f"{self.name}{steps if self.one_timestep else ''}{realizations}"
+
+
+class SequenceView(FeatureView):
+    """Features of all timesteps, and those of the initial condition."""
+
+    name = "sequence"
+    one_timestep = False
+
+
+class PairView(FeatureView):
+    """Features of two probes of one operator."""
+
+    name = "pairs"
+
+    @classmethod
+    def missing(cls, config: GenerationConfig) -> str:
+        """Require two probes."""
+        if config.probes_per_operator >= 2:
+            return ""
+        return "two or more probes of each operator (probes_per_operator is 1)"
+
+    def arrange(self, samples: Tensor, operator: Tensor) -> Tensor:
+        """Pair each sample with the next probe of its operator."""
+        return pair_probes(samples, operator)
+
+    def dataset(
+        self, columns: Batch, rows: Tensor, open_fields: Callable[[], FieldReader], seed: int
+    ) -> FeatureDataset:
+        """Make a dataset of pairs."""
+        return PairDataset(columns, rows)
+
+
+class BothView(FeatureView):
+    """Features of one timestep, and fields read from disk for each batch."""
+
+    name = "both"
+    has_fields = True
+
+    @classmethod
+    def missing(cls, config: GenerationConfig) -> str:
+        """Require fields in the file."""
+        return "" if config.stored_steps else "stored fields (storage.fields is none)"
+
+    def dataset(
+        self, columns: Batch, rows: Tensor, open_fields: Callable[[], FieldReader], seed: int
+    ) -> FeatureDataset:
+        """Make a dataset that reads fields."""
+        return FieldDataset(
+            columns,
+            rows,
+            open_fields(),
+            num_realizations=self.config.num_realizations,
+            realizations=self.realizations,
+            seed=seed,
+        )
+
+
+class FieldView(BothView):
+    """Fields without features."""
+
+    name = "fields"
+    one_timestep = False
+
+    def sources(self) -> dict[str, list[str]]:
+        """Return no entries."""
+        return {}
+
+
+VIEWS: dict[str, type[FeatureView]] = {
+    view.name: view for view in (FeatureView, SequenceView, PairView, FieldView, BothView)
+}
+"""Name of each view, as in the argument ``view`` of `SpinlockDataModule`."""
+
+
+def make_view(
+    name: str, config: GenerationConfig, *, timestep: int | None, realizations: Realizations
+) -> FeatureView:
+    """Make the view of a name.
+
+    Args:
+        name: Name in `VIEWS`.
+        config: Configuration of the dataset.
+        timestep: Timestep of ``features``; default: the last.
+        realizations: Realizations of ``output_fields``: ``mean``, ``one`` or ``all``.
+
+    Raises:
+        ConfigurationError: If there is no such view, or the dataset lacks it. Lists the views.
+
+    Example:
+        >>> from spinlock import GenerationConfig
+        >>> print(make_view("both", GenerationConfig(1), timestep=1, realizations="one"))
+        both, timestep 1 of 1, realizations: one
+    """
+    require_choice("view", name, tuple(VIEWS))
+    require_choice("realizations", realizations, get_args(Realizations))
+    return VIEWS[name](config, timestep, realizations)
+
+
+def _names(views: Iterable[type[FeatureView]]) -> str:
+    return ", ".join(view.name for view in views)
 
 
 def _require_finite(values: NDArray[np.float32], dataset: str, path: object) -> None:
@@ -127,19 +277,6 @@ def _require_finite(values: NDArray[np.float32], dataset: str, path: object) -> 
     if len(wrong):
         raise DatasetError(
             f"{path}: {dataset} has NaN or infinite values in {len(np.unique(wrong[:, 0]))} "
-            f"samples, the first at {wrong[0].tolist()}. Every feature that a view serves must be "
+            f"samples, the first at {wrong[0].tolist()}. Features that a view returns must be "
             "finite; `spinlock check` lists what is wrong with the file"
         )
-
-
-def _feature_arrays(config: GenerationConfig) -> dict[str, list[str]]:
-    """Entry of a batch -> the datasets whose columns it has: the built-in and the user's own."""
-    builtin = {
-        "features": ("per_timestep", schema.PER_TIMESTEP),
-        "initial_features": ("initial", schema.INITIAL_FEATURES),
-    }
-    custom = custom_columns(config.features)
-    return {
-        key: [dataset, *([schema.custom_features(array)] if array in custom else [])]
-        for key, (array, dataset) in builtin.items()
-    }

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.synthetic import write_synthetic
+from spinlock.datamodules import LoaderOptions
 from spinlock.datamodules.field_reader import FieldReader
 from spinlock.errors import DatasetError
 from spinlock.storage import schema
@@ -49,7 +50,9 @@ def test_a_reader_works_in_another_process(datasets):
 def test_workers_give_the_same_batches_however_they_start(datasets, method):
     options = {"view": "both", "realizations": "all", "batch_size": 16}
     expected = collect(ready(*datasets["steps"], **options).train_dataloader())
-    options |= {"num_workers": 1, "multiprocessing_context": method, "prefetch_factor": 3}
+    options["loader"] = LoaderOptions(
+        num_workers=1, multiprocessing_context=method, prefetch_factor=3
+    )
     loader = ready(*datasets["steps"], **options).train_dataloader()
     assert loader.prefetch_factor == 3
     for key, value in collect(loader).items():

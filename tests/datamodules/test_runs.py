@@ -214,7 +214,7 @@ def test_checkpoints_hold_primitives(datasets, checkpoint):
     assert state["settings"]["split_seed"] == 0
     again = SpinlockDataModule.load_from_checkpoint(checkpoint)
     assert again.generation == datasets["single"][1]
-    assert again.serving.scaling == "rank"
+    assert again.preparation.scaling == "rank"
 
 
 def test_hyperparameters_make_the_same_data_module_again(datasets, tmp_path):
@@ -319,7 +319,7 @@ def test_print_shows_everything(datasets):
     ):
         assert part in text, part
     counts = next(line for line in text.splitlines() if line.startswith("total")).split()[1:]
-    sizes = [len(rows) for rows in datamodule.served.subsets.rows.values()]
+    sizes = [len(rows) for rows in datamodule.prepared.subsets.rows.values()]
     assert list(map(int, counts)) == sizes
 
 

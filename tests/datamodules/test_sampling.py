@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spinlock.datamodules.sampling import EpochSampler
+from spinlock.datamodules.loading import EpochSampler
 from tests.datamodules import collect, ready
 
 CLASSES = np.repeat(np.arange(4), [40, 3, 10, 7])

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 from spinlock import SpinlockDataModule
 from spinlock.commands.command_line import main
 from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.datamodules import LoaderOptions
 from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
 from spinlock.features import PER_TIMESTEP_NAMES
 from spinlock.models import FeatureVQVAE
@@ -133,7 +134,9 @@ def test_errors_name_the_file_and_what_to_do(path, tmp_path):
         SpinlockDataModule(tmp_path / "missing.h5", CONFIG).setup("fit")
     with pytest.raises(DatasetError, match="seed: 42 there, 1 asked for"):
         SpinlockDataModule(path, dataclasses.replace(CONFIG, seed=1)).prepare_data()
-    with pytest.raises(DatasetError, match=r"holds 120 samples, 500 are asked for; call prepare"):
+    with pytest.raises(
+        DatasetError, match=r"120 samples, but num_samples is 500; call prep"
+    ):
         SpinlockDataModule(path, dataclasses.replace(CONFIG, num_samples=500)).setup("fit")
     with pytest.raises(RuntimeError, match=r"call setup\(\) before"):
         SpinlockDataModule(path, CONFIG).train_dataloader()
@@ -145,17 +148,20 @@ def test_errors_name_the_file_and_what_to_do(path, tmp_path):
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size: must be at least 1"),
-        ({"val_fraction": 0.6, "test_fraction": 0.4}, "leave something to train on"),
+        ({"val_fraction": 0.6, "test_fraction": 0.4}, "leave samples to train on"),
         ({"val_fraction": -0.1}, "val_fraction and test_fraction: must be >= 0"),
         ({"scaling": "log"}, "scaling: must be one of"),
         ({"split_seed": -1}, "split_seed: must be at least 0"),
         ({"max_samples": 0}, "max_samples: must be at least 1"),
         ({"balance": "operator"}, "balance: must be one of none, variant, family, got 'operator'"),
-        ({"prefetch_factor": 2}, "prefetch_factor: needs num_workers of at least 1"),
-        ({"multiprocessing_context": "spawn"}, "multiprocessing_context: needs num_workers"),
         (
-            {"multiprocessing_context": "thread", "num_workers": 1},
-            "multiprocessing_context: must be one of fork, spawn, forkserver",
+            {"loader": {"prefetch_factor": 2}},
+            "prefetch_factor: needs loader.num_workers",
+        ),
+        ({"loader": {"multiprocessing_context": "spawn"}}, "_context: needs loader.num_workers"),
+        (
+            {"loader": {"multiprocessing_context": "thread", "num_workers": 1}},
+            "multiprocessing_context: must be one of 'fork', 'spawn', 'forkserver'",
         ),
     ],
 )
@@ -167,7 +173,8 @@ def test_bad_arguments_are_refused(options, message, tmp_path):
 def test_loaders_are_made_as_asked(path):
     options = {"num_workers": 2, "pin_memory": True, "prefetch_factor": 5}
     for persistent in (True, False):
-        datamodule = ready(path, CONFIG, persistent_workers=persistent, **options)
+        loader = LoaderOptions(persistent_workers=persistent, **options)
+        datamodule = ready(path, CONFIG, loader=loader)
         datamodule.batch_size = 11  # Lightning's tuner sets it like this.
         for loader in loaders(datamodule).values():
             assert (loader.num_workers, loader.pin_memory, loader.prefetch_factor) == (2, True, 5)

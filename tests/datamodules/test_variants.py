@@ -14,15 +14,15 @@ NAMES = LabelNames.of(small_config())
 
 def chosen(**selection):
     mask = VariantSelection(**selection).mask(NAMES, "train_variants")
-    return {name for name, yes in zip(NAMES.ic, mask.tolist(), strict=True) if yes}
+    return {name for name, yes in zip(NAMES.variants, mask.tolist(), strict=True) if yes}
 
 
 def test_variants_are_selected_by_their_own_or_their_familys_name():
-    noise = {name for name in NAMES.ic if name.startswith("gaussian_noise")}
-    assert chosen() == set(NAMES.ic)
+    noise = {name for name in NAMES.variants if name.startswith("gaussian_noise")}
+    assert chosen() == set(NAMES.variants)
     assert chosen(include=["gaussian_noise"]) == noise
     assert chosen(include=["gaussian_noise", "sinusoids"]) == noise | {"sinusoids"}
-    assert chosen(exclude=["band_limited_low"]) == set(NAMES.ic) - {"band_limited_low"}
+    assert chosen(exclude=["band_limited_low"]) == set(NAMES.variants) - {"band_limited_low"}
     both = chosen(include=["gaussian_noise"], exclude=["gaussian_noise_1"])
     assert both == noise - {"gaussian_noise_1"}
 
@@ -37,7 +37,7 @@ def test_variants_are_selected_by_their_own_or_their_familys_name():
 def test_errors_list_what_there_is(selection, message):
     with pytest.raises(ConfigurationError, match=message) as caught:
         VariantSelection(**selection).mask(NAMES, "train_variants")
-    for name in (*NAMES.ic, *NAMES.families):
+    for name in (*NAMES.variants, *NAMES.families):
         assert name in str(caught.value)
 
 
@@ -45,7 +45,7 @@ def test_a_name_alone_is_no_list():
     with pytest.raises(ConfigurationError, match="include: must be a list of names, got 'sinus"):
         VariantSelection(include="sinusoids")
     for setting in ("train_variants", "eval_variants"):
-        with pytest.raises(ConfigurationError, match=f"{setting}: must be {{include"):
+        with pytest.raises(ConfigurationError, match=f"{setting}: must be a mapping"):
             SpinlockDataModule("a.h5", small_config(), **{setting: ["sinusoids"]})
 
 

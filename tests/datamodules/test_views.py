@@ -9,9 +9,8 @@ import torch
 
 from benchmarks.synthetic import write_synthetic
 from spinlock.configuration.generation_config import StorageConfig
-from spinlock.datamodules import SpinlockDataModule
-from spinlock.datamodules.feature_dataset import pair_probes
-from spinlock.datamodules.field_dataset import choose_realizations
+from spinlock.datamodules import LoaderOptions, SpinlockDataModule
+from spinlock.datamodules.datasets import choose_realizations, pair_probes
 from spinlock.errors import ConfigurationError
 from spinlock.simulation.parameter_count import parameter_count
 from spinlock.simulation.parameter_space import typed_row
@@ -71,8 +70,8 @@ def test_features_of_any_timestep(datasets, tmp_path, view, timestep):
         ("features", 0, r"timestep: must be in 1\.\.3, the timesteps of this dataset; got 0"),
         ("features", 4, r"timestep: must be in 1\.\.3, the timesteps of this dataset; got 4"),
         ("features", 1.5, r"timestep: must be in 1\.\.3, the timesteps of this dataset; got 1.5"),
-        ("sequence", 1, r"of one timestep \(features, pairs, both\); got timestep=1 with view=seq"),
-        ("fields", 1, r"got timestep=1 with view=fields"),
+        ("sequence", 1, "applies only to the views features, pairs, both; got view=sequence"),
+        ("fields", 1, "timestep: applies only to .*; got view=fields"),
     ],
 )
 def test_timesteps_that_there_are_not_are_refused(datasets, view, timestep, message):
@@ -161,8 +160,9 @@ def test_one_realization_at_random_each_epoch(datasets, num_workers):
         outputs = file["outputs/fields"][:]
 
     def epochs():
-        options = {"view": "fields", "realizations": "one", "num_workers": num_workers}
-        loader = ready(path, config, sampling_seed=3, **options).train_dataloader()
+        options = {"view": "fields", "realizations": "one", "sampling_seed": 3}
+        options["loader"] = LoaderOptions(num_workers=num_workers)
+        loader = ready(path, config, **options).train_dataloader()
         return [shown(collect(loader), outputs) for _ in range(6)]
 
     first = epochs()
@@ -208,8 +208,12 @@ NO_FIELDS = small_config(storage=StorageConfig(fields="none", shard_size=8))
         (NO_FIELDS, {"view": "both"}, "both needs stored fields"),
         (small_config(), {"view": "pairs"}, "pairs needs two .* sequence, fields, both$"),
         (small_config(), {"view": "images"}, "view: must be one of features, sequence, pairs"),
-        (small_config(), {"realizations": "one"}, "one is for fields; .* Views .*: fields, both$"),
-        (NO_FIELDS, {"realizations": "all"}, "Views with fields: none, since storage.fields is"),
+        (
+            small_config(),
+            {"realizations": "one"},
+            "realizations: applies only to .* fields, both",
+        ),
+        (NO_FIELDS, {"realizations": "all"}, "to the views fields, both; got view=features"),
         (small_config(), {"view": "both", "realizations": "some"}, "realizations: must be one of"),
     ],
 )
@@ -233,5 +237,7 @@ def test_names_need_neither_file_nor_setup(datasets):
 
 def test_a_view_without_features_has_no_scaling(datasets):
     datamodule = ready(*datasets["single"], view="fields")
-    with pytest.raises(ConfigurationError, match="fields has no features, hence no scaling"):
+    with pytest.raises(
+        ConfigurationError, match="has no scaler of features; call setup"
+    ):
         datamodule.feature_scaler  # noqa: B018

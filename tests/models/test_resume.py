@@ -15,6 +15,7 @@ from lightning.pytorch.tuner import Tuner
 
 from benchmarks.synthetic import write_synthetic
 from spinlock import SpinlockDataModule
+from spinlock.datamodules import LoaderOptions
 from spinlock.errors import DatasetError
 from spinlock.models import FeatureVQVAE, QuantizerConfig, ScheduleConfig, SequenceVQVAE
 from spinlock.models.quantizers import LearnedCodebooks
@@ -164,14 +165,16 @@ def test_gradients_between_two_steps_of_the_optimizer(datasets, tmp_path):
         assert same(resumed, whole), place
 
 
-@pytest.mark.parametrize("workers", [{}, {"num_workers": 2, "multiprocessing_context": "fork"}])
+@pytest.mark.parametrize(
+    "workers", [LoaderOptions(), LoaderOptions(num_workers=2, multiprocessing_context="fork")]
+)
 def test_workers(datasets, tmp_path, workers):
     """From Lightning's default checkpoint, with workers or without, whatever they were before."""
     datamodule = data(datasets)
     default = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
     model = model_for(datamodule)
     whole = fit(model, datamodule, default, enable_checkpointing=True, limit_val_batches=0)
-    datamodule = data(datasets, **workers)
+    datamodule = data(datasets, loader=workers)
     ckpt = tmp_path / "epoch=1.ckpt"
     assert same(fit(model_for(datamodule), datamodule, ckpt=ckpt, limit_val_batches=0), whole)
 

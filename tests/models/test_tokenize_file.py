@@ -69,7 +69,7 @@ def test_a_new_file_is_tokenized_with_the_scaling_of_the_checkpoint(tmp_path, ch
     batch = {
         "features": trained_on.feature_scaler.transform(features),
         "initial_features": trained_on.initial_feature_scaler.transform(initial),
-        "variant": new.served.columns["variant"],
+        "variant": new.prepared.columns["variant"],
     }
     expected = model.eval()(batch)["tokens"].numpy()
     assert np.array_equal(tokens, expected)
