@@ -109,7 +109,7 @@ def test_rows_say_what_the_decorator_said():
     ("kind", "name", "message"),
     [
         ("per_field", "no_such_function", "cannot import"),
-        ("per_field", "undecorated", "is function; decorate"),
+        ("per_field", "undecorated", "is a function; decorate"),
         ("per_field", "renamed", "the function is called mean_modulus; call it renamed"),
         ("per_field", "spatial_mean", "spatial_mean is a built-in feature"),
         ("per_field", "energy_gain", "belongs under per_trajectory"),

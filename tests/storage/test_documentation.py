@@ -1,4 +1,4 @@
-"""docs/data_format.md is what the schema says, and its examples read a real file."""
+"""The tables of docs/data_format.md match the schema, and its examples read a real file."""
 
 import re
 from pathlib import Path
@@ -6,30 +6,29 @@ from pathlib import Path
 import h5py
 import pytest
 
+from scripts.fill_tables import PARAMETER_GROUPS, filled
 from spinlock.generation import generate
 from spinlock.simulation.parameter_space import PARAMETER_NAMES
 from spinlock.storage import schema
-from spinlock.storage.documentation import data_format_markdown, main
 from tests.helpers import small_config
 
-PAGE = Path(__file__).parents[2] / "docs" / "data_format.md"
+PAGE = (Path(__file__).parents[2] / "docs" / "data_format.md").read_text(encoding="utf-8")
 
 
 def rows(heading):
     """First cells of the table under a heading."""
-    section = data_format_markdown().partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    section = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     return re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
 
 
-def test_the_page_in_the_repository_is_the_one_that_the_schema_makes():
-    assert PAGE.read_text(encoding="utf-8") == data_format_markdown(), (
-        "docs/data_format.md is out of date: run python -m spinlock.storage.documentation"
-    )
+def test_tables_are_up_to_date():
+    assert filled(PAGE) == PAGE, "out of date: run python scripts/fill_tables.py"
+    assert PAGE.startswith(f"# The dataset file, schema {schema.SCHEMA_VERSION}\n")
 
 
-def test_main_writes_the_page(tmp_path):
-    main([str(tmp_path / "page.md")])
-    assert (tmp_path / "page.md").read_text(encoding="utf-8") == data_format_markdown()
+def test_groups_of_parameters_are_in_column_order():
+    assert [len(names) for names in PARAMETER_GROUPS.values()] == [5, 5, 2, 3]
+    assert sum(PARAMETER_GROUPS.values(), ()) == PARAMETER_NAMES
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +47,13 @@ def test_the_page_names_everything_that_a_file_holds(folder):
         assert rows("Root attributes") == list(schema.ROOT_ATTRIBUTES)
         assert set(file.attrs) == set(schema.ROOT_ATTRIBUTES)
         assert rows("Parameters") == list(PARAMETER_NAMES)
-        page = data_format_markdown()
         for name, item in datasets.items():
-            assert item.attrs["description"] in page
+            assert item.attrs["description"] in PAGE
             assert set(item.attrs) <= {"description", "dimensions", "names", "sha256"}, name
 
 
 def test_the_tree_is_the_table(folder):
-    tree = data_format_markdown().partition("## Tree\n\n```\n")[2].partition("```")[0]
+    tree = PAGE.partition("<!-- table: tree -->\n\n```\n")[2].partition("```")[0]
     path, leaves = [], []
     for line in tree.splitlines():
         name, depth = line.split()[0], (len(line) - len(line.lstrip())) // 4
@@ -66,7 +64,7 @@ def test_the_tree_is_the_table(folder):
 
 
 def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", data_format_markdown(), re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
 
 def test_h5py_and_torch_examples_run(folder, monkeypatch):

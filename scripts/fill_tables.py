@@ -1,0 +1,191 @@
+"""Fills the tables of docs/features.md and docs/data_format.md from the code.
+
+    python scripts/fill_tables.py
+
+Each table stands between the lines ``<!-- table: NAME -->`` and ``<!-- end -->``. The rest of the
+pages is written by hand. A test checks that the tables in the repository are up to date.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.parameter_axes import LogUniformRange, UniformRange
+from spinlock.features import FEATURES
+from spinlock.simulation.parameter_space import PARAMETER_NAMES
+from spinlock.storage import schema
+from spinlock.storage.schema import DatasetSpec, dataset_specs
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = (DOCS / "features.md", DOCS / "data_format.md")
+
+# The baseline with several timesteps, so that every dimension appears in the tables.
+CONFIG = GenerationConfig(10_000, num_timesteps=8)
+# Symbols for the sizes of dimensions; the number of columns of a dataset is a plain number.
+SYMBOLS = {
+    "sample": "N",
+    "realization": "M",
+    "stored timestep": "T'",
+    "timestep": "T",
+    "channel": "C",
+    "y": "H",
+    "x": "W",
+}
+PARAMETER_GROUPS = {
+    "architecture": PARAMETER_NAMES[:5],
+    "stochastic": PARAMETER_NAMES[5:10],
+    "operator": PARAMETER_NAMES[10:12],
+    "evolution": PARAMETER_NAMES[12:],
+}
+UNITS = {
+    "schedule_period": "steps",
+    "spatial_correlation": "fraction of the grid",
+    "grid_size": "pixels",
+    "kernel_size": "pixels",
+    "noise_scale": "unit of the field",
+}
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Format a table as Markdown, with bars inside cells escaped."""
+    lines = [head, ["---"] * len(head), *rows]
+    escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
+
+
+def feature_table(group: str) -> str:
+    """Format the registry rows of one group of features."""
+    temporal = group == "temporal"
+    head = ["name", "formula", "unit", "range", "exponent"]
+    head += ["min T", "static", "reference"] if temporal else ["reference"]
+    rows = []
+    for row in (feature for feature in FEATURES if feature.group == group):
+        cells = [f"`{row.name}`", row.formula, row.unit, row.range]
+        cells.append(f"{row.exponent}{', +c' if row.shifts else ''}")
+        if temporal:
+            static = row.static if isinstance(row.static, str) else f"{row.static:g}"
+            cells += [str(row.min_timesteps), static]
+        rows.append([*cells, row.reference])
+    return markdown(head, rows)
+
+
+def shape_text(spec: DatasetSpec, chunk: bool = False) -> str:
+    """Format the shape of a dataset, or of its chunks, with symbols for the dimensions."""
+    whole = (0, *spec.shape)
+    sizes = (1, *(spec.chunk or ())) if chunk else whole
+    symbols = [
+        SYMBOLS.get(dimension, str(full)) if size == full else str(size)
+        for dimension, size, full in zip(spec.dims, sizes, whole, strict=True)
+    ]
+    return f"[{', '.join(symbols)}]"
+
+
+def type_text(dtype: np.dtype[np.generic]) -> str:
+    """Format the type of a dataset."""
+    text = h5py.check_string_dtype(dtype)
+    if text is not None:
+        return f"UTF-8, {text.length} bytes"
+    return "compound" if dtype.names else dtype.name
+
+
+def tree() -> str:
+    """Format the groups and datasets of a file as an indented tree."""
+    specs = dataset_specs(CONFIG)
+    roots = list(dict.fromkeys(spec.name.partition("/")[0] for spec in specs))
+    lines: list[str] = []
+    seen: set[str] = set()
+    # Groups in the order of their first datasets, datasets of a group together.
+    for spec in sorted(specs, key=lambda spec: roots.index(spec.name.partition("/")[0])):
+        *groups, leaf = spec.name.split("/")
+        for depth, group in enumerate(groups):
+            path = "/".join(groups[: depth + 1])
+            if path not in seen:
+                seen.add(path)
+                lines.append(f"{'    ' * depth}{group}/")
+        name = f"{'    ' * len(groups)}{leaf}"
+        lines.append(f"{name:<36}{shape_text(spec):<24}{type_text(spec.dtype)}")
+    return "\n".join(["```", *lines, "```"])
+
+
+def dataset_table() -> str:
+    """Format the datasets of a file."""
+    rows = [
+        (
+            f"`{spec.name}`",
+            shape_text(spec),
+            type_text(spec.dtype),
+            ", ".join(spec.dims),
+            "" if spec.chunk is None else shape_text(spec, chunk=True),
+            spec.description,
+        )
+        for spec in dataset_specs(CONFIG)
+    ]
+    return markdown(("dataset", "shape", "type", "dimensions", "chunk", "content"), rows)
+
+
+def text_table() -> str:
+    """Format the values of the text columns."""
+    rows = [
+        (f"`{spec.name}`", ", ".join(f"`{value}`" for value in spec.names))
+        for spec in dataset_specs(CONFIG)
+        if h5py.check_string_dtype(spec.dtype) is not None and spec.names
+    ]
+    return markdown(("dataset", "values"), rows)
+
+
+def parameter_table() -> str:
+    """Format the axes of the parameter space."""
+    (stored,) = (spec.dtype for spec in dataset_specs(CONFIG) if spec.name == schema.VALUES)
+    rows = []
+    for group, names in PARAMETER_GROUPS.items():
+        for name in names:
+            axis = getattr(CONFIG.parameter_space, name)
+            if isinstance(axis, tuple):
+                values = ", ".join(map(str, axis))
+            else:
+                kind = "uniform" if isinstance(axis, UniformRange) else "integer"
+                kind = "log-uniform" if isinstance(axis, LogUniformRange) else kind
+                values = f"{kind} {axis.low:g} to {axis.high:g}"
+            rows.append((f"`{name}`", group, type_text(stored[name]), UNITS.get(name, "1"), values))
+    return markdown(("axis", "group", "type", "unit", "values (baseline)"), rows)
+
+
+def attribute_table() -> str:
+    """Format the root attributes of a file."""
+    rows = [(f"`{name}`", content) for name, content in schema.ROOT_ATTRIBUTES.items()]
+    return markdown(("attribute", "content"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "spatial features": lambda: feature_table("spatial"),
+    "spectral features": lambda: feature_table("spectral"),
+    "temporal features": lambda: feature_table("temporal"),
+    "tree": tree,
+    "datasets": dataset_table,
+    "texts": text_table,
+    "parameters": parameter_table,
+    "root attributes": attribute_table,
+}
+_TABLE = re.compile(r"(<!-- table: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def filled(page: str) -> str:
+    """Return the text of a page with up-to-date tables."""
+    return _TABLE.sub(
+        lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[3]}",
+        page,
+    )
+
+
+def main() -> None:
+    """Fill the tables of all pages in place."""
+    for path in PAGES:
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
