@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 from benchmarks.machine import describe
 from spinlock import callbacks
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.datamodules.described import DescribedDataModule
+from spinlock.datamodules import BaseDataModule
 from spinlock.datamodules.labels import labels_of_design
 from spinlock.models import FeatureVQVAE, SequenceVQVAE
 from spinlock.simulation.sobol_design import make_design
@@ -58,7 +58,7 @@ def as_it_is(batch: Any) -> Any:  # noqa: ANN401 (a whole batch already)
     return batch
 
 
-class Data(DescribedDataModule):
+class Data(BaseDataModule):
     """All samples as training split, and as two validation loaders of half of them each."""
 
     def __init__(self, batch_size: int, timesteps: int, grid: int) -> None:
