@@ -1,59 +1,94 @@
-"""The experiments of configs/experiments: each is a valid difference from the base."""
+"""The experiments of configs/experiments: each has a model and data that fit."""
 
 import json
 
 import pytest
 import torch
+import yaml
 
-from benchmarks import vqvae
-from benchmarks.token_pairs import pair_figures
+from scripts import run_experiments
+from scripts.pair_scores import pair_scores
 from spinlock import SpinlockDataModule
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.models import FeatureVQVAE, SequenceVQVAE
 
-SHRINK = {
-    "generation.num_samples": 64,
-    "generation.num_realizations": 2,
-    "generation.block_size": 4,
-    "generation.storage.shard_size": 32,
-    "generation.parameter_space.grid_size": [32],
-    "generation.parameter_space.base_channels.low": 4,
-    "generation.parameter_space.base_channels.high": 6,
-    "generation.parameter_space.kernel_size": [3],
-    "batch_size": 8,
-    "progress": False,
+# Data on which docs/vqvae.md reports scores: file -> beginning of the fingerprint.
+FINGERPRINTS = {
+    "operators": "264e95fa",
+    "probes": "325d85cf",
+    "horizons": "9a9e15f5",
+    "many_operators": "cf3b6432",
+    "trajectories": "d5e4c10f",
+    "swapped_distribution": "9641444e",
+    "new_variant": "9131efb3",
 }
-DATA = [f"--data.{name}={value}" for name, value in SHRINK.items()]
-TRAINER = ["--trainer.accelerator=cpu", "--trainer.max_epochs=1"]
+SPACE = {
+    "grid_size": [32],
+    "base_channels": {"low": 4, "high": 6},
+    "kernel_size": [3],
+}
+SHRINK = {
+    "data": {
+        "generation": {
+            "num_samples": 64,
+            "num_realizations": 2,
+            "block_size": 4,
+            "storage": {"shard_size": 32},
+            "parameter_space": SPACE,
+        },
+        "batch_size": 8,
+        "progress": False,
+    },
+    "trainer": {"accelerator": "cpu", "max_epochs": 1},
+}
+THREE_STEPS = {"data": {"generation": {"num_timesteps": 3}}}
 
 
-@pytest.mark.parametrize("name", vqvae.experiments())
-def test_every_experiment_is_a_model_and_data_that_fit(name):
-    cli = vqvae.assemble(name, seed=0)
+@pytest.mark.parametrize("name", run_experiments.experiments())
+def test_every_experiment_has_a_model_and_data_that_fit(name):
+    cli = run_experiments.assemble(name, seed=0)
     assert isinstance(cli.model, SequenceVQVAE if "sequence" in name else FeatureVQVAE)
     assert cli.model.num_variants == cli.datamodule.num_variants
-    assert (cli.model.pair_weight > 0) <= (cli.datamodule.serving.view == "pairs")
-    # No choice was made on these seeds; what is compared has one split of one dataset.
-    seed, fractions = 7, (0.625, 0.125, 0.25)
-    if name.startswith("horizon"):
-        seed = 11
-    elif name.startswith("many_operators"):
-        seed, fractions = 13, (0.85, 0.05, 0.1)
-    assert cli.datamodule.generation.seed == seed
-    assert cli.datamodule.serving.fractions == pytest.approx(fractions)
+    assert (cli.model.pair_weight > 0) <= (cli.config.data.view == "pairs")
+    fingerprint = FINGERPRINTS[cli.datamodule.path.stem]
+    assert cli.datamodule.generation.fingerprint.startswith(fingerprint)
+    fractions = (0.05, 0.1) if name.startswith("many_operators") else (0.125, 0.25)
+    assert (cli.config.data.val_fraction, cli.config.data.test_fraction) == fractions
 
 
-@pytest.mark.parametrize("name", ["paired", "leave_out_sinusoids", "sequence_50"])
-def test_a_run_gives_the_figures_of_its_table(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("paired", "Two probes of each operator"),
+        ("leave_out_sinusoids", "Held-out initial conditions"),
+        ("sequence_50", "Sequences"),
+    ],
+)
+def test_a_run_gives_the_scores_of_its_table(name, title, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
-    shrunk = [*DATA, *TRAINER, "--data.generation.num_timesteps=3"][: None if "seq" in name else -1]
-    metrics = vqvae.run(name, seed=0, overrides=shrunk)
-    tables = {"paired": vqvae.PAIRS, "leave_out_sinusoids": vqvae.TRANSFER}
-    expected = tables.get(name, vqvae.SEQUENCES)
-    missing = [metric for metric in {**vqvae.COLUMNS, **expected}.values() if metric not in metrics]
-    assert not missing
-    assert json.loads(json.dumps(metrics)) == metrics
+    steps = THREE_STEPS if name == "sequence_50" else {}
+    scores = run_experiments.run(name, seed=0, changes=run_experiments.merged(SHRINK, steps))
+    tables = run_experiments.TABLES
+    expected = {*tables["All experiments"].values(), *tables[title].values()}
+    assert not expected - set(scores)
+    assert json.loads(json.dumps(scores)) == scores
+
+
+def test_changes_replace_merge_and_append():
+    before = {"a": {"x": 1, "y": [1]}, "b": [1], "c": 0}
+    changes = {"a": {"y": [2]}, "b+": [2], "c": {"z": 3}}
+    after = {"a": {"x": 1, "y": [2]}, "b": [1, 2], "c": {"z": 3}}
+    assert run_experiments.merged(before, changes) == after
+    assert before == {"a": {"x": 1, "y": [1]}, "b": [1], "c": 0}
+
+
+def test_an_experiment_is_printed_as_yaml(capsys):
+    run_experiments.main(["--print", "horizon_2"])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed == run_experiments.settings("horizon_2")
+    assert printed["data"]["timestep"] == 2
+    assert len(printed["trainer"]["callbacks"]) == 4
 
 
 def test_the_table_has_mean_and_spread():
@@ -63,7 +98,7 @@ def test_the_table_has_mean_and_spread():
         {"name": "b", "seed": 0, "metrics": {"x": 0.5}},
         {"name": "c", "seed": 0, "metrics": {"y": 0.5}},
     ]
-    assert vqvae.table(runs, {"X": "x", "Y": "y"}).splitlines()[2:] == [
+    assert run_experiments.table(runs, {"X": "x", "Y": "y"}).splitlines()[2:] == [
         "| a | 2 | 1.500 ± 0.500 | 21.0 ± 1.0 |",
         "| b | 1 | 0.500 ± 0.000 | — |",
     ]
@@ -81,10 +116,9 @@ class Named(FeatureVQVAE):
 
 
 def test_tokens_that_name_operators_agree_and_tokens_of_the_variant_do_not(tmp_path):
-    space = {"base_channels": {"low": 4, "high": 6}, "grid_size": [32], "kernel_size": [3]}
     generation = GenerationConfig.from_dict(
         {"num_samples": 160, "probes_per_operator": 2, "block_size": 4, "num_realizations": 1}
-        | {"parameter_space": space, "storage": {"fields": "none", "shard_size": 32}}
+        | {"parameter_space": SPACE, "storage": {"fields": "none", "shard_size": 32}}
     )
     data = SpinlockDataModule(
         tmp_path / "p.h5", generation, view="pairs", test_fraction=0.5, progress=False
@@ -92,9 +126,9 @@ def test_tokens_that_name_operators_agree_and_tokens_of_the_variant_do_not(tmp_p
     data.prepare_data()
     data.setup()
     torch.manual_seed(0)
-    named = pair_figures(Named(lambda batch: batch["operator"] % 64), data)
+    named = pair_scores(Named(lambda batch: batch["operator"] % 64), data)
     assert named["pairs/token_ami_given_variant"] > 0.9
     assert named["pairs/agreement_given_variant"] > 0.7
-    variant = pair_figures(Named(lambda batch: batch["variant"]), data)
+    variant = pair_scores(Named(lambda batch: batch["variant"]), data)
     assert variant["pairs/agreement_given_variant"] == pytest.approx(0, abs=1e-6)
     assert set(named) > {f"pairs/cross_probe_r2/{policy}" for policy in data.update_policy_names}

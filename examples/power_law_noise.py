@@ -1,4 +1,4 @@
-"""An initial condition of the user's own: noise whose power falls like a power of the frequency."""
+"""A user-defined initial condition: noise whose power falls off like a power of the frequency."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ class PowerLawNoise(GaussianNoise):
     """White Gaussian noise with Fourier amplitudes multiplied by |f|^(-exponent).
 
     Args:
-        exponent: Of the amplitude; the power falls with twice it.
+        exponent: Exponent of the amplitude; the power falls off with twice the exponent.
         variance: Variance of each field.
     """
 
@@ -20,7 +20,7 @@ class PowerLawNoise(GaussianNoise):
         self.exponent = exponent
 
     def raw(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
-        """Filtered white noise; see `InitialCondition.raw`."""
+        """Return filtered white noise; see `InitialCondition.raw`."""
         white = super().raw(seed, index, channels, grid_size).double()
         rows = np.fft.fftfreq(grid_size)
         modulus = np.hypot(rows[:, None], rows[None, : grid_size // 2 + 1])

@@ -1,34 +1,38 @@
-"""Figures of docs/vqvae.md: `python -m benchmarks.vqvae_figures [--folder docs/images]`.
+"""Make the plots of docs/vqvae.md from the results of the experiments.
 
-Reads the results of `python -m benchmarks.vqvae`, and trains the plain model and the recipe once
-more for their tables of codes by variants.
+    python -m scripts.plot_experiments [--folder docs/images]
+
+Reads the results of `python -m scripts.run_experiments`, and trains the plain model and the recipe
+again for their tables of codes by variants.
 """
 
 import argparse
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.vqvae import BASE, assemble
+from scripts.run_experiments import POLICIES, RESULTS, assemble, read_results
 from spinlock.metrics import TokenContingency, permuted_tables
 
-POLICIES = ("autoregressive", "residual", "convex")
-MAIN = ("plain", "conditioned", "normalized", "without_information", "without_wasserstein", BASE)
+# Experiments from the plain VQ-VAE to the recipe.
+TERMS = ("without_information", "without_wasserstein")
+STEPS = ("plain", "conditioned", "normalized", *TERMS, "recipe")
+
+Runs = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Scores of the runs of each experiment."""
 
 
-def independence(results: Sequence[dict[str, Any]]) -> Figure:
-    """Reconstruction against adjusted mutual information of token and family, a point for a run."""
+def independence(runs: Runs) -> Figure:
+    """Plot R2 against the adjusted mutual information of token and family, a point for each run."""
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
-    for name in MAIN:
-        runs = [result["metrics"] for result in results if result["name"] == name]
-        if runs:
-            x = [run["test/ic/family_ami"] for run in runs]
-            axes.scatter(x, [run["test/r2"] for run in runs], label=name.replace("_", " "))
+    for name in STEPS:
+        x = [run["test/ic/family_ami"] for run in runs.get(name, [])]
+        y = [run["test/r2"] for run in runs.get(name, [])]
+        axes.scatter(x, y, label=name.replace("_", " "))
     axes.axvline(0, color="0.8", zorder=0)
     axes.set_xlabel("adjusted mutual information of token and IC family (0: chance)")
     axes.set_ylabel("R² given the initial condition")
@@ -37,15 +41,14 @@ def independence(results: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def probes(results: Sequence[dict[str, Any]]) -> Figure:
-    """R2 under the other probe, with own and with shuffled tokens, by update policy."""
-    names = ("probes", "paired")
+def probes(runs: Runs) -> Figure:
+    """Plot R2 under the other probe, with own and with shuffled tokens, by update policy."""
     figure = Figure(figsize=(7.6, 3.6), layout="constrained")
-    for axes, name in zip(figure.subplots(1, 2, sharey=True), names, strict=True):
-        runs = [result["metrics"] for result in results if result["name"] == name]
+    plots = zip(figure.subplots(1, 2, sharey=True), ("probes", "paired"), strict=True)
+    for axes, name in plots:
         for offset, kind in ((-0.2, "cross_probe_r2"), (0.2, "shuffled_tokens_r2")):
             keys = ["test/consistency/" + kind, *(f"pairs/{kind}/{policy}" for policy in POLICIES)]
-            heights = [sum(run[key] for run in runs) / len(runs) for key in keys]
+            heights = [_mean(run[key] for run in runs[name]) for key in keys]
             places = [place + offset for place in range(len(keys))]
             label = "own token" if kind == "cross_probe_r2" else "shuffled token"
             axes.bar(places, heights, 0.4, label=label)
@@ -56,13 +59,8 @@ def probes(results: Sequence[dict[str, Any]]) -> Figure:
     return figure
 
 
-def horizons(results: Sequence[dict[str, Any]]) -> Figure:
-    """R2 under the other probe, and its two floors, against the number of timesteps."""
-    runs: dict[int, list[dict[str, float]]] = {}
-    for result in results:
-        step = result["name"].removeprefix("horizon_")
-        if step.isdigit():
-            runs.setdefault(int(step), []).append(result["metrics"])
+def horizons(runs: Runs) -> Figure:
+    """Plot R2 under the other probe, and its two baselines, against the number of timesteps."""
     kinds = {
         "cross_probe_r2": "own token",
         "ic_only_r2": "initial condition alone (ridge)",
@@ -70,10 +68,11 @@ def horizons(results: Sequence[dict[str, Any]]) -> Figure:
     }
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
-    steps = sorted(runs)
+    steps = [step for step in (1, 2, 3, 5, 10) if f"horizon_{step}" in runs]
     for kind, label in kinds.items():
-        values = [[run[f"test/consistency/{kind}"] for run in runs[step]] for step in steps]
-        axes.plot(steps, [sum(each) / len(each) for each in values], "o-", label=label)
+        key = f"test/consistency/{kind}"
+        means = [_mean(run[key] for run in runs[f"horizon_{step}"]) for step in steps]
+        axes.plot(steps, means, "o-", label=label)
     axes.axhline(0, color="0.8", zorder=0)
     axes.set_xticks(steps)
     axes.set_xlabel("timesteps")
@@ -83,9 +82,9 @@ def horizons(results: Sequence[dict[str, Any]]) -> Figure:
 
 
 def codes_by_variant() -> Figure:
-    """How often each code goes with each variant, relative to independence, and under it."""
+    """Plot how often each code occurs with each variant, relative to independence."""
     tables, names = {}, ()
-    for name in ("plain", BASE):
+    for name in ("plain", "recipe"):
         cli = assemble(name, seed=0)
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
         table = TokenContingency(cli.model.codebook_size, num_classes=cli.datamodule.num_variants)
@@ -93,9 +92,9 @@ def codes_by_variant() -> Figure:
             for batch in cli.datamodule.test_dataloader():
                 table.update(cli.model.eval()(batch)["tokens"], batch["variant"])
         tables[name], names = table.compute(), cli.datamodule.variant_names
-    permuted = next(permuted_tables(tables[BASE], permutations=1))
-    # Ordering alone makes a diagonal of what there is by chance.
-    tables[f"{BASE}, variants permuted among the samples"] = torch.from_numpy(permuted)
+    permuted = next(permuted_tables(tables["recipe"], permutations=1))
+    # Ordering the codes makes a diagonal of chance alone, which this table shows.
+    tables["recipe, variants permuted among the samples"] = torch.from_numpy(permuted)
     figure = Figure(figsize=(8, 7), layout="constrained")
     for axes, (name, counts) in zip(figure.subplots(3, 1), tables.items(), strict=True):
         share = counts.double() / counts.sum(1, keepdim=True).clamp(min=1)
@@ -109,20 +108,27 @@ def codes_by_variant() -> Figure:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Draw and save."""
+    """Make the plots and save them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--results", type=Path, default=Path("data/experiments/results.jsonl"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--folder", type=Path, default=Path("docs/images"))
     options = parser.parse_args(args)
-    results = [json.loads(line) for line in options.results.read_text().splitlines()]
-    figures = {
-        "vqvae_independence": independence(results),
-        "vqvae_probes": probes(results),
-        "vqvae_horizons": horizons(results),
+    runs: dict[str, list[Mapping[str, Any]]] = {}
+    for result in read_results(options.results):
+        runs.setdefault(result["name"], []).append(result["metrics"])
+    plots = {
+        "vqvae_independence": independence(runs),
+        "vqvae_probes": probes(runs),
+        "vqvae_horizons": horizons(runs),
         "vqvae_codes_by_variant": codes_by_variant(),
     }
-    for name, figure in figures.items():
+    for name, figure in plots.items():
         figure.savefig(options.folder / f"{name}.png", dpi=110)
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
 
 
 if __name__ == "__main__":

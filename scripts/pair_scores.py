@@ -1,4 +1,4 @@
-"""Figures of tokens under two probes that need more than one epoch's counts: given the variant."""
+"""Scores that compare the tokens of two probes over all pairs of the test split."""
 
 from collections.abc import Mapping
 
@@ -11,42 +11,44 @@ from spinlock.datamodules import SpinlockDataModule
 from spinlock.models import FeatureVQVAE
 
 
-def pair_figures(model: FeatureVQVAE, datamodule: SpinlockDataModule) -> dict[str, float]:
-    """What the tokens of the test split's pairs say of the operator alone.
+def pair_scores(model: FeatureVQVAE, datamodule: SpinlockDataModule) -> dict[str, float]:
+    """Measure how well the tokens of the test split's pairs identify the operator.
 
-    The probes of an operator are dealt different variants by design, so the variant of probe A
-    tells that of probe B, and tokens of the initial condition have mutual information as well.
-    Within one variant of A (hence, nearly always, of B) they have none.
+    By design, the two probes of an operator belong to different variants. The variant of probe A is
+    therefore evidence for the variant of probe B, and tokens that depend on the variant alone have
+    mutual information too. Given the variant of A, which nearly always determines that of B, they
+    have none.
 
     Returns:
-        - ``pairs/token_ami_given_variant``: adjusted mutual information of the tokens under A and
-          B, given the variant of A;
-        - ``pairs/agreement_given_variant``: fraction of pairs of equal tokens, less what pairs of
-          operators that met the same variant agree by chance;
-        - ``pairs/cross_probe_r2/<policy>``, ``pairs/shuffled_tokens_r2/<policy>``: as
-          ``OperatorConsistency`` has them, among the operators of one update policy, tokens
-          shuffled within it.
+        - ``pairs/token_ami_given_variant``: adjusted mutual information of the tokens of A and B,
+          given the variant of A;
+        - ``pairs/agreement_given_variant``: fraction of pairs with equal tokens, minus the fraction
+          expected by chance among operators with the same variant;
+        - ``pairs/cross_probe_r2/<policy>`` and ``pairs/shuffled_tokens_r2/<policy>``: scores of
+          ``OperatorConsistency`` among the operators of one update policy, with tokens shuffled
+          among these operators.
     """
-    batches = list(_first_loader(datamodule))
+    loaders = datamodule.test_dataloader()
+    batches = list(loaders[0] if isinstance(loaders, list) else loaders)
     batch = {key: torch.cat([b[key] for b in batches]) for key in batches[0]}
     model.eval()
     with torch.no_grad():
         tokens = model(batch)["tokens"]
-        figures = _agreement(model, tokens, batch)
+        scores = _agreement(model, tokens, batch)
         for number, policy in enumerate(datamodule.update_policy_names):
             rows = {key: value[batch["update_policy"] == number] for key, value in batch.items()}
             own = tokens[batch["update_policy"] == number]
             shuffled = own[torch.randperm(len(own), generator=torch.Generator().manual_seed(0))]
-            figures[f"pairs/cross_probe_r2/{policy}"] = _cross_r2(model, own, rows)
-            figures[f"pairs/shuffled_tokens_r2/{policy}"] = _cross_r2(model, shuffled, rows)
-    return figures
+            scores[f"pairs/cross_probe_r2/{policy}"] = _cross_r2(model, own, rows)
+            scores[f"pairs/shuffled_tokens_r2/{policy}"] = _cross_r2(model, shuffled, rows)
+    return scores
 
 
 def _agreement(
     model: FeatureVQVAE, tokens: Tensor, batch: Mapping[str, Tensor]
 ) -> dict[str, float]:
     size, variants = model.codebook_size, model.num_variants
-    # Each pair once: probe A is the first one met.
+    # Each pair has two rows in the batch. Its probe A is the one with the lower index.
     once = batch["index"] < batch["other_index"]
     place = {int(index): row for row, index in enumerate(batch["index"])}
     other = torch.tensor([place[int(index)] for index in batch["other_index"][once]])
@@ -70,8 +72,3 @@ def _cross_r2(model: FeatureVQVAE, tokens: Tensor, batch: Mapping[str, Tensor]) 
     keys = ("initial_features", "variant")
     decoded = model.decode(tokens, {key: batch[f"other_{key}"] for key in keys})
     return r_squared(decoded, batch["other_features"])
-
-
-def _first_loader(datamodule: SpinlockDataModule) -> torch.utils.data.DataLoader[dict[str, Tensor]]:
-    loaders = datamodule.test_dataloader()
-    return loaders[0] if isinstance(loaders, list) else loaders
