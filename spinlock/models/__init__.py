@@ -1,8 +1,8 @@
 """Reference models, trained with Lightning."""
 
-from spinlock.models.codebook import QuantizerConfig
 from spinlock.models.feature_vqvae import FeatureVQVAE
 from spinlock.models.independence import IndependenceConfig
+from spinlock.models.quantizers import QuantizerConfig
 from spinlock.models.schedule import ScheduleConfig
 from spinlock.models.sequence_vqvae import SequenceVQVAE
 

@@ -1,41 +1,40 @@
-"""The network: encoder, normalization, codebook and decoder, told of the initial condition."""
+"""The network of the VQ-VAE: encoder, normalization of the latent, quantizer and decoder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from spinlock.errors import ConfigurationError
-from spinlock.models.codebook import QuantizerConfig
-from spinlock.models.conditioning import Condition, Conditioning, feature_columns, variants
-from spinlock.models.quantizers import make_quantizer
+from spinlock.models.conditioning import Batch, Condition, Conditioning, feature_columns, variants
+from spinlock.models.quantizers import QuantizerConfig, make_quantizer
 from spinlock.models.variant_normalization import VariantNormalization
 
 Normalization = Literal["variant", "pooled", "none"]
-Batch = Mapping[str, Tensor]
 
 
 class ConditionedAutoencoder(nn.Module):
-    """Features to latent to code to features.
+    """Maps features to latents, latents to codes, and codes to features.
 
     Args:
-        num_features: Columns F of ``batch["features"]``.
-        num_initial_features: Columns F' of ``batch["initial_features"]``.
-        num_variants: Number of variants that ``batch["variant"]`` counts.
+        num_features: Number F of columns of ``batch["features"]``.
+        num_initial_features: Number F' of columns of ``batch["initial_features"]``.
+        num_variants: Number of variants.
         latent_dim: Dimension D of a code.
-        hidden_dims: Widths of the encoder's hidden layers; the decoder has them in reverse.
+        hidden_dims: Widths of the encoder's hidden layers; the decoder has them in reverse order.
         codebook_size: Number of codes of each codebook.
-        quantizer: Kind of the codebook.
-        encoder_conditions: See `Conditioning`.
-        decoder_conditions: Likewise; ``increment`` is not for the decoder.
-        normalization: Batch normalization of the latent: by ``variant``, ``pooled`` or ``none``.
-        carry_initial: Add the initial features to what the decoder gives, times a learned factor
-            for each column, 1 at first.
+        quantizer: Configuration of the quantizer.
+        encoder_conditions: Conditioning inputs of the encoder; see `Conditioning`.
+        decoder_conditions: Conditioning inputs of the decoder.
+        normalization: Batch normalization of the latent: with the statistics of each ``variant``,
+            with ``pooled`` statistics, or ``none``.
+        carry_initial: Whether to add the initial features, times one learned factor for each
+            column (initially 1), to the decoder's output.
 
     Raises:
-        ConfigurationError: An argument is out of range, or arguments do not fit together.
+        ConfigurationError: The arguments do not fit together.
         ImportError: vector-quantize-pytorch is not installed.
     """
 
@@ -55,20 +54,16 @@ class ConditionedAutoencoder(nn.Module):
         carry_initial: bool,
     ) -> None:
         super().__init__()
-        _check(decoder_conditions, normalization)
         if carry_initial and num_initial_features != num_features:
             raise ConfigurationError(
-                "carry_initial: adds initial features to features column by column; there are "
+                "carry_initial: requires as many initial features as features; got "
                 f"{num_initial_features} and {num_features}"
             )
         self.num_features = num_features
         self.num_variants = num_variants
         self.encoder_inputs, self.decoder_inputs = (
             Conditioning(
-                conditions,
-                num_features=num_features,
-                num_initial_features=num_initial_features,
-                num_variants=num_variants,
+                conditions, num_initial_features=num_initial_features, num_variants=num_variants
             )
             for conditions in (encoder_conditions, decoder_conditions)
         )
@@ -77,91 +72,60 @@ class ConditionedAutoencoder(nn.Module):
         self.encoder = _mlp([encoder_width, *hidden_dims, latent_dim])
         self.decoder = _mlp([decoder_width, *reversed(hidden_dims), num_features])
         self.carried = nn.Parameter(torch.ones(num_features)) if carry_initial else None
+        self.num_groups = {"variant": num_variants, "pooled": 1, "none": 0}[normalization]
         self.normalization: VariantNormalization | None = None
-        if normalization != "none":
-            groups = num_variants if normalization == "variant" else 1
-            self.normalization = VariantNormalization(groups, latent_dim)
+        if self.num_groups:
+            self.normalization = VariantNormalization(self.num_groups, latent_dim)
         self._quantizer_arguments = (latent_dim, codebook_size, quantizer)
         self.quantizer = make_quantizer(*self._quantizer_arguments)
 
     def synchronize_codebook(self) -> None:
-        """Have processes average their codes together; the codebook settles it when it is made."""
+        """Replace the quantizer by one whose codes are averages over all processes."""
         state, device = self.quantizer.state_dict(), next(self.parameters()).device
+        # The library takes this setting only when it makes a codebook.
         self.quantizer = make_quantizer(*self._quantizer_arguments, synchronize=True)
         self.quantizer.to(device).load_state_dict(state)
 
     def encode(self, batch: Batch) -> Tensor:
-        """The latents ``[B, D]`` of a batch's features, normalized."""
-        features = self.columns(batch, "features")
+        """Return the normalized latents ``[B, D]`` of a batch's features."""
+        features = feature_columns(batch, "features", self.num_features)
         latent: Tensor = self.encoder(self.encoder_inputs(features, batch))
-        if self.normalization is None:
-            return latent
-        group = self.variants(batch)
-        if len(self.normalization.batches) == 1:
-            group = torch.zeros_like(group)
-        normalized: Tensor = self.normalization(latent, group)
-        return normalized
+        if self.normalization is not None:
+            # Modulo 1 is 0: pooled statistics have a single group.
+            group = variants(batch, self.num_variants)
+            latent = self.normalization(latent, group % self.num_groups)
+        return latent
 
     def decode(self, code: Tensor, batch: Batch) -> Tensor:
-        """Features ``[B, F]`` of codes ``[B, D]`` under the initial conditions of a batch."""
+        """Return features ``[B, F]`` for codes ``[B, D]`` and a batch's initial conditions."""
         features: Tensor = self.decoder(self.decoder_inputs(code, batch))
-        if self.carried is None:
-            return features
-        return features + self.carried * self.columns(batch, "initial_features")
+        if self.carried is not None:
+            initial = feature_columns(batch, "initial_features", self.num_features)
+            features = features + self.carried * initial
+        return features
 
     def forward(self, batch: Batch, *, continuous: bool = False) -> dict[str, Tensor]:
         """Encode, quantize and decode.
 
         Args:
-            batch: With ``features [B, F]`` and what the conditions need.
-            continuous: Pass the latent to the decoder as it is; there are no tokens then.
+            batch: Batch with ``features [B, F]`` and the entries that the conditions need.
+            continuous: Whether to decode the latent itself, without quantization and tokens.
 
         Returns:
-            ``tokens [B]`` or ``[B, Q]`` int64, ``latent [B, D]``, ``code [B, D]`` (the quantized
-            latent, with the latent's gradient) and ``reconstruction [B, F]``.
+            ``tokens`` (int64 ``[B]`` or ``[B, Q]``), ``latent`` (``[B, D]``), ``code`` (``[B, D]``,
+            the quantized latent with the latent's gradient) and ``reconstruction`` (``[B, F]``).
         """
         latent = self.encode(batch)
-        if continuous:
-            return {
-                "latent": latent,
-                "code": latent,
-                "reconstruction": self.decode(latent, batch),
-            }
-        if self.training:
-            self.quantizer.initialize(latent, len(latent))
-        code, tokens = self.quantizer(latent)
-        reconstruction = self.decode(code, batch)
-        return {"tokens": tokens, "latent": latent, "code": code, "reconstruction": reconstruction}
-
-    def columns(self, batch: Batch, key: str) -> Tensor:
-        """Features of a batch, ``[B, F]``; a ContractError where they are missing or others."""
-        return feature_columns(batch, key, self.num_features)
-
-    def variants(self, batch: Batch) -> Tensor:
-        """Variants of a batch, ``[B]``; a ContractError where they are missing or too many."""
-        return variants(batch, self.num_variants)
-
-
-def other_probe(batch: Batch) -> dict[str, Tensor]:
-    """The other probe of each pair, under the keys of the first."""
-    keys = ("features", "initial_features", "variant")
-    return {key: batch[f"other_{key}"] for key in keys if f"other_{key}" in batch}
-
-
-def _check(decoder_conditions: Sequence[str], normalization: str) -> None:
-    if "increment" in decoder_conditions:
-        raise ConfigurationError(
-            "decoder_conditions: increment would tell the decoder what it is to reconstruct"
-        )
-    if normalization not in get_args(Normalization):
-        raise ConfigurationError(
-            f"normalization: must be one of {', '.join(get_args(Normalization))}; got "
-            f"{normalization!r}"
-        )
+        outputs = {"latent": latent, "code": latent}
+        if not continuous:
+            if self.training:
+                self.quantizer.initialize(latent, len(latent))
+            outputs["code"], outputs["tokens"] = self.quantizer(latent)
+        return {**outputs, "reconstruction": self.decode(outputs["code"], batch)}
 
 
 def _mlp(widths: Sequence[int]) -> nn.Sequential:
-    """Linear layers of these widths with SiLU between them."""
+    """Return linear layers of these widths with SiLU between them."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs), nn.SiLU()]

@@ -1,6 +1,7 @@
-"""Terms of a loss that make latents and codes independent of the initial condition's variant.
+"""Loss terms that make latents and tokens independent of the initial condition's variant.
 
-Each is 0 where the variants' latents have one distribution and positive where they differ.
+The terms are zero if the latents of all variants have the same distribution, and positive
+otherwise.
 
 References:
     1. Bonneel et al., Sliced and Radon Wasserstein barycenters of measures, Journal of Mathematical
@@ -10,28 +11,35 @@ References:
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from spinlock.configuration.validation import check_types
 from spinlock.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
 class IndependenceConfig:
-    """Weights of the terms; 0 leaves a term out.
+    """Weights of the independence terms. A term of weight 0 is not computed.
 
     Args:
-        sliced_wasserstein: Of `sliced_wasserstein`, on the latents.
-        mutual_information: Of `CodeInformation`, on the tokens.
-        code_entropy: Of `entropy_deficit`: even use of the codes.
-        projections: Random directions of the sliced distance, drawn anew in each step.
-        memory: Decay of `CodeInformation`'s counts, a step: they reach back 1 / (1 - memory) steps.
+        sliced_wasserstein: Weight of `sliced_wasserstein`, which compares the variants' latents.
+        mutual_information: Weight of `CodeInformation`, between token and variant.
+        code_entropy: Weight of `entropy_deficit`, which favors even use of the codes.
+        projections: Number of random directions of the sliced distance, drawn in each step.
+        memory: Decay of `CodeInformation`'s counts for each step; they reach back about
+            1 / (1 - memory) steps.
 
     Raises:
-        ConfigurationError: If an argument is out of range.
+        ConfigurationError: An argument is out of range.
+
+    Example:
+        >>> from spinlock.models import IndependenceConfig
+        >>> IndependenceConfig(code_entropy=0.0).sliced_wasserstein
+        1.0
     """
 
     sliced_wasserstein: float = 1.0
@@ -41,39 +49,35 @@ class IndependenceConfig:
     memory: float = 0.99
 
     def __post_init__(self) -> None:
-        for weight in fields(self)[:3]:
-            value = getattr(self, weight.name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ConfigurationError(
-                    f"independence.{weight.name}: must be finite and at least 0, got {value}"
-                )
+        check_types(self, "independence.")
+        for name in ("sliced_wasserstein", "mutual_information", "code_entropy"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise _out_of_range(self, name, "finite and at least 0")
         if self.projections < 1:
-            raise ConfigurationError(
-                f"independence.projections: must be at least 1, got {self.projections}"
-            )
+            raise _out_of_range(self, "projections", "at least 1")
         if not 0 <= self.memory < 1:
-            raise ConfigurationError(f"independence.memory: must be in [0, 1), got {self.memory}")
+            raise _out_of_range(self, "memory", "in [0, 1)")
 
 
 def sliced_wasserstein(latent: Tensor, variant: Tensor, directions: Tensor) -> Tensor:
-    """Squared sliced 2-Wasserstein distance of each variant's latents to the pooled ones [1].
+    """Return the squared sliced 2-Wasserstein distance of variants to the pooled latents [1].
 
-    On a line, the optimal transport plan pairs quantiles: the i-th of the n ordered values of a
-    variant is compared with the pooled quantile at (i - 1/2) / n, interpolated linearly. The pooled
-    latents are detached, so that variants move towards them and not the other way round.
+    In one dimension, the optimal transport plan pairs quantiles: the i-th of the n ordered values
+    of a variant is compared with the pooled quantile at (i - 1/2) / n, interpolated linearly. The
+    pooled latents are detached, so that the variants move towards the pool and not the reverse.
 
     Args:
-        latent: ``[B, D]``.
-        variant: ``[B]`` int64.
-        directions: ``[D, P]``, unit columns.
+        latent: Latents ``[B, D]``.
+        variant: Variants ``[B]``, int64.
+        directions: Unit vectors ``[D, P]`` in columns.
 
     Returns:
-        Scalar, the mean over samples and directions of the squared distance to the quantile.
+        Scalar, mean over samples and directions of the squared distance to the quantile.
     """
     projected = latent @ directions
     ordered, order = projected.sort(dim=0)
     pooled = ordered.detach()
-    # Sorted by value, then stably by variant: each variant's run of rows is in ascending order.
+    # A stable sort by variant keeps the values of each variant in ascending order.
     by_variant = variant[order].argsort(dim=0, stable=True)
     values = ordered.gather(0, by_variant)
     count = torch.bincount(variant)
@@ -88,28 +92,28 @@ def sliced_wasserstein(latent: Tensor, variant: Tensor, directions: Tensor) -> T
 
 
 def random_directions(dim: int, count: int, like: Tensor) -> Tensor:
-    """Unit vectors ``[dim, count]``, uniform on the sphere, from torch's global generator."""
+    """Draw unit vectors ``[dim, count]``, uniform on the sphere, from torch's global generator."""
     directions = torch.randn(dim, count, dtype=like.dtype, device=like.device)
     return functional.normalize(directions, dim=0)
 
 
 class CodeInformation(nn.Module):
-    """Mutual information of soft code and variant, against counts that outlast a batch.
+    """Mutual information of soft code and variant, from counts over many batches.
 
     A batch has far fewer samples than the table of codes and variants has cells, so the information
-    in it is mostly chance. Soft counts n(k, v) are therefore kept over many steps, and the term is
-    the mean over the batch of
+    within one batch is mostly chance. Soft counts n(k, v) therefore accumulate over many steps. The
+    term is the mean over the batch of
 
         Σ_k a_k ln( p(k | v) / p(k) ),
 
-    a_k being the soft assignment of a sample of variant v, with p from the counts (one pseudo-count
-    for each code, spread like p(k), for each variant). With the current probabilities this is
-    I(k; v) [2], and its gradient by a is that of I.
+    where a_k is the soft assignment of a sample of variant v, and p comes from the counts, with
+    one pseudo-count for each code, distributed like p(k), in each variant. For the current
+    probabilities, the term is I(k; v) [2], and its gradient with respect to a is that of I.
 
     Args:
-        num_variants: V.
-        codebook_size: K.
-        memory: Decay of the counts, a step.
+        num_variants: Number V of variants.
+        codebook_size: Number K of codes.
+        memory: Decay of the counts for each step.
     """
 
     counts: Tensor
@@ -120,51 +124,51 @@ class CodeInformation(nn.Module):
         self.register_buffer("counts", torch.zeros(num_variants, codebook_size))
 
     def forward(self, assignment: Tensor, variant: Tensor) -> Tensor:
-        """Count the batch and give the term.
+        """Count the batch and return the term.
 
         Args:
-            assignment: ``[B, K]`` probabilities of each sample's codes.
-            variant: ``[B]`` int64, each in [0, V).
+            assignment: Probabilities ``[B, K]`` of each sample's codes.
+            variant: Variants ``[B]``, int64, in [0, V).
 
         Returns:
-            Scalar, nats.
+            Scalar, in nats.
         """
         self.counts.mul_(self.memory)
         self.counts.index_add_(0, variant, assignment.detach().to(self.counts.dtype))
         return (assignment * self.log_ratio()[variant]).sum(1).mean()
 
     def log_ratio(self) -> Tensor:
-        """ln( p(k | v) / p(k) ), ``[V, K]``."""
+        """Return ln( p(k | v) / p(k) ), ``[V, K]``."""
         counts = self.counts
         code = counts.sum(0) / counts.sum()
         pseudo = counts.shape[1] * code
         given = (counts + pseudo) / (counts.sum(1, keepdim=True) + counts.shape[1])
-        # A code without any count has ratio 1.
+        # The ratio of a code without counts is 1.
         return torch.where(code > 0, given / code.clamp(min=1e-12), 1.0).clamp(min=1e-12).log()
 
 
 def entropy_deficit(assignment: Tensor) -> Tensor:
-    """Entropy that the batch's mean assignment lacks of ln K: 0 where all codes are used evenly.
+    """Return ln K minus the entropy of the batch's mean assignment: 0 if codes are used evenly.
 
     Args:
-        assignment: ``[B, K]`` probabilities of each sample's codes.
+        assignment: Probabilities ``[B, K]`` of each sample's codes.
 
     Returns:
-        Scalar, nats, in [0, ln K].
+        Scalar in [0, ln K], in nats.
     """
     mean = assignment.mean(0)
-    # Bounded below: the gradient of p ln p is infinite at 0.
+    # Without the lower bound, the gradient of p ln p would be infinite at 0.
     return math.log(assignment.shape[1]) + (mean * mean.clamp(min=1e-12).log()).sum()
 
 
 class IndependenceTerms(nn.Module):
-    """The weighted sum of the terms of a configuration.
+    """The terms of a configuration, times their weights.
 
     Args:
         config: Weights.
-        num_variants: V.
-        codebook_size: K, of each codebook.
-        num_codebooks: Q.
+        num_variants: Number V of variants.
+        codebook_size: Number K of codes of each codebook.
+        num_codebooks: Number Q of codebooks.
     """
 
     def __init__(
@@ -184,31 +188,33 @@ class IndependenceTerms(nn.Module):
 
     @property
     def need_assignments(self) -> bool:
-        """Whether `forward` uses assignments."""
+        """Whether a term with a weight depends on assignments."""
         return self.config.mutual_information > 0 or self.config.code_entropy > 0
 
     def forward(
         self, latent: Tensor, variant: Tensor, assignments: Sequence[Tensor]
     ) -> dict[str, Tensor]:
-        """The terms that have a weight, times their weights.
+        """Return the weighted terms by name.
 
         Args:
-            latent: ``[B, D]``.
-            variant: ``[B]`` int64.
-            assignments: Of each codebook ``[B, K]``; none while there is no codebook yet.
+            latent: Latents ``[B, D]``.
+            variant: Variants ``[B]``, int64.
+            assignments: Probabilities ``[B, K]`` for each codebook; empty before the codes exist.
         """
-        config, terms = self.config, {}
+        terms, config = {}, self.config
         if config.sliced_wasserstein:
             directions = random_directions(latent.shape[1], config.projections, latent)
-            distance = sliced_wasserstein(latent, variant, directions)
-            terms["sliced_wasserstein"] = config.sliced_wasserstein * distance
+            terms["sliced_wasserstein"] = sliced_wasserstein(latent, variant, directions)
         if config.mutual_information and assignments:
-            each = [
-                term(assignment, variant)
-                for term, assignment in zip(self.information, assignments, strict=True)
-            ]
-            terms["mutual_information"] = config.mutual_information * torch.stack(each).mean()
+            pairs = zip(self.information, assignments, strict=True)
+            each = [term(assignment, variant) for term, assignment in pairs]
+            terms["mutual_information"] = torch.stack(each).mean()
         if config.code_entropy and assignments:
             each = [entropy_deficit(assignment) for assignment in assignments]
-            terms["code_entropy"] = config.code_entropy * torch.stack(each).mean()
-        return terms
+            terms["code_entropy"] = torch.stack(each).mean()
+        return {name: getattr(config, name) * term for name, term in terms.items()}
+
+
+def _out_of_range(config: IndependenceConfig, name: str, allowed: str) -> ConfigurationError:
+    value = getattr(config, name)
+    return ConfigurationError(f"independence.{name}: must be {allowed}, got {value}")

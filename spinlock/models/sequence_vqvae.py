@@ -2,39 +2,47 @@
 
 from typing import cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from spinlock import contract
 from spinlock.errors import ConfigurationError
 from spinlock.metrics.token_dynamics import TokenDynamics
-from spinlock.models.autoencoder import Batch
-from spinlock.models.feature_vqvae import FeatureVQVAE
-
-# Entries of a batch that belong to a sample, and to each of its timesteps alike.
-_OF_SAMPLES = ("initial_features", "variant")
+from spinlock.models.conditioning import Batch
+from spinlock.models.feature_vqvae import FeatureVQVAE, Outputs
 
 
 class SequenceVQVAE(FeatureVQVAE):
     """Encodes trajectories ``[B, T, F]`` (the data module's view ``sequence``) to T tokens each.
 
-    One network and one codebook serve all timesteps, each encoded by itself, so that a token means
-    the same at every time. All of `FeatureVQVAE` applies, with the timesteps of all samples as its
-    samples; figures are over all timesteps. Steps return ``token_sequence [B, T]``; their
-    ``tokens``, ``latent`` and ``reconstruction`` are those of the last timestep.
+    One network and one codebook serve all timesteps, and each timestep is encoded independently, so
+    that a token means the same at every time. `FeatureVQVAE` describes training and logged scores;
+    its samples are here the timesteps of all samples. Steps return ``token_sequence [B, T]``. Their
+    ``tokens``, ``latent``, ``code`` and ``reconstruction`` are those of the last timestep.
 
-    Logs also, at the end of each validation epoch under ``sequence/``, and of each test epoch under
-    ``test/sequence/``, what `TokenDynamics.compute` lists: dwell times and transitions, and how
-    they depend on the update policy. The counts stay in ``dynamics`` until the next epoch.
+    Logs in addition the scores of `TokenDynamics.compute` (dwell times and transitions, and their
+    dependence on the update policy), under ``sequence/`` at the end of each validation epoch and
+    under ``test/sequence/`` at the end of each test epoch. The counts are available as
+    ``dynamics`` until the next epoch.
 
     Arguments are those of `FeatureVQVAE`, with a single codebook and without ``pair_weight``.
 
     Raises:
-        ConfigurationError: By `setup`, on several codebooks or a ``pair_weight``.
-        ContractError: By its steps, where a batch has no sequences.
+        ConfigurationError: From `setup`, if there are several codebooks or a ``pair_weight``.
+        ContractError: From `setup`, if the data module has no ``update_policy_names``, and from
+            steps, if a batch has no sequences.
+
+    Example:
+        >>> import torch
+        >>> from spinlock.models import SequenceVQVAE
+        >>> model = SequenceVQVAE(num_features=5, num_initial_features=5, num_variants=2)
+        >>> batch = {"features": torch.ones(4, 3, 5), "initial_features": torch.ones(4, 5)}
+        >>> batch["variant"] = torch.tensor([0, 1, 0, 1])
+        >>> model.eval()(batch)["token_sequence"].shape
+        torch.Size([4, 3])
     """
 
     def setup(self, stage: str) -> None:
-        """Check arguments, and start the counts of the data's update policies."""
+        """Check the arguments, and make the counts of the data module's update policies."""
         super().setup(stage)
         if self.quantizer.num_codebooks > 1 or self.pair_weight:
             raise ConfigurationError(
@@ -44,34 +52,34 @@ class SequenceVQVAE(FeatureVQVAE):
         names = contract.data_attribute(
             self.trainer, "update_policy_names", reader=type(self).__name__
         )
-        dynamics = {part: TokenDynamics(self.codebook_size, names) for part in ("val", "test")}
-        # No part of a checkpoint: their size is that of the data's policies.
+        dynamics = {stage: TokenDynamics(self.codebook_size, names) for stage in ("val", "test")}
+        # Checkpoints do not contain the counts, whose size depends on the data.
         self.dynamics = nn.ModuleDict(dynamics).to(self.device)
 
     def on_validation_epoch_start(self) -> None:
-        """Count anew."""
+        """Reset the counts."""
         self._counts("val").reset()
 
     def on_validation_epoch_end(self) -> None:
-        """Log."""
+        """Log the dynamics."""
         if not self.trainer.sanity_checking:
             self._log_dynamics("val", prefix="sequence")
 
     def on_test_epoch_start(self) -> None:
-        """Count anew."""
+        """Reset the counts."""
         self._counts("test").reset()
 
     def on_test_epoch_end(self) -> None:
-        """Log."""
+        """Log the dynamics."""
         self._log_dynamics("test", prefix="test/sequence")
 
-    def _counts(self, part: str) -> TokenDynamics:
-        return cast(TokenDynamics, self.dynamics[part])
+    def _counts(self, stage: str) -> TokenDynamics:
+        return cast(TokenDynamics, self.dynamics[stage])
 
-    def _log_dynamics(self, part: str, prefix: str) -> None:
-        figures = self._counts(part).compute()
-        values = {f"{prefix}/{name}": value.float() for name, value in figures.items()}
-        # Equal on all processes already; Lightning warns of epoch values without sync_dist.
+    def _log_dynamics(self, stage: str, prefix: str) -> None:
+        scores = self._counts(stage).compute()
+        values = {f"{prefix}/{name}": value.float() for name, value in scores.items()}
+        # All processes have the same values. Without sync_dist, Lightning would warn.
         self.log_dict(values, sync_dist=True)
 
     def _rows(self, batch: Batch) -> Batch:
@@ -81,17 +89,17 @@ class SequenceVQVAE(FeatureVQVAE):
                 f"batch['features'] is {list(features.shape)}, expected [B, T, F]: set the data "
                 "module's view to sequence"
             )
-        steps = features.shape[1]
-        rows = {key: batch[key].repeat_interleave(steps, 0) for key in _OF_SAMPLES if key in batch}
+        keys = [key for key in ("initial_features", "variant") if key in batch]
+        rows = {key: batch[key].repeat_interleave(features.shape[1], 0) for key in keys}
         return {**rows, "features": features.flatten(0, 1)}
 
-    def _outputs(self, outputs: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+    def _outputs(self, outputs: Outputs, batch: Batch) -> Outputs:
         shape = batch["features"].shape[:2]
         by_step = {k: values.view(*shape, *values.shape[1:]) for k, values in outputs.items()}
         last = {name: values[:, -1] for name, values in by_step.items()}
         return {**last, "token_sequence": by_step["tokens"]}
 
-    def _evaluate(self, batch: Batch, stage: str, loader: int) -> dict[str, Tensor]:
+    def _evaluate(self, batch: Batch, stage: str, loader: int) -> Outputs:
         outputs = super()._evaluate(batch, stage, loader)
         policy = contract.batch_entry(batch, "update_policy")
         self._counts(stage).update(outputs["token_sequence"], policy)

@@ -1,29 +1,30 @@
-"""Batch normalization with statistics of their own for each initial-condition variant."""
+"""Batch normalization with separate statistics for each variant of the initial condition."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# A variance of fewer samples says too little to divide by.
+# The variance of fewer samples is too inaccurate to divide by.
 MIN_SAMPLES = 4
 
 
 class VariantNormalization(nn.Module):
-    """Gives the latents of each variant zero mean and unit variance in every column.
+    """Normalizes the latents of each variant to zero mean and unit variance in every column.
 
-    While training, a variant with `MIN_SAMPLES` or more samples in the batch is normalized by their
-    mean and (biased) variance, which enter running means of mean and unbiased variance; a rarer one
-    by its running statistics. In evaluation each variant is normalized by its running statistics,
-    and one that never occurred in training by the average statistics of those that did.
+    In training, a variant with at least `MIN_SAMPLES` samples in the batch is normalized by their
+    mean and (biased) variance. These enter the running mean and the running unbiased variance. A
+    rarer variant is normalized by its running statistics. In evaluation, each variant is normalized
+    by its running statistics, and a variant that never occurred in training by the average running
+    statistics of those that did.
 
-    No scale and shift are learned: the codebook follows any.
+    There are no learned scale and shift, since the codebook adapts to any.
 
     Args:
-        num_variants: V.
-        dim: D, columns.
-        momentum: Weight of a batch in the running statistics; the first batches of a variant are
-            averaged evenly.
-        eps: Added to variances.
+        num_variants: Number V of variants.
+        dim: Number D of columns.
+        momentum: Weight of a batch in the running statistics. The first 1 / momentum batches of a
+            variant are averaged with equal weights.
+        eps: Number added to variances.
     """
 
     mean: Tensor
@@ -38,54 +39,50 @@ class VariantNormalization(nn.Module):
         self.eps = eps
         self.register_buffer("mean", torch.zeros(num_variants, dim))
         self.register_buffer("variance", torch.ones(num_variants, dim))
-        #: Batches in the running statistics of each variant.
+        #: Number of batches in the running statistics of each variant.
         self.register_buffer("batches", torch.zeros(num_variants))
 
     def forward(self, latent: Tensor, variant: Tensor) -> Tensor:
-        """Normalized latents.
+        """Return normalized latents.
 
         Args:
-            latent: ``[B, D]``.
-            variant: ``[B]`` int64, each in [0, V).
+            latent: Latents ``[B, D]``.
+            variant: Variants ``[B]``, int64, in [0, V).
         """
-        if self.training:
-            mean, variance = self._batch_statistics(latent, variant)
-        else:
-            mean, variance = self._running_statistics()
-        centred = latent - mean[variant]
-        normalized: Tensor = centred / (variance[variant] + self.eps).sqrt()
-        return normalized
+        statistics = (
+            self._batch_statistics(latent, variant) if self.training else self._running_statistics()
+        )
+        mean, variance = (values[variant] for values in statistics)
+        return (latent - mean) / (variance + self.eps).sqrt()
 
     def _batch_statistics(self, latent: Tensor, variant: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch's statistics ``[V, D]``; running ones where a variant is too rare."""
+        """Return the batch's statistics ``[V, D]``, or running ones for rare variants."""
         member = functional.one_hot(variant, len(self.batches)).to(latent.dtype)
         count = member.sum(0)
         share = member / count.clamp(min=1)
         mean = share.T @ latent
         variance = share.T @ (latent - mean[variant]).square()
-        enough = count >= MIN_SAMPLES
+        enough = (count >= MIN_SAMPLES)[:, None]
         with torch.no_grad():
-            self._remember(mean, variance * (count / (count - 1).clamp(min=1))[:, None], enough)
+            unbiased = variance * (count / (count - 1).clamp(min=1))[:, None]
+            self.batches += enough[:, 0]
+            weight = (1 / self.batches.clamp(min=1)).clamp(min=self.momentum)[:, None] * enough
+            self.mean += weight * (mean - self.mean)
+            self.variance += weight * (unbiased - self.variance)
         running_mean, running_variance = self._running_statistics()
         return (
-            torch.where(enough[:, None], mean, running_mean),
-            torch.where(enough[:, None], variance, running_variance),
+            torch.where(enough, mean, running_mean),
+            torch.where(enough, variance, running_variance),
         )
 
-    def _remember(self, mean: Tensor, variance: Tensor, enough: Tensor) -> None:
-        self.batches += enough
-        weight = (1 / self.batches.clamp(min=1)).clamp(min=self.momentum) * enough
-        self.mean += weight[:, None] * (mean - self.mean)
-        self.variance += weight[:, None] * (variance - self.variance)
-
     def _running_statistics(self) -> tuple[Tensor, Tensor]:
-        """Running statistics ``[V, D]``; of variants that never occurred the average of others."""
+        """Return the running statistics ``[V, D]``; for unseen variants, the average of others."""
         seen = (self.batches > 0).to(self.mean.dtype)[:, None]
         count = seen.sum().clamp(min=1)
         average_mean = (seen * self.mean).sum(0) / count
-        # Without any batch yet, the identity.
+        # Before the first batch, normalization is the identity.
         average_variance = torch.where(seen.any(), (seen * self.variance).sum(0) / count, 1.0)
-        # Cloned: the buffers change in place before gradients are taken.
+        # Copies, since the buffers change in place before gradients are computed.
         return (
             torch.where(seen > 0, self.mean, average_mean).clone(),
             torch.where(seen > 0, self.variance, average_variance).clone(),

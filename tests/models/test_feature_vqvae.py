@@ -105,7 +105,7 @@ def test_decode_gives_the_reconstruction_and_follows_the_initial_condition():
 
 @pytest.mark.parametrize("encoder", [[], ["variant"], ["initial_features"]])
 @pytest.mark.parametrize("decoder", [[], ["variant"], ["initial_features"]])
-def test_conditions_are_switched_apart(encoder, decoder):
+def test_conditions_of_encoder_and_decoder_are_independent(encoder, decoder):
     model, batch = model_and_batch(
         encoder_conditions=encoder, decoder_conditions=decoder, normalization="pooled"
     )
@@ -120,7 +120,7 @@ def test_conditions_are_switched_apart(encoder, decoder):
         assert same == (condition not in decoder and tokens)
 
 
-def test_the_initial_features_are_carried_over_by_a_factor_each():
+def test_initial_features_are_added_times_a_factor_for_each_column():
     model, batch = model_and_batch(carry_initial=True)
     outputs = model.train()(batch)
     carried = model.autoencoder.carried
@@ -130,7 +130,7 @@ def test_the_initial_features_are_carried_over_by_a_factor_each():
     torch.testing.assert_close(outputs["reconstruction"], expected)
     (gradient,) = torch.autograd.grad(outputs["reconstruction"].sum(), carried)
     torch.testing.assert_close(gradient, batch["initial_features"].sum(0))
-    with pytest.raises(ConfigurationError, match=r"carry_initial: adds .* there are 13 and 46"):
+    with pytest.raises(ConfigurationError, match=r"carry_initial: requires .*; got 13 and 46"):
         FeatureVQVAE(**SMALL, carry_initial=True, num_initial_features=13)
 
 
@@ -242,7 +242,7 @@ def test_the_same_seed_gives_the_same_run(tmp_path):
     assert runs[0].epochs == runs[1].epochs
 
 
-def test_logged_figures(tmp_path):
+def test_logged_scores(tmp_path):
     trainer, model, data = trained(tmp_path)
     fitted = dict(trainer.callback_metrics)
     outputs = model.eval()(data.val[:])
@@ -257,7 +257,7 @@ def test_logged_figures(tmp_path):
     assert set(tested) == {"test/loss", "test/reconstruction", "test/r2"}
 
 
-def test_a_second_loader_is_told_apart(tmp_path):
+def test_a_second_loader_is_logged_under_its_own_name(tmp_path):
     model, _ = model_and_batch()
     data = SyntheticDataModule()
     quiet_trainer(tmp_path).fit(model, data)
@@ -270,7 +270,7 @@ def test_a_second_loader_is_told_apart(tmp_path):
         target = data_part[:]["features"]
         r2 = r2_score(target, outputs["reconstruction"].detach(), multioutput="variance_weighted")
         assert both[f"{prefix}/r2"] == pytest.approx(r2, rel=1e-4)
-    with pytest.raises(ConfigurationError, match="2 loaders, held_in and held_out"):
+    with pytest.raises(ConfigurationError, match="2 data loaders, held_in and held_out"):
         trainer.validate(model, dataloaders=[*loaders, loaders[0]], verbose=False)
 
 
@@ -356,13 +356,13 @@ def test_hyperparameters_are_primitives():
 
 
 @pytest.mark.parametrize("key", ["features", "initial_features", "variant", "index"])
-def test_a_missing_entry_is_named_with_those_there(key):
+def test_a_missing_entry_is_named_with_the_existing_ones(key):
     model, batch = model_and_batch()
     del batch[key]
     keys = ", ".join(repr(k) for k in batch)
     with pytest.raises(ContractError) as error:
         model.predict_step(batch, 0)
-    assert f"FeatureVQVAE needs batch['{key}'] ([B" in str(error.value)
+    assert f"the model needs batch['{key}'] ([B" in str(error.value)
     assert f"but the batch has the keys: {keys}." in str(error.value)
 
 
@@ -377,7 +377,7 @@ def test_another_number_of_variants_is_refused(tmp_path):
     model, batch = model_and_batch(num_variants=4)
     with pytest.raises(ContractError, match="has variant 5, but the model has 4"):
         model(batch)
-    with pytest.raises(ConfigurationError, match=r"made for 4 variants.*set model.num_variants"):
+    with pytest.raises(ConfigurationError, match=r"has 4 variants.*set model.num_variants"):
         quiet_trainer(tmp_path).fit(model, SyntheticDataModule())
 
 
@@ -392,7 +392,6 @@ def test_another_number_of_variants_is_refused(tmp_path):
             r"conditions\[0\]: must be one of 'initial_features'",
         ),
         ({"encoder_conditions": ["variant", "variant"]}, "each once"),
-        ({"decoder_conditions": ["increment"]}, "increment would tell the decoder"),
     ],
 )
 def test_bad_arguments_are_refused(settings, message):
@@ -407,7 +406,7 @@ def test_an_endless_run_needs_a_schedule_without_fractions(tmp_path):
         trainer.fit(model, SyntheticDataModule())
 
 
-def test_two_processes_share_the_codebook_and_the_figures(tmp_path):
+def test_two_processes_share_the_codebook_and_the_scores(tmp_path):
     (model, _), data = model_and_batch(), SyntheticDataModule(size=128)
     callbacks = [ICMutualInformation(), FiniteCheck()]
     trainer = quiet_trainer(tmp_path, *callbacks, devices=2, strategy="ddp_spawn")
@@ -419,4 +418,4 @@ def test_two_processes_share_the_codebook_and_the_figures(tmp_path):
     trainer = quiet_trainer(tmp_path, ICMutualInformation())
     (alone,) = trainer.validate(model, data, verbose=False)
     assert together == {k: v for k, v in alone.items() if k.startswith("ic/")}
-    assert len(together) > 8
+    assert len(together) >= 8

@@ -51,14 +51,14 @@ def trained(tmp_path, **settings):
 
 
 def table(tokens, labels):
-    counted = metrics.TokenContingency(OPERATORS)
+    counted = metrics.TokenContingency(OPERATORS, OPERATORS)
     counted.update(tokens, labels)
-    return counted.compute()
+    return counted.compute()["joint"]
 
 
 def p_value(tokens, variant):
     counts = table(tokens, variant)
-    null = metrics.permutation_null(counts, permutations=200)
+    null = metrics.permutation_null(metrics.mutual_information, counts, permutations=200)
     return metrics.permutation_p_value(metrics.mutual_information(counts), null).item()
 
 

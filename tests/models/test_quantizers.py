@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from spinlock.errors import ConfigurationError
-from spinlock.models.codebook import QuantizerConfig
-from spinlock.models.quantizers import make_quantizer
+from spinlock.models.quantizers import QuantizerConfig, make_quantizer
 
 KINDS = {
     "vector": QuantizerConfig(),
@@ -165,10 +164,13 @@ def test_soft_assignments_of_a_code_itself_are_finite():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "product"}, "kind: must be one of vector, residual, grouped, finite_scalar"),
-        ({"num_codebooks": 2}, "of vector must be 1; take residual or grouped"),
+        (
+            {"kind": "product"},
+            "kind: must be one of 'vector', 'residual', 'grouped'",
+        ),
+        ({"num_codebooks": 2}, r"of vector must be 1 \(residual and grouped take more\); got 2"),
         ({"kind": "residual", "num_codebooks": 0}, "must be at least 1; got 0"),
-        ({"kind": "finite_scalar"}, r"levels: belong to finite_scalar.*got \[\]"),
+        ({"kind": "finite_scalar"}, r"levels: required by finite_scalar.*got \[\]"),
         ({"levels": [4]}, r"got \[4\] for vector"),
     ],
 )
@@ -178,9 +180,9 @@ def test_bad_configurations_are_refused(options, message):
 
 
 def test_sizes_must_fit():
-    with pytest.raises(ConfigurationError, match=r"product of \[4, 4\] is 16, but .* 32"):
+    with pytest.raises(ConfigurationError, match="must be codebook_size=32; got 16"):
         make_quantizer(4, 32, KINDS["finite_scalar"])
-    with pytest.raises(ConfigurationError, match="groups must divide latent_dim=5, got 2"):
+    with pytest.raises(ConfigurationError, match=r"must divide latent_dim=5 .*; got 2"):
         make_quantizer(5, 16, KINDS["grouped"])
 
 

@@ -32,7 +32,7 @@ def test_the_learning_rate_is_a_cosine():
 @pytest.mark.parametrize(
     "options", [{"warmup": 0.1, "ramp": 0}, {"warmup": 0, "ramp": 0.1}, {"warmup": 0, "ramp": 0}]
 )
-def test_fractions_of_an_endless_run_are_refused(options):
+def test_fractions_of_an_endless_run_are_rejected(options):
     with pytest.raises(ConfigurationError, match="length is not known"):
         Schedule(ScheduleConfig(**options), math.inf)
 
@@ -42,9 +42,9 @@ def test_fractions_of_an_endless_run_are_refused(options):
     [
         ({"warmup": 1.0}, r"schedule.warmup: must be in \[0, 1\), got 1.0"),
         ({"ramp": -0.1}, r"schedule.ramp: must be in \[0, 1\), got -0.1"),
-        ({"decay": "linear"}, "schedule.decay: must be one of cosine, constant; got 'linear'"),
+        ({"decay": "linear"}, "schedule.decay: must be one of 'cosine', 'constant', got 'linear'"),
     ],
 )
-def test_bad_configurations_are_refused(options, message):
+def test_bad_configurations_are_rejected(options, message):
     with pytest.raises(ConfigurationError, match=message):
         ScheduleConfig(**options)

@@ -1,4 +1,4 @@
-"""SequenceVQVAE: a token for each timestep, and what it logs of their dynamics."""
+"""SequenceVQVAE: a token for each timestep, and logged scores of their dynamics."""
 
 import pytest
 import torch
@@ -8,7 +8,13 @@ from torch.utils.data import DataLoader
 from spinlock.callbacks import ContractError, ICMutualInformation
 from spinlock.errors import ConfigurationError
 from spinlock.models import FeatureVQVAE, QuantizerConfig, SequenceVQVAE
-from tests.callbacks import POLICIES, VARIANTS, SyntheticData, SyntheticDataModule, quiet_trainer
+from tests.callbacks import (
+    UPDATE_POLICIES,
+    VARIANTS,
+    SyntheticData,
+    SyntheticDataModule,
+    quiet_trainer,
+)
 
 SMALL = {"hidden_dims": (32,), "latent_dim": 4, "codebook_size": 16, "num_variants": len(VARIANTS)}
 STEPS = 5
@@ -58,7 +64,7 @@ def test_outputs_are_those_of_each_timestep_by_itself(tmp_path):
     torch.testing.assert_close(alone["reconstruction"], outputs["reconstruction"])
 
 
-def test_figures_are_over_all_timesteps(tmp_path):
+def test_scores_are_over_all_timesteps(tmp_path):
     trainer, model, data = fitted(tmp_path, ICMutualInformation())
     logged = {k: v.item() for k, v in trainer.callback_metrics.items()}
     batch = data.val[:]
@@ -68,7 +74,7 @@ def test_figures_are_over_all_timesteps(tmp_path):
     assert logged["val/reconstruction"] == pytest.approx(error.item(), rel=1e-5)
     stay = (tokens[:, 1:] == tokens[:, :-1]).float().mean().item()
     assert logged["sequence/stay_probability"] == pytest.approx(stay)
-    for number, name in enumerate(POLICIES):
+    for number, name in enumerate(UPDATE_POLICIES):
         own = tokens[batch["update_policy"] == number]
         changes = (own[:, 1:] != own[:, :-1]).sum().item()
         expected = own.numel() / (len(own) + changes)
