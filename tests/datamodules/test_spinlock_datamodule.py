@@ -134,9 +134,7 @@ def test_errors_name_the_file_and_what_to_do(path, tmp_path):
         SpinlockDataModule(tmp_path / "missing.h5", CONFIG).setup("fit")
     with pytest.raises(DatasetError, match="seed: 42 there, 1 asked for"):
         SpinlockDataModule(path, dataclasses.replace(CONFIG, seed=1)).prepare_data()
-    with pytest.raises(
-        DatasetError, match=r"120 samples, but num_samples is 500; call prep"
-    ):
+    with pytest.raises(DatasetError, match=r"120 samples, but num_samples is 500; call prep"):
         SpinlockDataModule(path, dataclasses.replace(CONFIG, num_samples=500)).setup("fit")
     with pytest.raises(RuntimeError, match=r"call setup\(\) before"):
         SpinlockDataModule(path, CONFIG).train_dataloader()

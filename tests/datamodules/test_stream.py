@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from spinlock.datamodules import SpinlockDataModule, SpinlockStream
-from spinlock.errors import ConfigurationError
+from spinlock.datamodules import SpinlockDataModule, SpinlockStream, SpinlockStreamModule
+from spinlock.errors import ConfigurationError, DatasetError
 from tests.helpers import small_config
 
 CONFIG = small_config(40, num_realizations=2, probes_per_operator=2)
@@ -122,10 +122,59 @@ def test_a_stream_may_have_no_end():
         ({"batch_size": 0}, "batch_size: must be at least 1"),
         ({"order": "sorted"}, "order: must be one of"),
         ({"start": -1}, "start: must lie in"),
-        ({"population": 2}, "population: must lie between block_size=4 and"),
+        ({"population": 2, "order": "random"}, "population: must lie between block_size=4 and"),
         ({"num_batches": 0}, "num_batches: must be at least 1"),
     ],
 )
 def test_bad_arguments_are_refused(options, message):
     with pytest.raises(ConfigurationError, match=message):
         SpinlockStream(CONFIG, **options)
+
+
+def stream_module(**options):
+    sizes = {"batch_size": 6, "num_batches": 5, "eval_samples": 10, "scaling_samples": 10}
+    datamodule = SpinlockStreamModule(CONFIG, **(sizes | {"population": 1000} | options))
+    datamodule.setup()
+    return datamodule
+
+
+def test_a_stream_module_has_new_samples_in_each_epoch():
+    loader = stream_module().train_dataloader()
+    epochs = [collect(loader) for _ in range(2)]
+    assert [len(epoch["index"]) for epoch in epochs] == [30, 30]
+    assert not torch.equal(epochs[0]["index"].sort().values, epochs[1]["index"].sort().values)
+    again = stream_module().train_dataloader()
+    again.load_state_dict({"epoch": 1, "batches": 0})
+    assert torch.equal(collect(again)["features"], epochs[1]["features"])
+    assert not torch.equal(
+        collect(stream_module(sampling_seed=1).train_dataloader())["index"], epochs[0]["index"]
+    )
+
+
+def test_sets_of_a_stream_module_share_no_operator():
+    datamodule = stream_module()
+    loaders = (datamodule.val_dataloader(), datamodule.test_dataloader())
+    operators = [set(collect(loader)["operator"].tolist()) for loader in loaders]
+    operators.append(set(collect(datamodule.train_dataloader())["operator"].tolist()))
+    assert sum(map(len, operators)) == len(set.union(*operators))
+    assert [len(each) for each in operators[:2]] == [5, 5]
+
+
+def test_a_stream_module_scales_by_its_own_samples():
+    datamodule = stream_module(signed_log=False)
+    raw = collect(SpinlockStream(CONFIG, batch_size=10, start=24, num_batches=1))
+    expected = raw["features"].double().mean(dim=0)
+    torch.testing.assert_close(datamodule.feature_scaler.center, expected)
+    values = collect(SpinlockStream(CONFIG, batch_size=10, num_batches=1))["features"]
+    validation = collect(datamodule.val_dataloader())["features"]
+    assert torch.equal(validation, datamodule.feature_scaler.transform(values))
+
+
+def test_the_state_of_a_stream_module_is_checked():
+    state = stream_module().state_dict()
+    other = SpinlockStreamModule(CONFIG, eval_samples=10, scaling_samples=10)
+    other.load_state_dict(state)
+    other.setup()
+    assert other.state_dict() == state
+    with pytest.raises(DatasetError, match="settings: scaling: 'standard' there, 'rank' here"):
+        stream_module(scaling="rank").load_state_dict(state)

@@ -9,11 +9,13 @@ import torch
 
 from benchmarks.synthetic import write_synthetic
 from spinlock.configuration.generation_config import StorageConfig
-from spinlock.datamodules import LoaderOptions, SpinlockDataModule
+from spinlock.datamodules import FeatureDataset, LoaderOptions, SpinlockDataModule
 from spinlock.datamodules.datasets import choose_realizations, pair_probes
+from spinlock.datamodules.views import VIEWS, PairView
 from spinlock.errors import ConfigurationError
 from spinlock.simulation.parameter_count import parameter_count
 from spinlock.simulation.parameter_space import typed_row
+from spinlock.storage import schema
 from tests.datamodules import collect, loaders, ready
 from tests.helpers import small_config
 
@@ -237,7 +239,50 @@ def test_names_need_neither_file_nor_setup(datasets):
 
 def test_a_view_without_features_has_no_scaling(datasets):
     datamodule = ready(*datasets["single"], view="fields")
-    with pytest.raises(
-        ConfigurationError, match="has no scaler of features; call setup"
-    ):
+    with pytest.raises(ConfigurationError, match="has no scaler of features; call setup"):
         datamodule.feature_scaler  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "text"),
+    [
+        ("steps", {"view": "sequence"}, "sequence"),
+        ("steps", {"view": "features", "timestep": 2}, "features, timestep 2 of 3"),
+        ("steps", {"view": "fields", "realizations": "all"}, "fields, realizations: all"),
+        ("steps", {"view": "both"}, "both, timestep 3 of 3, realizations: mean"),
+        ("steps", {"view": "both", "timestep": 1, "realizations": "one"}, "realizations: one"),
+        ("probed", {"view": "pairs"}, "pairs, timestep 1 of 1"),
+    ],
+)
+def test_a_view_is_described_with_its_settings(datasets, name, options, text):
+    lines = str(SpinlockDataModule(*datasets[name], **options)).splitlines()
+    described = next(line for line in lines if line.startswith("view"))
+    assert described.split(maxsplit=1)[1].endswith(text)
+    assert ("realizations" in described) == (options["view"] in ("fields", "both"))
+
+
+class OddOperators(PairView):
+    """A view of one's own: a class in the table, and nothing else."""
+
+    name = "initial"
+    one_timestep = False
+
+    def sources(self):
+        return {"initial_features": [schema.INITIAL_FEATURES]}
+
+    def arrange(self, samples, operator):
+        return samples[operator[samples] % 2 == 1]
+
+    def dataset(self, columns, rows, open_fields, seed):
+        return FeatureDataset(columns, rows)
+
+
+def test_a_new_view_is_one_class(datasets, monkeypatch):
+    monkeypatch.setitem(VIEWS, "initial", OddOperators)
+    datamodule = ready(*datasets["probed"], view="initial")
+    rows = collect(datamodule.predict_dataloader())
+    assert "features" not in rows
+    assert rows["initial_features"].shape == (45, 46)
+    assert (rows["operator"] % 2 == 1).all()
+    with pytest.raises(ConfigurationError, match="views of this dataset are features, sequence"):
+        SpinlockDataModule(*datasets["single"], view="initial")
