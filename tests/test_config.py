@@ -1,6 +1,7 @@
 """Configuration: what is refused, and what identifies a dataset."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from spinlock.configuration.parameter_axes import (
     ParameterSpaceConfig,
     UniformRange,
 )
+from spinlock.configuration.validation import check_arguments
 from spinlock.configuration.variant_mixture import InitialConditionConfig
 from spinlock.errors import ConfigurationError
 from spinlock.simulation.initial_conditions import make_variant
@@ -38,7 +40,10 @@ from spinlock.simulation.initial_conditions import make_variant
         ({"num_samples": 3, "nonsense": 1}, "nonsense"),
         ({"num_samples": 3, "parameter_space": {"nonsense": 1}}, "nonsense"),
         ({"num_samples": 3, "parameter_space": {"grid_size": [4]}}, "grid_size: must be at least"),
-        ({"num_samples": 3, "parameter_space": {"grid_size": [32, 64]}}, "grid_size: must be one choice"),
+        (
+            {"num_samples": 3, "parameter_space": {"grid_size": [32, 64]}},
+            "grid_size: must be one choice",
+        ),
         ({"num_samples": 3, "parameter_space": {"grid_size": []}}, "grid_size: at least one value"),
         (
             {"num_samples": 3, "parameter_space": {"grid_size": [8], "kernel_size": [9]}},
@@ -160,6 +165,57 @@ def test_custom_variants_that_cannot_be_made(spec, message):
 def test_python_users_get_the_same_checks_as_yaml(build, message):
     with pytest.raises(ConfigurationError, match=message):
         build()
+
+
+def resize(size: int, *sizes: int, mode: str = "linear", **others: Any) -> None:
+    """A function with all kinds of parameters."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sizes": 1}, "sizes: unknown key; allowed are size, mode"),
+        ({"others": {}}, "others: unknown key"),
+        ({"return": None}, "return: unknown key"),
+        ({5: 1}, "5: unknown key"),
+        ({"size": "1"}, r"size: must be of type int, got '1' \(str\)"),
+        ({"mode": 10**5000}, "mode: must be of type str, got an integer beyond 2"),
+        ({"size": 10**5000}, "size: must be less than"),
+        ({"size": "x" * 10_000}, r"got 'xx.*\.\.\..*xx' \(str\)"),
+    ],
+)
+def test_arguments_are_checked_against_named_parameters(arguments, message):
+    check_arguments(resize, {"size": 3, "mode": "cubic"})
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        check_arguments(resize, arguments)
+    assert len(str(caught.value)) < 400
+
+
+def deep_list():
+    nested = []
+    for _ in range(100_000):
+        nested = [nested]
+    return nested
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_samples": deep_list()},
+        {"operator": {"class_path": "a.B", "init_args": {"x": deep_list()}}},
+        {"storage": {"fields": deep_list()}},
+        {"initial_conditions": {"weights": {5: 1.0}}},
+        {"initial_conditions": {"weights": {"sinusoids": 10**5000}}},
+        {"operator": {5: 1}},
+        {"features": {"per_field": [deep_list()]}},
+        {5: 1},
+    ],
+    ids=range(8),
+)
+def test_no_data_crash_the_parser(values):
+    with pytest.raises(ConfigurationError) as caught:
+        GenerationConfig.from_dict({"num_samples": 3} | values)
+    assert len(str(caught.value)) < 1000
 
 
 def test_json_round_trip():

@@ -1,27 +1,33 @@
 """Nothing is lost: kills, damaged shards, full disks, many processes, lost workers."""
 
 import dataclasses
+import errno
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from spinlock.commands.command_line import main
 from spinlock.configuration.generation_config import StorageConfig
 from spinlock.errors import ConfigurationError, DatasetError
+from spinlock.generation import shard_task
 from spinlock.generation.build import assemble_parts, generate, generate_part, shard_folder
 from spinlock.generation.executors import DaskExecutor, LocalProcesses
 from spinlock.generation.shard_task import ShardTask, compute_shard
 from spinlock.storage import read_info
+from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.shards import Shard, list_shards
 from spinlock.storage.verify import verify_shard
 from tests.helpers import dataset_contents, small_config
@@ -122,6 +128,72 @@ def test_a_truncated_shard_is_computed_again(kept, unfinished, undisturbed, capl
         generate(CONFIG, unfinished, progress=False)
     assert "computing samples 8..15 again" in caplog.text
     assert dataset_contents(unfinished) == undisturbed
+
+
+REFUSED = errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENOMEM
+REFUSALS = [OSError(number, os.strerror(number)) for number in REFUSED]
+REFUSALS.append(MemoryError())
+
+
+def refuse_to_open(monkeypatch, shard, error):
+    opened = h5py.File
+
+    def refuse(name, *args, **options):
+        if Path(name) == shard.path:
+            raise error
+        return opened(name, *args, **options)
+
+    monkeypatch.setattr("h5py.File", refuse)
+
+
+def refuse_to_read(monkeypatch, shard, error):
+    read = DatasetFile.chunk
+
+    def refuse(self, *args):
+        if Path(self.file.filename) == shard.path:
+            raise error
+        return read(self, *args)
+
+    monkeypatch.setattr(DatasetFile, "chunk", refuse)
+
+
+@pytest.mark.parametrize("refuse", [refuse_to_open, refuse_to_read])
+@pytest.mark.parametrize("error", REFUSALS, ids=repr)
+def test_a_shard_that_cannot_be_read_is_not_damaged(unfinished, monkeypatch, refuse, error):
+    """The system refuses it, for example to another user or while a disk fails: it is kept."""
+    shards = list_shards(shard_folder(CONFIG, unfinished))
+    before = [(shard.path, shard.path.read_bytes()) for shard in shards]
+    monkeypatch.setattr(shard_task, "compute_shard", lambda *_: pytest.fail("computed again"))
+    with monkeypatch.context() as patch:
+        refuse(patch, shards[0], error)
+        for build_again in (generate, partial(generate_part, part=1, num_parts=1)):
+            with pytest.raises(DatasetError, match=re.escape(str(shards[0].path))):
+                build_again(CONFIG, unfinished, progress=False)
+    assert [(shard.path, shard.path.read_bytes()) for shard in shards] == before
+
+
+def test_a_damaged_shard_stays_until_another_replaces_it(unfinished, monkeypatch):
+    victim = list_shards(shard_folder(CONFIG, unfinished))[0].path
+    victim.write_bytes(victim.read_bytes()[:5000])
+
+    def fail(*args):
+        assert len(victim.read_bytes()) == 5000
+        raise InterruptedError
+
+    monkeypatch.setattr(shard_task, "compute_shard", fail)
+    with pytest.raises(DatasetError, match="finished shards are kept"):
+        generate(CONFIG, unfinished, progress=False)
+    assert len(victim.read_bytes()) == 5000
+
+
+@pytest.mark.parametrize("size", [4, 12])
+def test_a_damaged_shard_of_another_size_is_gone_in_the_end(unfinished, undisturbed, size):
+    victim = list_shards(shard_folder(CONFIG, unfinished))[0].path
+    victim.write_bytes(victim.read_bytes()[:5000])
+    storage = StorageConfig(shard_size=size)
+    generate(dataclasses.replace(CONFIG, storage=storage), unfinished, progress=False)
+    assert dataset_contents(unfinished) == undisturbed
+    assert not victim.parent.exists()
 
 
 def test_verification_reads_the_fields(unfinished):

@@ -1,4 +1,4 @@
-"""Processes end when they are told to: with one line, without leftovers, and without orphans."""
+"""Processes end soon after a signal: with one line of output, and without orphans."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from spinlock.storage import read_info
 from tests.helpers import small_config
 
 ROOT = Path(__file__).parent.parent
-# Sizes at which one unit of work takes minutes: nothing here ends because its work is done.
+# Sizes at which one unit of work takes minutes, so that no run ends because its work is done.
 LARGE = {
     "num_samples": 32,
     "num_timesteps": 50,
@@ -30,8 +30,8 @@ LARGE = {
 }
 SMALL = small_config(60, num_realizations=2)
 LOCAL = {"class_path": "spinlock.generation.LocalProcesses", "init_args": {"num_workers": 2}}
-RESUMES = "spinlock: terminated; finished shards are kept, and the same command resumes from them"
-# A program that knows nothing of signals.
+TERMINATED = "spinlock: terminated; run the same command again: what is finished is kept"
+# A program without signal handlers.
 PROGRAM = """
 import sys
 from spinlock import GenerationConfig, generate
@@ -43,10 +43,10 @@ if __name__ == "__main__":
 
 
 class Run:
-    """A program in a process of its own, with all that it starts."""
+    """A program in a separate process, with the processes that it starts."""
 
     def __init__(self, arguments):
-        # All that descends from it, parents gone or not, has the mark in its environment.
+        # All descendants inherit the mark in their environment, also if their parents have ended.
         self.mark = uuid.uuid4().hex
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -58,7 +58,7 @@ class Run:
         )
 
     def alive(self):
-        """Processes of the run that are there and no zombies."""
+        """Processes of the run that have not ended."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
@@ -144,27 +144,21 @@ def test_workers_end_with_the_process_that_started_them(signum, moment, run, pat
     status, _ = program.end(signum)
     assert status == -signum
     program.assert_nothing_is_left()
-    assert not half_written(path)
 
 
 @pytest.mark.parametrize(
-    ("signum", "moment", "executor"),
-    [
-        (signal.SIGTERM, "starting", LOCAL),
-        (signal.SIGTERM, "computing", LOCAL),
-        (signal.SIGINT, "computing", LOCAL),
-    ],
+    ("signum", "moment"),
+    [(signal.SIGTERM, "starting"), (signal.SIGTERM, "computing"), (signal.SIGINT, "computing")],
 )
-def test_a_signal_ends_generation(signum, moment, executor, run, path):
-    config = settings_file(path, LARGE, executor)
+def test_a_signal_ends_generation(signum, moment, run, path):
+    config = settings_file(path, LARGE, LOCAL)
     program = run("-m", "spinlock", "generate", config)
     wait_until(moment, program, path)
     status, printed = program.end(signum)
     assert status == 128 + signum, printed
-    said = RESUMES if signum == signal.SIGTERM else "spinlock: interrupted"
+    said = TERMINATED if signum == signal.SIGTERM else "spinlock: interrupted"
     assert printed.splitlines()[-1] == said
     assert "Traceback" not in printed
-    assert not half_written(path)
     program.assert_nothing_is_left()
 
 
@@ -172,22 +166,26 @@ def test_a_signal_ends_generation_in_the_process_itself(run, path):
     program = run("-m", "spinlock", "generate", settings_file(path, LARGE))
     program.wait_for(lambda: half_written(path))
     status, printed = program.end(signal.SIGTERM)
-    assert (status, printed.splitlines()[-1]) == (143, RESUMES)
+    assert (status, printed.splitlines()[-1]) == (143, TERMINATED)
     assert "Traceback" not in printed
     assert not half_written(path)
 
 
-def test_what_was_terminated_is_resumed(run, path, tmp_path):
+@pytest.mark.parametrize("executor", [None, LOCAL])
+def test_what_was_terminated_is_resumed(executor, run, path, tmp_path):
+    """Unfinished shards that workers have left behind are removed, too."""
     whole = tmp_path / "whole" / "a.h5"
     generate(SMALL, whole, progress=False)
-    arguments = "-m", "spinlock", "generate", settings_file(path, json.loads(SMALL.to_json()))
+    config = settings_file(path, json.loads(SMALL.to_json()), executor)
+    arguments = "-m", "spinlock", "generate", config
     program = run(*arguments)
     program.wait_for(lambda: list(path.parent.glob("a.h5.parts/*/shard-*.h5")))
     status, printed = program.end(signal.SIGTERM)
-    assert (status, printed.splitlines()[-1]) == (143, RESUMES)
+    assert (status, printed.splitlines()[-1]) == (143, TERMINATED)
     assert list(path.parent.glob("a.h5.parts/*/shard-*.h5"))
     subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True)
     assert read_info(path).digest == read_info(whole).digest
+    assert not half_written(path)
 
 
 def test_a_signal_ends_fit_while_the_file_is_built(run, path):
@@ -197,9 +195,8 @@ def test_a_signal_ends_fit_while_the_file_is_built(run, path):
     program = run("-m", "spinlock", "fit", config)
     wait_until("computing", program, path)
     status, printed = program.end(signal.SIGTERM)
-    assert (status, printed.splitlines()[-1]) == (143, RESUMES)
+    assert (status, printed.splitlines()[-1]) == (143, TERMINATED)
     assert "Traceback" not in printed
-    assert not half_written(path)
     program.assert_nothing_is_left()
 
 
@@ -215,29 +212,23 @@ sys.argv[1:] = {arguments!r}
 from spinlock.__main__ import main
 main()
 """
-EXTRACTING = "spinlock: terminated; the file is unchanged, and the same command starts again"
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "arguments", "said"),
+    ("module", "name", "command_name"),
     [
-        ("spinlock.commands.check", "check_dataset", ["check"], "spinlock: terminated"),
-        (
-            "spinlock.generation.feature_extraction",
-            "settle_vector_math",
-            ["extract-features"],
-            EXTRACTING,
-        ),
+        ("spinlock.commands.check", "check_dataset", "check"),
+        ("spinlock.generation.feature_extraction", "settle_vector_math", "extract-features"),
     ],
 )
-def test_the_message_tells_what_becomes_of_the_work(module, name, arguments, said, run, path):
+def test_a_signal_ends_other_commands(module, name, command_name, run, path):
     generate(small_config(4, num_realizations=1), path, progress=False)
     before = path.read_bytes()
-    arguments = [*arguments, str(path)]
+    arguments = [command_name, str(path)]
     program = run("-c", STOPPED.format(module=module, name=name, arguments=arguments))
     assert program.process.stdout.readline() == "ready\n"
     status, printed = program.end(signal.SIGTERM)
-    assert (status, printed.splitlines()[-1]) == (143, said)
+    assert (status, printed.splitlines()[-1]) == (143, TERMINATED)
     assert "Traceback" not in printed
     assert path.read_bytes() == before
 

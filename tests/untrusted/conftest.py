@@ -1,0 +1,83 @@
+"""Fixtures of the tests of untrusted files."""
+
+import importlib
+import itertools
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from spinlock.generation.build import generate
+from tests.untrusted.scene import (
+    CONFIG,
+    EXTENSIONS,
+    SECRET,
+    STRANGER,
+    Scene,
+    custom_config,
+)
+
+_NUMBER = itertools.count()
+
+
+@pytest.fixture
+def scene(tmp_path, original, monkeypatch):
+    """A copy of a good file, secrets of the user's, and a stranger's module on the path."""
+    data = Path(shutil.copy(original, tmp_path / "data.h5"))
+    made = Scene(tmp_path, f"evil_{os.getpid()}_{next(_NUMBER)}", data)
+    for path in made.secrets:
+        path.write_text(json.dumps({"fields": "last", "compression": SECRET}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    made.lay_module()
+    known = set(sys.modules)
+    yield made
+    for name in set(sys.modules) - known:
+        if name.partition(".")[0] in (made.module, STRANGER, "e"):
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    path = tmp_path_factory.mktemp("untrusted") / "data.h5"
+    generate(CONFIG, path, progress=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def strangers_file(tmp_path_factory):
+    """A whole and true file, made where the stranger's module was."""
+    folder = tmp_path_factory.mktemp("stranger")
+    text = EXTENSIONS.format(imported=str(folder / "imported"), used=str(folder / "used"))
+    (folder / f"{STRANGER}.py").write_text(text)
+    sys.path.insert(0, str(folder))
+    try:
+        generate(custom_config(STRANGER), folder / "data.h5", progress=False)
+    finally:
+        sys.path.remove(str(folder))
+        del sys.modules[STRANGER]
+    (folder / f"{STRANGER}.py").unlink()
+    importlib.invalidate_caches()
+    return folder / "data.h5"
+
+
+@pytest.fixture
+def custom(scene, strangers_file):
+    """A scene whose file names a stranger's module, which is not there."""
+    shutil.copy(strangers_file, scene.data)
+    return scene
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Reports without figures, which know of no class paths."""
+    monkeypatch.setattr("spinlock.report.report_builder.report_plots", lambda source: [])
+
+
+@pytest.fixture(autouse=True)
+def _no_seed(monkeypatch):
+    """`seed_everything` leaves its seed in the environment, where other tests would find it."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
