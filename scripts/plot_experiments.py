@@ -91,7 +91,7 @@ def codes_by_variant() -> Figure:
         with torch.no_grad():
             for batch in cli.datamodule.test_dataloader():
                 table.update(cli.model.eval()(batch)["tokens"], batch["variant"])
-        tables[name], names = table.compute(), cli.datamodule.variant_names
+        tables[name], names = table.compute()["joint"], cli.datamodule.variant_names
     permuted = next(permuted_tables(tables["recipe"], permutations=1))
     # Ordering the codes makes a diagonal of chance alone, which this table shows.
     tables["recipe, variants permuted among the samples"] = torch.from_numpy(permuted)
