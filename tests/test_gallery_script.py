@@ -1,4 +1,4 @@
-"""The README's picture can be made anew."""
+"""The script that makes the README's picture."""
 
 from pathlib import Path
 

@@ -1,1 +1,1 @@
-"""Figures. The only package that imports matplotlib."""
+"""Plots of datasets and tokens. This is the only package that imports matplotlib."""

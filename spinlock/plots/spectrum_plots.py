@@ -1,4 +1,4 @@
-"""Radial power spectra of initial conditions, with the passbands of band-limited ones."""
+"""Plots of the radial power spectra of initial conditions."""
 
 from collections.abc import Mapping
 
@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from spinlock.plots.plot_style import label_colors, new_figure
+from spinlock.plots.plot_style import label_colors, new_plot
 from spinlock.simulation.initial_conditions import BandLimited
 
-#: Cut-offs between low, mid and high frequencies of the features, in cycles per pixel.
+#: Cutoffs between low, mid and high frequencies of the features, in cycles per pixel.
 BAND_EDGES = (1 / 16, 1 / 4)
 # Power below this is float32 rounding.
 _FLOOR = 1e-16
@@ -18,14 +18,14 @@ _FLOOR = 1e-16
 def radial_spectrum(
     fields: NDArray[np.floating],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean power of the Fourier modes of equal wavenumber, rounded to whole cycles per domain.
+    """Return the mean power of the Fourier modes at each wavenumber, in whole cycles per domain.
 
     Args:
-        fields: [..., H, H] fields, over which the power is averaged.
+        fields: (..., H, H) fields; the power is averaged over all of them.
 
     Returns:
-        Frequencies in cycles per pixel, and the mean of |DFT|^2 / H^2 over the modes of each: white
-        noise of variance v has the power v everywhere (Percival & Walden 1993).
+        Frequencies in cycles per pixel, and the mean of |DFT|^2 / H^2 over the modes of each. White
+        noise of variance v has power v at every frequency (Percival & Walden 1993).
     """
     size = fields.shape[-1]
     planes = fields.reshape(-1, size, size).astype(np.float64)
@@ -34,30 +34,30 @@ def radial_spectrum(
     radius = np.hypot(wave[:, None], wave).round().astype(np.int64).ravel()
     count = np.bincount(radius)
     mean = np.bincount(radius, weights=power.ravel()) / np.maximum(count, 1)
-    # The constant mode is no part of a spectrum; corners beyond Nyquist are.
+    # The constant mode is left out; the corners beyond the Nyquist frequency are included.
     return np.arange(1, len(mean)) / size, mean[1:]
 
 
 def radial_spectra(samples: Mapping[str, NDArray[np.floating]]) -> Figure:
-    """Radial power spectra by variant.
+    """Plot radial power spectra by variant, and the passbands of band-limited variants.
 
     Args:
-        samples: Variant -> [n, C, H, H] initial conditions.
+        samples: (n, C, H, H) initial conditions, by variant.
     """
-    figure = new_figure(7.6, 4.2)
-    axis = figure.subplots()
+    plot = new_plot(7.6, 4.2)
+    axes = plot.subplots()
     for tint, (band, (low, high)) in zip(
         ("#7aa6d8", "#79b791", "#d8a27a"), BandLimited.PASSBANDS.items(), strict=True
     ):
-        axis.axvspan(low, high, color=tint, alpha=0.22, label=f"passband {band}", lw=0)
+        axes.axvspan(low, high, color=tint, alpha=0.22, label=f"passband {band}", lw=0)
     for edge in BAND_EDGES:
-        axis.axvline(edge, color="gray", ls=":", lw=1)
+        axes.axvline(edge, color="gray", ls=":", lw=1)
     for name, color in label_colors(list(samples)).items():
         frequency, power = radial_spectrum(samples[name])
-        axis.loglog(frequency, np.maximum(power, _FLOOR), color=color, lw=1.4, label=name)
-    axis.set_xlabel("frequency (cycles/pixel)")
-    axis.set_ylabel("power per mode (u²; white noise: its variance)")
-    axis.set_title("Radial power spectra of initial conditions\ndotted: cut-offs 1/16 and 1/4")
-    axis.grid(visible=True, which="major", lw=0.5)
-    figure.legend(loc="outside right upper")
-    return figure
+        axes.loglog(frequency, np.maximum(power, _FLOOR), color=color, lw=1.4, label=name)
+    axes.set_xlabel("frequency (cycles/pixel)")
+    axes.set_ylabel("power per mode (u²; white noise: its variance)")
+    axes.set_title("Radial power spectra of initial conditions\ndotted: cutoffs 1/16 and 1/4")
+    axes.grid(visible=True, which="major", lw=0.5)
+    plot.legend(loc="outside right upper")
+    return plot

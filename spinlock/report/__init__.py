@@ -1,4 +1,4 @@
-"""The report: a dataset's claims, pictures and figures on one page that needs nothing else."""
+"""Report of a dataset: its checks, plots and scores on one self-contained HTML page."""
 
 from spinlock.report.report_builder import write_report
 

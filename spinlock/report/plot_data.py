@@ -1,40 +1,33 @@
-"""What the report's figures show, read from a dataset file: some samples, in bounded memory."""
+"""Reads the data of the report's plots from a dataset file, in bounded memory."""
 
 from collections.abc import Sequence
-from typing import Any
+from functools import cached_property
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.configuration.variant_mixture import Mixture
 from spinlock.storage import schema
-from spinlock.storage.attributes import read_attribute
+from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.reader import as_text
 
-# Samples that a figure shows or averages over.
+# Largest numbers of samples per variant, of operators and of samples that the plots show.
 _SPECTRUM_SAMPLES, _POINTS, _FEATURE_ROWS = 24, 2_000, 5_000
-# Realizations of a sample differ visibly near this.
+# Near this noise_scale, realizations of a sample differ visibly.
 _VISIBLE_NOISE = 0.3
 
 
-class ReportSource:
-    """A dataset file, open for reading.
+class ReportSource(DatasetFile):
+    """An open dataset file with the data of the report's plots."""
 
-    Args:
-        file: The file.
-        config: Its configuration.
-    """
+    @cached_property
+    def variants(self) -> NDArray[np.str_]:
+        """(N,) variant of each sample."""
+        return as_text(self.column(schema.IC_TYPES), self.path, schema.IC_TYPES)
 
-    def __init__(self, file: h5py.File, config: GenerationConfig) -> None:
-        self._file, self.config = file, config
-        self.mixture = Mixture(config.initial_conditions)
-        self.variants, self.families = (
-            as_text(file[name][:], file.filename, name)
-            for name in (schema.IC_TYPES, schema.IC_FAMILIES)
-        )
-        self.has_fields = bool(config.stored_steps)
+    @cached_property
+    def families(self) -> NDArray[np.str_]:
+        """(N,) family of each sample."""
+        return as_text(self.column(schema.IC_FAMILIES), self.path, schema.IC_FAMILIES)
 
     @property
     def present(self) -> tuple[str, ...]:
@@ -42,47 +35,37 @@ class ReportSource:
         return tuple(name for name in self.mixture.names if (self.variants == name).any())
 
     def example(self, variant: str, *, policy: str | None = None) -> int:
-        """A sample of a variant (and, if there is one, of an update policy) with visible noise."""
-        values = self._file[schema.VALUES]
+        """Return the index of a sample with visible noise.
+
+        Args:
+            variant: Variant of the sample.
+            policy: Update policy of the sample, if the variant has samples with it.
+        """
+        values = self.file[schema.VALUES]
         rows = np.flatnonzero(self.variants == variant)
         distance = np.abs(np.log(values["noise_scale"][rows] / _VISIBLE_NOISE))
         if policy is not None:
             distance += 100.0 * (values["update_policy"][rows] != policy.encode())
         return int(rows[distance.argmin()])
 
-    def initial(self, row: int) -> NDArray[np.float32]:
-        """Initial condition [C, H, W] of a sample."""
-        values: NDArray[np.float32] = self._file[schema.INPUTS][row]
-        return values
-
-    def trajectory(self, row: int) -> NDArray[np.float32]:
-        """Fields [M, T', C, H, W] of a sample at the stored timesteps."""
-        values = self._file[schema.OUTPUTS][row]
-        return np.asarray(values if values.ndim == 5 else values[:, None])
-
     def describe(self, row: int) -> str:
-        """A sample's operator in a few words."""
-        values = self._file[schema.VALUES][row]
-        return (
-            f"sample {row}, {values['update_policy'].decode()}, noise_scale "
-            f"{values['noise_scale']:.2g}"
-        )
+        """Return a short description of a sample's operator."""
+        values = self.file[schema.VALUES][row]
+        policy, scale = values["update_policy"].decode(), values["noise_scale"]
+        return f"sample {row}, {policy}, noise_scale {scale:.2g}"
 
     def spectrum_samples(self) -> dict[str, NDArray[np.float32]]:
-        """Variant -> [n, C, H, W] of its first initial conditions."""
+        """Return the first (n, C, H, W) initial conditions of each variant."""
         chosen = {n: np.flatnonzero(self.variants == n)[:_SPECTRUM_SAMPLES] for n in self.present}
-        return {name: self._file[schema.INPUTS][rows] for name, rows in chosen.items()}
+        return {name: self.file[schema.INPUTS][rows] for name, rows in chosen.items()}
 
     def points(self) -> tuple[NDArray[np.float32], Sequence[str]]:
-        """The first operators [n, 15] in the unit cube, and the families that probe them first."""
+        """Return the first (n, 15) operators in the unit cube, and the families of their probes."""
         step = self.config.probes_per_operator
         stop = step * _POINTS
-        return self._file[schema.PARAMS][:stop:step], self.families[:stop:step].tolist()
+        return self.file[schema.PARAMS][:stop:step], self.families[:stop:step].tolist()
 
     def features(self, name: str) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-        """Features [n, F] of the first samples (of the last timestep), and their names."""
-        data = self._file[name]
-        held: Any = read_attribute(data, "names")
-        names = tuple(str(column) for column in np.atleast_1d(held))
-        values = data[:_FEATURE_ROWS]
-        return (values[:, -1] if values.ndim == 3 else values), names
+        """Return (n, F) features of the first samples at the last timestep, and their names."""
+        values = self.file[name][:_FEATURE_ROWS]
+        return (values[:, -1] if values.ndim == 3 else values), self.specs[name].names

@@ -1,30 +1,26 @@
-"""Building the report: a dataset file -> one self-contained HTML page."""
+"""Builds the report of a dataset file: one self-contained HTML page."""
 
 import base64
 import os
 from collections.abc import Collection
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from spinlock.checks import CheckReport, check_dataset
-from spinlock.plots.plot_style import Theme, png, themed
-from spinlock.report.page import Embedded, render_page
+from spinlock.plots.plot_style import png
+from spinlock.report.page import render_page
 from spinlock.report.plot_data import ReportSource
-from spinlock.report.report_plots import Picture, pictures
+from spinlock.report.report_plots import report_plots
 from spinlock.runtime.output_files import Kind, new_file
 from spinlock.runtime.progress import announce
-from spinlock.storage.layout import open_hdf5
 from spinlock.storage.reader import read_info
 
-# How `render_page` begins: another page is not taken for a report.
+# First bytes of `render_page`, by which an existing report is recognized.
 PAGE = Kind(
     "report of Spinlock",
     b'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
     b'<meta name="viewport" content="width=device-width, initial-scale=1">'
     b'<meta name="color-scheme" content="light dark"><title>',
 )
-_THEMES: tuple[Theme, Theme] = ("light", "dark")
 
 
 def write_report(
@@ -36,49 +32,35 @@ def write_report(
     force: bool = False,
     progress: bool = True,
 ) -> CheckReport:
-    """Write the report of a dataset file: one page, figures embedded, that needs no network.
+    """Write the report of a dataset file: one HTML page that embeds its plots.
 
     Args:
-        path: The dataset file.
-        out: The page to write.
-        checks: What `check_dataset` found; by default it is run.
-        trust: Modules of which the classes that the file names may be imported, for replay.
-        force: Whether an existing report of that name is replaced. Any other file is left as it is.
+        path: Path of the dataset file.
+        out: Path of the page to write.
+        checks: Result of `spinlock.check_dataset`, default: the file is checked.
+        trust: Modules whose classes may be imported for replay if the file names them.
+        force: Whether to replace an existing report at ``out``. Other files are never replaced.
         progress: Whether to show progress.
 
     Returns:
         The checks that the page shows.
 
     Raises:
-        DatasetNotFoundError: If there is no such file.
-        DatasetError: If the file is not a dataset, or too damaged for figures.
-        ConfigurationError: If ``out`` is refused; before anything is checked.
+        DatasetNotFoundError: If the file does not exist.
+        DatasetError: If the file is not a dataset, or too damaged for plots.
+        ConfigurationError: If ``out`` is refused; this is found before the file is checked.
     """
     path = Path(path)
     info = read_info(path)
     with new_file(out, PAGE, source=path, force=force) as temporary:
         checks = checks or check_dataset(path, trust=trust, progress=progress)
-        with open_hdf5(path) as file:
-            wanted = list(pictures(ReportSource(file, info.config)))
+        with ReportSource.open(path) as source:
+            plots = list(report_plots(source))
             if progress:
-                announce(f"{path.name}: drawing {len(wanted)} figures")
-            embedded = [_embed(picture) for picture in wanted]
-        temporary.write_bytes(render_page(info, checks, embedded).encode())
+                announce(f"{path.name}: drawing {len(plots)} plots")
+            urls = [
+                f"data:image/png;base64,{base64.b64encode(png(plot.draw)).decode()}"
+                for plot in plots
+            ]
+        temporary.write_bytes(render_page(info, checks, plots, urls).encode())
     return checks
-
-
-def _embed(picture: Picture) -> Embedded:
-    urls = []
-    for theme in _THEMES:
-        with themed(theme):
-            urls.append(_data_url(picture.draw()))
-    light, dark = urls
-    return Embedded(picture, light, dark)
-
-
-def _data_url(drawn: Figure | bytes) -> str:
-    if isinstance(drawn, bytes):
-        kind, content = "gif", drawn
-    else:
-        kind, content = "png", png(drawn)
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

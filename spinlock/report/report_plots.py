@@ -1,7 +1,8 @@
-"""The report's figures: which there are, what each shows, and how it is drawn."""
+"""The plots of the report: their order, captions and data."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from matplotlib.figure import Figure
 
@@ -10,15 +11,15 @@ from spinlock.checks.initial_condition_checks import (
     VARIANT_TOLERANCE,
     share_tolerance,
 )
-from spinlock.plots import field_plots as fields
-from spinlock.plots import spectrum_plots as spectra
 from spinlock.plots.design_plots import distribution_bars, sobol_pairs
 from spinlock.plots.feature_plots import correlation_map, feature_histograms
+from spinlock.plots.field_plots import film_strip, sample_plot
+from spinlock.plots.spectrum_plots import radial_spectra
 from spinlock.report.plot_data import ReportSource
 from spinlock.simulation.parameter_space import PARAMETER_NAMES
 from spinlock.storage import schema
 
-#: Pairs of axes that are shown: the numbers among them, and neighbours in the sequence.
+#: Pairs of axes to plot: the numerical axes, and neighbors in the Sobol sequence.
 PAIRS = (
     ("dropout_rate", "noise_scale"),
     ("noise_scale", "spatial_correlation"),
@@ -30,135 +31,116 @@ PAIRS = (
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One figure of the page.
+class ReportPlot:
+    """One plot of the report.
 
     Attributes:
-        section: Heading that it stands under.
-        text: What it shows.
-        draw: Makes it, in the current theme; GIF bytes if it moves.
-        wide: Whether it is too wide for a phone and scrolls there in its own frame.
-        small: Whether several stand side by side.
+        section: Heading of the section of the page.
+        caption: Caption, shared by consecutive plots.
+        draw: Function that draws the plot.
+        small: Whether plots stand side by side. Other plots scroll sideways on a phone.
     """
 
     section: str
-    text: str
-    draw: Callable[[], Figure | bytes]
-    wide: bool = False
+    caption: str
+    draw: Callable[[], Figure]
     small: bool = False
 
 
-def pictures(source: ReportSource) -> Iterator[Picture]:
-    """The figures of a dataset, in the order of the page."""
-    if source.has_fields:
+def report_plots(source: ReportSource) -> Iterator[ReportPlot]:
+    """Yield the plots of a dataset in the order of the page."""
+    steps = source.config.stored_steps
+    if steps:
         yield from _gallery(source)
     yield from _distribution(source)
-    if source.has_fields:
-        yield Picture(
+    if steps:
+        yield ReportPlot(
             "Spectra",
-            "Mean over up to 24 samples and all channels of each variant, on logarithmic axes. "
-            "Band-limited variants fall to float32 rounding outside of their passbands.",
-            lambda: spectra.radial_spectra(source.spectrum_samples()),
-            wide=True,
+            "Mean power over up to 24 samples of each variant and over all channels. The power of "
+            "band-limited variants falls to float32 rounding outside their passbands.",
+            lambda: radial_spectra(source.spectrum_samples()),
         )
     points, families = source.points()
-    yield Picture(
+    yield ReportPlot(
         "Design",
-        "Pairs of the 15 axes; lines divide each axis into thirds, by which stratification is "
-        "measured.",
+        "Operators in six pairs of the 15 axes. The grid divides each axis into thirds, whose "
+        "counts the checks of the design compare.",
         lambda: sobol_pairs(points, PARAMETER_NAMES, families, PAIRS),
-        wide=True,
     )
     yield from _features(source)
-    if source.config.num_timesteps > 1 and len(source.config.stored_steps) > 1:
-        yield from _trajectories(source)
+    if len(steps) > 1:
+        row = source.example(source.present[-1], policy="convex")
+        title = f"{source.variants[row]}, channel 0, {source.describe(row)}"
+        yield ReportPlot(
+            "Trajectories",
+            "One sample over time: two noise realizations of the same operator and initial "
+            "condition.",
+            lambda: film_strip(source.trajectory(row)[:, :, 0], steps, title=title),
+        )
 
 
-def _gallery(source: ReportSource) -> Iterator[Picture]:
-    step = source.config.stored_steps[-1]
-    for name in source.present:
+def _gallery(source: ReportSource) -> Iterator[ReportPlot]:
+    def draw(name: str) -> Figure:
         row = source.example(name)
+        return sample_plot(
+            source.initial(row)[:1],
+            source.trajectory(row)[:, -1, :1],
+            step=source.config.stored_steps[-1],
+            title=f"{name}: {source.describe(row)}",
+            realizations=2,
+        )
 
-        def draw(row: int = row, name: str = name) -> Figure:
-            final = source.trajectory(row)[:, -1, 0]
-            title = f"{name}: {source.describe(row)}"
-            return fields.gallery_row(source.initial(row)[0], final, step=step, title=title)
-
-        yield Picture(
+    for name in source.present:
+        yield ReportPlot(
             "Gallery",
-            "The first channel of one sample of each variant: the initial condition, two noise "
-            "realizations of what the operator makes of it, and the standard deviation over all "
-            "realizations. Of a variant's samples the one whose noise_scale is nearest to 0.3.",
-            draw,
+            "First channel of one sample of each variant: the initial condition, the output of the "
+            "operator for two noise realizations, and the standard deviation over all "
+            "realizations. The sample is the one whose noise_scale is closest to 0.3.",
+            partial(draw, name),
             small=True,
         )
 
 
-def _distribution(source: ReportSource) -> Iterator[Picture]:
-    mixture = source.mixture
-    text = "Measured shares of samples (bars) against the weights of the configuration, and by how "
-    text += "much they may differ."
-    families = tuple(dict.fromkeys(mixture.families))
-    weights = [
-        float(sum(w for f, w in zip(mixture.families, mixture.weights, strict=True) if f == name))
-        for name in families
-    ]
-    for what, names, held, targets, allowed in (
-        ("families", families, source.families, weights, FAMILY_TOLERANCE),
-        ("variants", mixture.names, source.variants, mixture.weights.tolist(), VARIANT_TOLERANCE),
+def _distribution(source: ReportSource) -> Iterator[ReportPlot]:
+    families: dict[str, float] = {}
+    for family, weight in zip(source.mixture.families, source.mixture.weights, strict=True):
+        families[family] = families.get(family, 0.0) + float(weight)
+    variants = dict(zip(source.mixture.names, source.mixture.weights.tolist(), strict=True))
+    for what, weights, labels, tolerance in (
+        ("families", families, source.families, FAMILY_TOLERANCE),
+        ("variants", variants, source.variants, VARIANT_TOLERANCE),
     ):
-        tolerance = share_tolerance(source.config, allowed)
-        shares = [float((held == name).mean()) for name in names]
+        yield ReportPlot(
+            "Distribution",
+            "Measured shares of samples (bars), with the weights of the configuration and the "
+            "allowed deviations.",
+            partial(
+                distribution_bars,
+                list(weights),
+                [float((labels == name).mean()) for name in weights],
+                list(weights.values()),
+                share_tolerance(source.config, tolerance),
+                title=f"Initial conditions: {what}",
+            ),
+            small=True,
+        )
 
-        def draw(
-            names: tuple[str, ...] = tuple(names),
-            shares: list[float] = shares,
-            targets: list[float] = targets,
-            tolerance: float = tolerance,
-            title: str = f"Initial conditions: {what}",
-        ) -> Figure:
-            allowed = [tolerance] * len(names)
-            return distribution_bars(names, shares, targets, title=title, tolerances=allowed)
 
-        yield Picture("Distribution", text, draw, small=True)
-
-
-def _features(source: ReportSource) -> Iterator[Picture]:
-    step = source.config.num_timesteps
-    arrays = {schema.PER_TIMESTEP: f"Features of u_{step}"}
-    if step >= 4:
-        arrays[schema.AGGREGATED] = f"Features of trajectories of {step} steps"
+def _features(source: ReportSource) -> Iterator[ReportPlot]:
+    steps = source.config.num_timesteps
+    arrays = {schema.PER_TIMESTEP: f"Features of u_{steps}"}
+    if steps >= 4:
+        arrays[schema.AGGREGATED] = f"Features of trajectories of {steps} timesteps"
     for name, title in arrays.items():
         values, names = source.features(name)
-        yield Picture(
+        yield ReportPlot(
             "Features",
-            f"{title}, mean over realizations and channels, of up to 5,000 samples; units are in "
-            "docs/features.md and in the file's attribute features.",
-            lambda v=values, n=names, t=title: feature_histograms(v, n, title=t),  # type: ignore[misc]
-            wide=True,
+            f"{title}, averaged over realizations and channels, of up to 5,000 samples. Units are "
+            "listed in docs/features.md and in the file's attribute features.",
+            partial(feature_histograms, values, names, title=title),
         )
-        yield Picture(
+        yield ReportPlot(
             "Features",
-            f"{title}: which of them go together.",
-            lambda v=values, n=names, t=title: correlation_map(v, n, title=t),  # type: ignore[misc]
-            wide=True,
+            f"{title}: correlations between features.",
+            partial(correlation_map, values, names, title=title),
         )
-
-
-def _trajectories(source: ReportSource) -> Iterator[Picture]:
-    steps = source.config.stored_steps
-    row = source.example(source.present[-1], policy="convex")
-    title = f"{source.variants[row]}, channel 0, {source.describe(row)}"
-    text = "One sample over time, two noise realizations of the same operator and beginning."
-    yield Picture(
-        "Trajectories",
-        text,
-        lambda: fields.film_strip(source.trajectory(row)[:, :, 0], steps, title=title),
-        wide=True,
-    )
-    yield Picture(
-        "Trajectories",
-        "The same, moving.",
-        lambda: fields.animation(source.trajectory(row)[:, :, 0], steps, title="channel 0"),
-        small=True,
-    )
