@@ -1,7 +1,6 @@
-"""Callbacks that watch what a codebook learns and whether the data are sound.
+"""Callbacks that monitor what a codebook learns, check the data, and write tokens.
 
-Each works with any model and any data that keep the contract of
-:mod:`spinlock.contract`.
+They work with any model and any data that keep the contract of :mod:`spinlock.contract`.
 """
 
 from spinlock.callbacks.codebook_usage import CodebookUsage

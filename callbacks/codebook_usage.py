@@ -1,4 +1,4 @@
-"""How much of the codebook is in use."""
+"""Logs how much of the codebook is in use."""
 
 from typing import TYPE_CHECKING
 
@@ -15,113 +15,90 @@ if TYPE_CHECKING:
 
 
 class CodebookUsage(EvaluationCallback):
-    """Logs the use of the codebook over each validation epoch, all samples and processes together.
+    """Logs the use of the codebook over each validation epoch, for all samples and processes.
 
-    - ``codebook/usage``: fraction of the codes that occur; of Q > 1 levels, of all their codes;
-    - ``codebook/perplexity``: exp H(token), the effective number of codes; of Q > 1 levels, of
-      combinations;
+    - ``codebook/usage``: fraction of the codes that occur, among the codes of all levels;
+    - ``codebook/perplexity``: exp H(token), the effective number of codes; with several levels, of
+      combinations of codes.
+
+    With ``detailed=True`` also:
+
     - ``codebook/dead_codes``: number of codes that do not occur, over all levels;
     - ``codebook/usage/level_<q>``, ``codebook/perplexity/level_<q>``,
-      ``codebook/dead_codes/level_<q>``: those of each level, where Q > 1;
-    - ``codebook/self_transition``: fraction of timesteps that keep the token of the one before,
-      where the model gives ``token_sequence`` of T > 1.
+      ``codebook/dead_codes/level_<q>``: the same for each level, if there are several;
+    - ``codebook/self_transition``: fraction of timesteps that keep the token of the one before, if
+      the model returns ``token_sequence`` with T > 1.
 
-    Testing logs the same with ``test/`` in front. Figures: ``codebook/usage_bars``, the histogram
-    of the codes (with levels, ``codebook/usage_bars_level_<q>``), and ``codebook/transitions`` with
-    ``token_sequence``. Needs ``tokens`` in the step's output; uses the model's ``codebook_size``,
-    without which codes are those up to the largest met.
+    Testing logs the same with ``test/`` in front. Plots: ``codebook/usage_bars``, the samples of
+    each code (with several levels ``codebook/usage_bars_level_<q>``), and ``codebook/transitions``
+    if there is a ``token_sequence``. Needs ``tokens`` in the step's output and the model's
+    ``codebook_size``.
 
     Args:
-        every_n_epochs: As in :class:`EvaluationCallback`.
-        figures_every_n_epochs: As in :class:`EvaluationCallback`.
+        detailed: Whether to log the detailed scores too, default: False.
+        every_n_epochs: Interval of observed epochs; see :class:`EvaluationCallback`.
+        plots_every_n_epochs: Interval of plots; see :class:`EvaluationCallback`.
 
     Raises:
-        ContractError: The step's output has no tokens; already while sanity checking.
+        ContractError: The step's output or the model lacks what is needed; already during sanity
+            checking.
         ValueError: A token is outside the codebook.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from spinlock.callbacks import CodebookUsage
+        >>> trainer = Trainer(callbacks=[CodebookUsage(every_n_epochs=5)], logger=False)
     """
 
-    def __init__(self, *, every_n_epochs: int = 1, figures_every_n_epochs: int = 10) -> None:
-        super().__init__(
-            every_n_epochs=every_n_epochs, figures_every_n_epochs=figures_every_n_epochs
-        )
-        self._table: TokenTable | None = None
-        self._transitions: TokenTable | None = None
+    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        size = self._codebook_size(pl_module)
+        self._table = TokenTable(size, {"all": 1})
+        self._transitions = TokenTable(size, {"next token": size})
         self._counts: dict[str, Tensor] = {}
         self._transition_counts: Tensor | None = None
 
-    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._table = TokenTable(pl_module, {"all": 1})
-        self._transitions = None
-        self._counts, self._transition_counts = {}, None
-
-    def _observe(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: object,
-        dataloader_idx: int,
-    ) -> None:
-        me, model = type(self).__name__, type(pl_module).__name__
-        tokens = contract.tokens_of(outputs, needed_by=me, given_by=model)
-        if self._table is not None:
-            self._table.add(tokens, tokens.new_zeros(len(tokens)))
-        if isinstance(outputs, dict) and "token_sequence" in outputs:
-            key = "token_sequence"
-            sequence = contract.from_outputs(outputs, key, needed_by=me, given_by=model)
-            self._follow(pl_module, sequence)
-
-    def _follow(self, pl_module: LightningModule, sequence: Tensor) -> None:
-        if sequence.shape[1] < 2:
-            return
-        if self._transitions is None:
-            num_codes = getattr(pl_module, "codebook_size", None)
-            self._transitions = TokenTable(pl_module, {"next token": num_codes})
-        earlier, later = sequence[:, :-1].flatten(), sequence[:, 1:].flatten()
-        self._transitions.add(earlier[:, None], later)
+    def _observe(self, step: contract.StepOutputs) -> None:
+        tokens = step.tokens
+        self._table.add(tokens, tokens.new_zeros(len(tokens)))
+        if step.has_output("token_sequence"):
+            sequence = step.output("token_sequence")
+            earlier, later = sequence[:, :-1].flatten(), sequence[:, 1:].flatten()
+            if len(later):
+                self._transitions.add(earlier[:, None], later)
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
-        if self._table is None:
-            return {}
         tables = self._table.tables()
-        self._counts = {name: table.sum(1) for name, table in tables.items()}
         if not tables:
             return {}
+        self._counts = {name: table.sum(1) for name, table in tables.items()}
+        self._transition_counts = self._transitions.tables().get("joint")
         levels = {name: table for name, table in tables.items() if name != "joint"}
         codes = torch.cat(list((levels or tables).values()))
         values = {
             "codebook/usage": metrics.codebook_usage(codes),
             "codebook/perplexity": metrics.codebook_perplexity(tables["joint"]),
-            "codebook/dead_codes": metrics.dead_codes(codes),
         }
-        for name, table in levels.items():
-            values[f"codebook/usage/{name}"] = metrics.codebook_usage(table)
-            values[f"codebook/perplexity/{name}"] = metrics.codebook_perplexity(table)
-            values[f"codebook/dead_codes/{name}"] = metrics.dead_codes(table)
-        found = self._transitions.tables() if self._transitions is not None else {}
-        if found:
-            self._transition_counts = _square(found["joint"])
-            kept = self._transition_counts.diagonal().sum()
-            values["codebook/self_transition"] = kept / self._transition_counts.sum()
+        if self.detailed:
+            values["codebook/dead_codes"] = metrics.dead_codes(codes)
+            for name, table in levels.items():
+                values[f"codebook/usage/{name}"] = metrics.codebook_usage(table)
+                values[f"codebook/perplexity/{name}"] = metrics.codebook_perplexity(table)
+                values[f"codebook/dead_codes/{name}"] = metrics.dead_codes(table)
+            if self._transition_counts is not None:
+                kept = self._transition_counts.diagonal().sum()
+                values["codebook/self_transition"] = kept / self._transition_counts.sum()
         return {key: value.item() for key, value in values.items()}
 
-    def _draw(self, trainer: Trainer) -> dict[str, "Figure"]:
+    def _draw(self) -> dict[str, "Figure"]:
         from spinlock.plots.token_plots import transition_matrix, usage_bars
 
-        levels = {name: counts for name, counts in self._counts.items() if name != "joint"}
-        figures = {
-            f"codebook/usage_bars_{name}": usage_bars(counts, title=f"Codebook usage, {name}")
-            for name, counts in levels.items()
-        }
-        if self._counts and not levels:
-            figures["codebook/usage_bars"] = usage_bars(self._counts["joint"])
+        plots = {}
+        for name, counts in self._counts.items():
+            if name != "joint":
+                title = f"Codebook usage, {name}"
+                plots[f"codebook/usage_bars_{name}"] = usage_bars(counts, title=title)
+            elif len(self._counts) == 1:
+                plots["codebook/usage_bars"] = usage_bars(counts)
         if self._transition_counts is not None:
-            figures["codebook/transitions"] = transition_matrix(self._transition_counts)
-        return figures
-
-
-def _square(table: Tensor) -> Tensor:
-    """The table with as many rows as columns: without a codebook's size each grew by itself."""
-    rows, columns = table.shape
-    size = max(rows, columns)
-    return torch.nn.functional.pad(table, (0, size - columns, 0, size - rows))
+            plots["codebook/transitions"] = transition_matrix(self._transition_counts)
+        return plots

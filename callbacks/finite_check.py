@@ -1,4 +1,4 @@
-"""No NaN or Inf passes silently: which column of which sample holds one."""
+"""Checks batches, losses, outputs and gradients for NaN and Inf."""
 
 import warnings
 from collections import Counter
@@ -20,30 +20,37 @@ Policy = Literal["raise", "warn", "stop"]
 class FiniteCheck(Callback):
     """Checks batches, losses and model outputs for NaN and Inf.
 
-    A training batch is checked before the model sees it and a loss before its gradient is taken:
-    with ``"raise"``, a bad batch reaches no running statistics, and a bad loss no weights. What
-    validation and test steps return is checked after the step, with its batch; so is what a
-    training step returns beside the loss. On request, gradients are checked before each step of
-    the optimizer (under 16-bit mixed precision a gradient scaler skips bad ones by itself).
+    A training batch is checked before the model sees it, and a loss before its gradient is
+    computed. With ``"raise"``, a bad batch therefore reaches no running statistics, and a bad loss
+    no weights. Other outputs of training steps, and batches and outputs of validation and test
+    steps, are checked after the step. On request, gradients are checked before each step of the
+    optimizer (under 16-bit mixed precision a gradient scaler already skips bad ones).
 
-    The message counts NaN and Inf by entry and column (feature columns by name) and samples by
-    variant, and names the samples by ``batch["index"]`` and variant, so that each can be computed
-    again. Nothing is logged. While all is finite, a check costs one pass over the tensors and the
-    transfer of one boolean. The decision is shared by all processes, and so is the message.
+    The message counts NaN and Inf by entry and column, with names of feature columns, and lists the
+    samples by ``batch["index"]`` and variant, so that each can be computed again. Names come from
+    the data module; without them columns are numbered and variants left out. Nothing is logged.
+    While all values are finite, a check costs one pass over the tensors and the transfer of one
+    boolean. All processes share the decision and the message.
 
     Totals over the run are in ``column_counts`` (bad values by column, ``batch['features']:NAME``)
-    and ``variant_counts`` (samples by variant), and are kept in checkpoints.
+    and ``variant_counts`` (samples by variant), and are stored in checkpoints.
 
     Args:
-        policy: ``"raise"`` ends the run with an error, ``"warn"`` warns (RuntimeWarning) and goes
-            on, ``"stop"`` warns and ends training after the current batch, as early stopping does:
-            checkpoints are written, ``fit`` returns.
-        gradients: Check gradients too.
-        check_every_n_steps: Check every n-th batch of each epoch, the first included.
+        policy: Action on bad values: ``"raise"`` ends the run with an error, ``"warn"`` warns
+            (RuntimeWarning) and continues, ``"stop"`` warns and ends training after the current
+            batch, as early stopping does: checkpoints are written and ``fit`` returns.
+        gradients: Whether to check gradients too, default: False.
+        check_every_n_steps: Interval of checked batches in each epoch, starting with the first,
+            default: 1.
 
     Raises:
-        ValueError: On another policy, or fewer than one step.
-        FloatingPointError: By its hooks, under ``"raise"``.
+        ValueError: An argument is out of range.
+        FloatingPointError: Values are not finite and the policy is ``"raise"``.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from spinlock.callbacks import FiniteCheck
+        >>> trainer = Trainer(callbacks=[FiniteCheck("stop", gradients=True)], logger=False)
     """
 
     def __init__(
@@ -58,15 +65,15 @@ class FiniteCheck(Callback):
         self.check_every_n_steps = check_every_n_steps
         self.column_counts: Counter[str] = Counter()
         self.variant_counts: Counter[str] = Counter()
-        # The training batch under check, None while none is.
+        # The training batch that is being checked.
         self._batch: object = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The totals."""
+        """Return the totals."""
         return {"columns": dict(self.column_counts), "variants": dict(self.variant_counts)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the totals."""
         self.column_counts = Counter(state_dict["columns"])
         self.variant_counts = Counter(state_dict["variants"])
 
@@ -90,11 +97,7 @@ class FiniteCheck(Callback):
     ) -> None:
         """Check the gradients."""
         if self.gradients and self._batch is not None:
-            gradients = {
-                name: parameter.grad
-                for name, parameter in pl_module.named_parameters()
-                if parameter.grad is not None
-            }
+            gradients = {name: p.grad for name, p in pl_module.named_parameters()}
             self._check(trainer, pl_module, self._batch, {"gradient": gradients})
 
     def on_train_batch_end(
@@ -105,7 +108,7 @@ class FiniteCheck(Callback):
         batch: object,
         batch_idx: int,
     ) -> None:
-        """Check what the step returned beside the loss."""
+        """Check the outputs other than the loss."""
         self._batch = None
         others = dict(outputs) if isinstance(outputs, Mapping) else {}
         others.pop("loss", None)
@@ -125,18 +128,7 @@ class FiniteCheck(Callback):
         if self._is_due(batch_idx):
             self._check(trainer, pl_module, batch, {"batch": batch, "outputs": outputs})
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Check the batch and the outputs."""
-        if self._is_due(batch_idx):
-            self._check(trainer, pl_module, batch, {"batch": batch, "outputs": outputs})
+    on_test_batch_end = on_validation_batch_end
 
     def _is_due(self, batch_idx: int) -> bool:
         return batch_idx % self.check_every_n_steps == 0
@@ -152,7 +144,7 @@ class FiniteCheck(Callback):
         finite = _all_finite(list(tensors.values()), pl_module.device)
         if not trainer.strategy.reduce_boolean_decision(not finite, all=False):
             return
-        # Rare enough to be told in full, by every process.
+        # Rare, so every process reports in full.
         mine = FiniteReport() if finite else make_report(tensors, batch, trainer)
         reports = gather_objects(mine)
         for report in reports:
@@ -171,10 +163,10 @@ class FiniteCheck(Callback):
 
 
 def _all_finite(tensors: list[Tensor], device: torch.device) -> bool:
-    """One flag computed on the device, and one transfer to read it.
+    """Compute one flag on the device, and read it in one transfer.
 
-    A sum is NaN or Inf if a term is, and takes half the time of looking at each term; finite terms
-    may overflow in it, so that only a finite sum is the answer.
+    A sum is NaN or Inf if a term is, and takes half the time of checking each term. Finite terms
+    may overflow in it, so terms are checked if it is not finite.
     """
     flags = [torch.isfinite(tensor.detach().sum()).to(device) for tensor in tensors]
     if not flags or bool(torch.stack(flags).all()):

@@ -1,7 +1,7 @@
-"""What is not finite, where, and in which samples: the message of `FiniteCheck`."""
+"""Builds the message of `FiniteCheck`: which values are not finite, and in which samples."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,12 +13,12 @@ from spinlock import contract
 
 @dataclass(frozen=True)
 class FiniteReport:
-    """What one process found.
+    """Findings of one process.
 
     Args:
-        text: A line for each tensor that is not finite.
-        columns: Bad values by column.
-        variants: Bad samples by variant.
+        text: One line for each tensor that is not finite.
+        columns: Number of bad values by column.
+        variants: Number of bad samples by variant.
     """
 
     text: str = ""
@@ -27,7 +27,7 @@ class FiniteReport:
 
 
 def floating_tensors(value: object, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """The floating tensors in nested containers, named as in code: ``batch['features']``."""
+    """Yield the floating tensors of nested containers, named as in code: ``batch['features']``."""
     if isinstance(value, Tensor):
         if value.is_floating_point() or value.is_complex():
             yield name, value
@@ -40,15 +40,15 @@ def floating_tensors(value: object, name: str = "") -> Iterator[tuple[str, Tenso
 
 
 def make_report(tensors: Mapping[str, Tensor], batch: object, trainer: Trainer) -> FiniteReport:
-    """Describe what is not finite.
+    """Describe the values that are not finite.
 
     Args:
-        tensors: Name -> tensor.
-        batch: The batch they belong to; its ``index`` and ``variant`` name the samples.
-        trainer: Its data module names columns and variants.
+        tensors: Tensors by name.
+        batch: Batch that they belong to; its ``index`` and ``variant`` identify the samples.
+        trainer: Trainer, whose data module names columns and variants.
     """
-    samples = _Samples(batch, contract.known_names(trainer, "variant_names"))
-    features = contract.known_names(trainer, "feature_names")
+    samples = _Samples(batch, contract.known_property(trainer, "variant_names") or ())
+    feature_names = contract.known_property(trainer, "feature_names") or ()
     lines, counts = [], Counter[str]()
     rows: set[int] = set()
     for name, tensor in tensors.items():
@@ -56,13 +56,13 @@ def make_report(tensors: Mapping[str, Tensor], batch: object, trainer: Trainer) 
         if not bad.any():
             continue
         is_feature = any(name.endswith(f"[{key!r}]") for key in contract.FEATURE_COLUMNS)
-        columns = _columns(tensor, features if is_feature else None, is_feature)
-        counts.update({f"{name}:{column}": int(_bad(values)) for column, values in columns.items()})
+        columns = _columns(tensor, feature_names if is_feature else (), is_feature)
+        counts.update({f"{name}:{column}": _count(values) for column, values in columns.items()})
         if not columns:
-            counts[name] += int(bad.sum())
+            counts[name] += _count(tensor)
         listed = [f"{column} ({_kinds(values)})" for column, values in columns.items()]
         rows |= set(samples.rows(bad))
-        parts = [_kinds(tensor), "columns " + _listed(listed) if listed else "", samples.told(bad)]
+        parts = [_kinds(tensor), "columns " + _listed(listed) if listed else "", samples.text(bad)]
         lines.append(f"\n  {name}: " + "; ".join(part for part in parts if part))
     if rows and samples.indices and contract.known_property(trainer, "generation") is not None:
         first = samples.indices[min(rows)]
@@ -73,57 +73,54 @@ def make_report(tensors: Mapping[str, Tensor], batch: object, trainer: Trainer) 
 
 
 class _Samples:
-    """Names of the samples of a batch."""
+    """Indices and variants of the samples of a batch, where these are known."""
 
-    def __init__(self, batch: object, variants: tuple[str, ...] | None) -> None:
+    def __init__(self, batch: object, names: Sequence[str]) -> None:
         entries = batch if isinstance(batch, Mapping) else {}
-        indices, types = entries.get("index"), entries.get("variant")
-        self.indices: list[int] = indices.tolist() if isinstance(indices, Tensor) else []
-        numbers = types.tolist() if isinstance(types, Tensor) else []
-        self.variants = [contract.numbered_name(variants, n, "variant") for n in numbers]
+        self.indices, numbers = (
+            entries[key].tolist() if isinstance(entries.get(key), Tensor) else []
+            for key in ("index", "variant")
+        )
+        named = bool(names) and all(0 <= number < len(names) for number in numbers)
+        self.variants = [names[number] for number in numbers] if named else []
 
     def rows(self, bad: Tensor) -> list[int]:
-        """Rows that are marked; none where there is no row for each sample."""
+        """Rows that are marked; empty if the tensor does not have one row for each sample."""
         if bad.ndim == 0 or len(bad) != max(len(self.indices), len(self.variants)):
             return []
         rows: list[int] = bad.reshape(len(bad), -1).any(1).nonzero().flatten().tolist()
         return rows
 
-    def told(self, bad: Tensor) -> str:
-        """The marked samples, or all of them where there is no row for each."""
+    def text(self, bad: Tensor) -> str:
+        """The marked samples, or all samples if the tensor does not have one row for each."""
         rows = self.rows(bad)
-        if not self.indices:
+        shown = [
+            f"{self.indices[row]}" + (f" ({self.variants[row]})" if self.variants else "")
+            for row in (rows or range(len(self.indices)))
+            if self.indices
+        ]
+        if not shown:
             return ""
-        if not rows:
-            every = range(len(self.indices))
-            return "in the batch of samples " + _listed([self._name(row) for row in every])
-        text = "samples " + _listed([self._name(row) for row in rows])
-        counted = self.by_variant(set(rows))
-        if not counted:
-            return text
-        return text + "; variants " + _listed([f"{name} ({n})" for name, n in counted.items()])
+        counted = [f"{name} ({n})" for name, n in self.by_variant(set(rows)).items()]
+        where = "samples " if rows else "in the batch of samples "
+        return where + _listed(shown) + ("; variants " + _listed(counted) if counted else "")
 
     def by_variant(self, rows: set[int]) -> dict[str, int]:
-        """Variant -> number of these rows."""
+        """Number of these rows by variant."""
         return dict(Counter(self.variants[row] for row in sorted(rows))) if self.variants else {}
 
-    def _name(self, row: int) -> str:
-        """For example ``"17 (sinusoids)"``."""
-        variant = f" ({self.variants[row]})" if self.variants else ""
-        return f"{self.indices[row]}{variant}"
 
-
-def _columns(tensor: Tensor, names: tuple[str, ...] | None, is_feature: bool) -> dict[str, Tensor]:
-    """The columns that are not finite: of tables, and of feature sequences ``[B, T, F]``."""
+def _columns(tensor: Tensor, names: Sequence[str], is_feature: bool) -> dict[str, Tensor]:
+    """The columns that are not finite, for tables and for feature sequences ``[B, T, F]``."""
     if tensor.ndim != 2 and not (is_feature and tensor.ndim == 3):
         return {}
     table = tensor.flatten(0, -2)
     bad = (~torch.isfinite(table)).any(0).nonzero().flatten().tolist()
-    return {contract.numbered_name(names, column, "column"): table[:, column] for column in bad}
+    return {(names[n] if n < len(names) else f"column {n}"): table[:, n] for n in bad}
 
 
-def _bad(values: Tensor) -> Tensor:
-    return (~torch.isfinite(values)).sum()
+def _count(values: Tensor) -> int:
+    return int((~torch.isfinite(values)).sum())
 
 
 def _kinds(tensor: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""Tokens of a whole dataset, in a file."""
+"""Writes the tokens of a whole dataset to a file."""
 
 import os
 from collections.abc import Sequence
@@ -7,13 +7,12 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from numpy.typing import NDArray
-from torch import distributed
 
 from spinlock import contract
+from spinlock.callbacks.epoch_tables import gather_objects
 from spinlock.errors import ConfigurationError
 from spinlock.runtime.output_files import check_output, new_file
 
@@ -21,28 +20,34 @@ _ENTRIES = ("index", "tokens", "token_sequence")
 
 
 class TokenWriter(BasePredictionWriter):
-    """Writes the tokens that ``trainer.predict`` gives to one HDF5 file, in order of sample index.
+    """Writes the tokens predicted by ``trainer.predict`` to one HDF5 file, sorted by sample index.
 
     ::
 
-        index            [N]            int64   the sample's index in the dataset, ascending
-        tokens           [N] or [N, Q]  int64   its codebook index, or one of each codebook
-        token_sequence   [N, T]         int64   of sequence models
+        index            [N]            int64   index of the sample in the dataset, ascending
+        tokens           [N] or [N, Q]  int64   its codebook index, or one for each level
+        token_sequence   [N, T]         int64   its codebook index at each timestep, if there is one
 
-    Root attributes: ``codebook_size`` and ``model`` (its class), ``dataset`` (the file's name) and
-    ``fingerprint`` of the dataset, where the data module tells them. With several processes, rank
-    zero writes what all of them predicted. The file appears when it is complete, and is not written
-    over.
+    Root attributes: ``codebook_size``, ``model`` (its class name), and ``dataset`` (the file name)
+    and ``fingerprint`` of the dataset if the data module has them. With several processes, rank
+    zero writes the predictions of all. The file appears when it is complete; an existing file is
+    never overwritten.
 
-    Needs ``index`` and ``tokens`` of what ``predict_step`` returns.
+    Needs ``index`` and ``tokens`` in the return value of ``predict_step``, and the model's
+    ``codebook_size``.
 
     Args:
-        path: The file.
+        path: Path of the file to write.
 
     Raises:
-        ConfigurationError: The file is there already or belongs to the dataset, or its folder is
-            not there; before predicting.
-        ContractError: ``predict_step`` returned something else.
+        ConfigurationError: The file exists or belongs to the dataset, or its folder does not exist;
+            before predicting.
+        ContractError: The model or the return value of ``predict_step`` lacks what is needed.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from spinlock.callbacks import TokenWriter
+        >>> trainer = Trainer(callbacks=[TokenWriter("tokens.h5")], logger=False)
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -56,10 +61,10 @@ class TokenWriter(BasePredictionWriter):
             return
         check_output(self.path, source=contract.known_property(trainer, "path"))
         if not self.path.parent.is_dir():
-            raise ConfigurationError(f"the folder of {self.path} does not exist; make it")
+            raise ConfigurationError(f"the folder of {self.path} does not exist; create it first")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start anew."""
+        """Start a new file."""
         self._batches = []
 
     def write_on_batch_end(
@@ -72,40 +77,31 @@ class TokenWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Keep a batch's tokens."""
-        there = prediction if isinstance(prediction, dict) else {}
-        missing = [name for name in _ENTRIES[:2] if name not in there]
+        """Keep the tokens of a batch."""
+        found = prediction if isinstance(prediction, dict) else {}
+        missing = [name for name in _ENTRIES[:2] if name not in found]
         if missing:
             raise contract.ContractError(
-                f"TokenWriter needs {' and '.join(missing)} of what "
-                f"{type(pl_module).__name__}.predict_step returns"
+                f"TokenWriter needs {' and '.join(missing)} in the return value of "
+                f"{type(pl_module).__name__}.predict_step"
             )
-        entries = {name: there[name].cpu().numpy() for name in _ENTRIES if name in there}
-        self._batches.append(entries)
+        self._batches.append(
+            {name: found[name].cpu().numpy() for name in _ENTRIES if name in found}
+        )
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the tokens of all processes and write them."""
-        columns = {
-            name: np.concatenate([batch[name] for batch in self._batches])
-            for name in (self._batches[0] if self._batches else ())
-        }
-        gathered = [columns]
-        if trainer.world_size > 1:
-            gathered = [{} for _ in range(trainer.world_size)]
-            distributed.all_gather_object(gathered, columns)
+        parts = [batch for batches in gather_objects(self._batches) for batch in batches]
         if trainer.is_global_zero:
-            self._write([each for each in gathered if each], _attributes(trainer, pl_module))
+            self._write(parts, _attributes(trainer, pl_module))
         trainer.strategy.barrier("TokenWriter")
 
     def _write(
         self, parts: list[dict[str, NDArray[np.int64]]], attributes: dict[str, object]
     ) -> None:
-        columns = {
-            name: np.concatenate([part[name] for part in parts])
-            for name in (parts[0] if parts else ())
-        }
-        if not columns:
+        if not parts:
             raise ConfigurationError(f"{self.path}: there was nothing to predict")
+        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         # Distributed samplers repeat samples to give all processes equally many.
         _, rows = np.unique(columns["index"], return_index=True)
         with new_file(self.path) as temporary, h5py.File(temporary, "w") as file:
@@ -115,14 +111,10 @@ class TokenWriter(BasePredictionWriter):
 
 
 def _attributes(trainer: Trainer, pl_module: LightningModule) -> dict[str, object]:
-    attributes: dict[str, object] = {"model": type(pl_module).__name__}
-    size = getattr(pl_module, "codebook_size", None)
-    if size is not None:
-        attributes["codebook_size"] = int(torch.as_tensor(size))
-    path = contract.known_property(trainer, "path")
-    if path is not None:
+    size = contract.model_attribute(pl_module, "codebook_size", reader="TokenWriter")
+    attributes: dict[str, object] = {"model": type(pl_module).__name__, "codebook_size": int(size)}
+    if (path := contract.known_property(trainer, "path")) is not None:
         attributes["dataset"] = Path(path).name
-    generation = contract.known_property(trainer, "generation")
-    if generation is not None:
+    if (generation := contract.known_property(trainer, "generation")) is not None:
         attributes["fingerprint"] = generation.fingerprint
     return attributes

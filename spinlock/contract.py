@@ -280,30 +280,3 @@ def _entry(holder: object, key: str, need: str, whose: str, remedy: str) -> Tens
             f"{need}, but {whose} has a {type(value).__name__} under that key. {remedy}."
         )
     return value
-
-
-# Temporary, until the callbacks use the functions above.
-def from_batch(batch: object, key: str, *, needed_by: str) -> Tensor:  # noqa: D103
-    return batch_entry(batch, key, reader=needed_by)
-
-
-def from_outputs(outputs: object, key: str, *, needed_by: str, given_by: str) -> Tensor:  # noqa: D103
-    return StepOutputs(None, outputs, given_by, needed_by).output(key)
-
-
-def tokens_of(outputs: object, *, needed_by: str, given_by: str) -> Tensor:  # noqa: D103
-    return StepOutputs(None, outputs, given_by, needed_by).tokens
-
-
-def target_of(batch: object, reconstruction: Tensor, *, needed_by: str) -> Tensor:  # noqa: D103
-    features = from_batch(batch, "features", needed_by=needed_by)
-    return features[:, -1] if features.ndim == 3 and reconstruction.ndim == 2 else features
-
-
-def known_names(trainer: object, attribute: str) -> tuple[str, ...] | None:  # noqa: D103
-    names = known_property(trainer, attribute)
-    return None if names is None else tuple(names)
-
-
-def numbered_name(names: tuple[str, ...] | None, number: int, kind: str) -> str:  # noqa: D103
-    return names[number] if names and 0 <= number < len(names) else f"{kind} {number}"

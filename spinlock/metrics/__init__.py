@@ -1,9 +1,9 @@
-"""What a codebook's tokens say about a label, measured on a table of counts.
+"""Scores of a codebook's tokens against a label, computed from tables of counts.
 
-Every figure is a function of one integer table ``contingency [codes, classes]``: how many samples
-with that token carry that label. Each is there as a pure function of the table and as a
-torchmetrics class that accumulates the table, so memory does not grow with the number of samples
-and the sum over processes is exact. Classes in one ``MetricCollection`` share one table.
+Every score is a pure function of an integer table ``contingency [codes, classes]``: the number of
+samples with each token and each class. :class:`TokenContingency` accumulates such a table over
+batches and processes, so memory does not grow with the number of samples and the sum over processes
+is exact.
 """
 
 from spinlock.metrics.chance import (
@@ -24,31 +24,11 @@ from spinlock.metrics.contingency_information import (
     normalized_mutual_information,
 )
 from spinlock.metrics.token_contingency import TokenContingency
-from spinlock.metrics.token_information import (
-    AdjustedMutualInformation,
-    CodebookPerplexity,
-    CodebookUsage,
-    ConditionalEntropy,
-    ConditionalMutualInformation,
-    DeadCodes,
-    JensenShannonDivergence,
-    MutualInformation,
-    NormalizedMutualInformation,
-    PermutationTest,
-)
+from spinlock.metrics.token_dynamics import TokenDynamics
 
 __all__ = [
-    "AdjustedMutualInformation",
-    "CodebookPerplexity",
-    "CodebookUsage",
-    "ConditionalEntropy",
-    "ConditionalMutualInformation",
-    "DeadCodes",
-    "JensenShannonDivergence",
-    "MutualInformation",
-    "NormalizedMutualInformation",
-    "PermutationTest",
     "TokenContingency",
+    "TokenDynamics",
     "adjusted_mutual_information",
     "codebook_perplexity",
     "codebook_usage",

@@ -1,11 +1,11 @@
-"""Entropies of tables of counts, shared by the metrics. Everything is float64 and in nats."""
+"""Entropies of tables of counts, in float64 and nats."""
 
 import torch
 from torch import Tensor
 
 
 def as_counts(contingency: Tensor) -> Tensor:
-    """A table, or a stack of tables, in float64.
+    """Return a table, or a stack of tables, in float64.
 
     Args:
         contingency: Counts ``[..., codes, classes]``.
@@ -21,34 +21,28 @@ def as_counts(contingency: Tensor) -> Tensor:
 
 
 def entropy(counts: Tensor) -> Tensor:
-    """Plug-in entropy over the last dimension; 0 where there are no counts."""
+    """Return the plug-in entropy over the last dimension; 0 without counts."""
     terms: Tensor = torch.special.entr(counts / counts.sum(-1, keepdim=True).clamp(min=1))
     return terms.sum(-1)
 
 
 def code_entropy(counts: Tensor) -> Tensor:
-    """H(token) of tables ``[..., codes, classes]``."""
+    """Return H(token) of tables ``[..., codes, classes]``."""
     return entropy(counts.sum(-1))
 
 
-def class_entropy(counts: Tensor) -> Tensor:
-    """H(class) of tables ``[..., codes, classes]``."""
-    return entropy(counts.sum(-2))
-
-
 def mean_entropy(counts: Tensor) -> Tensor:
-    """The arithmetic mean of H(token) and H(class)."""
-    return (code_entropy(counts) + class_entropy(counts)) / 2
+    """Return the arithmetic mean of H(token) and H(class)."""
+    return (code_entropy(counts) + entropy(counts.sum(-2))) / 2
 
 
 def plug_in_information(counts: Tensor) -> Tensor:
-    """I = H(token) + H(class) − H(token, class)."""
-    joint = entropy(counts.flatten(-2))
-    return (code_entropy(counts) + class_entropy(counts) - joint).clamp(min=0)
+    """Return I = H(token) + H(class) − H(token, class)."""
+    return (2 * mean_entropy(counts) - entropy(counts.flatten(-2))).clamp(min=0)
 
 
 def one_to_one(counts: Tensor) -> Tensor:
-    """Whether every occupied row and column holds exactly one occupied cell."""
+    """Return whether every occupied row and column has exactly one occupied cell."""
     occupied = counts > 0
     cells = occupied.sum((-2, -1))
     return (cells == occupied.any(-1).sum(-1)) & (cells == occupied.any(-2).sum(-1))

@@ -20,7 +20,7 @@ VARIANTS = (
     "gaussian_blobs",
 )
 FAMILIES = ("gaussian_noise", "band_limited", "sinusoids", "gaussian_blobs")
-POLICIES = ("autoregressive", "residual", "convex")
+UPDATE_POLICIES = ("autoregressive", "residual", "convex")
 NORMALIZATIONS = ("none", "instance", "batch")
 FAMILY_OF_VARIANT = torch.tensor([0, 0, 1, 1, 2, 3])
 
@@ -71,20 +71,20 @@ class SyntheticDataModule(LightningDataModule):
         return VARIANTS
 
     @property
+    def variant_families(self) -> tuple[str, ...]:
+        return tuple(FAMILIES[family] for family in FAMILY_OF_VARIANT.tolist())
+
+    @property
     def family_names(self) -> tuple[str, ...]:
         return FAMILIES
 
     @property
     def update_policy_names(self) -> tuple[str, ...]:
-        return POLICIES
+        return UPDATE_POLICIES
 
     @property
     def normalization_names(self) -> tuple[str, ...]:
         return NORMALIZATIONS
-
-    @property
-    def parameter_axes(self) -> tuple[str, ...]:
-        return PARAMETER_NAMES
 
     @property
     def parameter_space(self) -> ParameterSpace:
@@ -109,6 +109,8 @@ class SyntheticDataModule(LightningDataModule):
 
 class TokenModel(LightningModule):
     """One trained weight, and tokens that are a given column of the batch."""
+
+    codebook_size = 256
 
     def __init__(self, key: str = "variant") -> None:
         super().__init__()

@@ -8,7 +8,7 @@ from tests.callbacks import SyntheticDataModule, TokenModel, quiet_trainer
 
 
 def validate(tmp_path, model, data):
-    trainer = quiet_trainer(tmp_path, CodebookUsage(figures_every_n_epochs=0))
+    trainer = quiet_trainer(tmp_path, CodebookUsage(plots_every_n_epochs=0, detailed=True))
     return trainer.validate(model, data, verbose=False)[0]
 
 
@@ -23,14 +23,6 @@ def test_usage_perplexity_and_dead_codes(tmp_path):
     entropy = -(0.5 * torch.tensor(0.5).log() + 0.5 * torch.tensor(0.25).log())
     assert logged["codebook/perplexity"] == pytest.approx(entropy.exp().item())
     assert len(logged) == 3
-
-
-def test_without_a_size_codes_are_those_up_to_the_largest(tmp_path):
-    data = SyntheticDataModule()
-    data.val.columns["tokens"] = torch.tensor([0, 0, 2, 5]).repeat(24)
-    logged = validate(tmp_path, TokenModel("tokens"), data)
-    assert logged["codebook/usage"] == 0.5
-    assert logged["codebook/dead_codes"] == 3
 
 
 def test_a_codebook_of_one_code(tmp_path):
@@ -68,6 +60,8 @@ def test_one_level_with_a_dimension_is_one_level(tmp_path):
 
 
 class SequenceModel(TokenModel):
+    codebook_size = 4
+
     def validation_step(self, batch, batch_idx):
         return {"tokens": batch["sequence"][:, -1], "token_sequence": batch["sequence"]}
 
@@ -75,7 +69,7 @@ class SequenceModel(TokenModel):
 def test_transitions_are_counted_along_time(tmp_path):
     data = SyntheticDataModule()
     data.val.columns["sequence"] = torch.tensor([[0, 0, 3], [1, 1, 1]]).repeat(48, 1)
-    callback = CodebookUsage(figures_every_n_epochs=0)
+    callback = CodebookUsage(plots_every_n_epochs=0, detailed=True)
     trainer = quiet_trainer(tmp_path, callback)
     logged = trainer.validate(SequenceModel(), data, verbose=False)[0]
     assert logged["codebook/self_transition"] == 0.75
@@ -85,15 +79,11 @@ def test_transitions_are_counted_along_time(tmp_path):
     assert torch.equal(callback._transition_counts, expected)
 
 
-@pytest.mark.parametrize("size", [None, 4])
-def test_sequences_of_one_timestep_have_no_transitions(tmp_path, size):
+def test_sequences_of_one_timestep_have_no_transitions(tmp_path):
     data = SyntheticDataModule()
     data.val.columns["sequence"] = torch.tensor([[3], [1]]).repeat(48, 1)
-    model = SequenceModel()
-    if size is not None:
-        model.codebook_size = size
-    trainer = quiet_trainer(tmp_path, CodebookUsage())
-    logged = trainer.validate(model, data, verbose=False)[0]
+    trainer = quiet_trainer(tmp_path, CodebookUsage(detailed=True))
+    logged = trainer.validate(SequenceModel(), data, verbose=False)[0]
     assert logged["codebook/perplexity"] == pytest.approx(2)
     assert "codebook/self_transition" not in logged
 

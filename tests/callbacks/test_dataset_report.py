@@ -1,4 +1,4 @@
-"""DatasetReport on a real file, and on one that was spoilt."""
+"""DatasetReport on an intact file and on a damaged one."""
 
 import dataclasses
 import json

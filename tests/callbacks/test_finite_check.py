@@ -42,7 +42,7 @@ def test_a_planted_nan_is_named_by_column_index_and_variant(tmp_path, split, ind
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_policy_warn_names_the_same_and_goes_on(tmp_path, split):
+def test_policy_warn_names_the_same_and_continues(tmp_path, split):
     data = planted(split)
     index, variant = (getattr(data, split).columns[key][40] for key in ("index", "variant"))
     trainer = quiet_trainer(tmp_path, FiniteCheck("warn"))
@@ -79,12 +79,11 @@ def test_counts_by_column_and_samples_are_cut_short_when_many(tmp_path):
     assert loss.startswith("  outputs['loss']: 1 NaN; in the batch of samples 1000 (")
 
 
-def test_plain_data_loaders_get_numbers_for_names(tmp_path):
+def test_without_a_data_module_columns_are_numbered(tmp_path):
     data = planted("val")
-    variant = int(data.val.columns["variant"][40])
     with pytest.raises(FloatingPointError) as error:
         quiet_trainer(tmp_path, FiniteCheck()).validate(TokenModel(), data.val_dataloader())
-    assert f"columns column 29 (1 NaN); samples 1040 (variant {variant})" in str(error.value)
+    assert "columns column 29 (1 NaN); samples 1040\n" in str(error.value)
 
 
 def test_batches_outside_the_contract_are_checked_too(tmp_path):

@@ -14,7 +14,13 @@ from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.variant_mixture import Mixture
 from spinlock.simulation.parameter_space import PARAMETER_NAMES
 from spinlock.simulation.sobol_design import make_design
-from tests.callbacks import POLICIES, SyntheticDataModule, TokenModel, quiet_trainer
+from tests.callbacks import (
+    FAMILY_OF_VARIANT,
+    UPDATE_POLICIES,
+    SyntheticDataModule,
+    TokenModel,
+    quiet_trainer,
+)
 
 
 def random_tokens(data, codes=256):
@@ -26,7 +32,7 @@ def random_tokens(data, codes=256):
 
 
 def ic_information(**settings):
-    return ICMutualInformation(figures_every_n_epochs=0, **settings)
+    return ICMutualInformation(plots_every_n_epochs=0, detailed=True, **settings)
 
 
 def validate(tmp_path, model, data, *callbacks, **settings):
@@ -57,7 +63,7 @@ def test_tokens_that_are_random_score_zero(tmp_path):
 
 @pytest.mark.parametrize("batch_size", [7, 96])
 @pytest.mark.parametrize("limit", [1.0, 3])
-def test_figures_are_those_of_all_samples_seen(tmp_path, batch_size, limit):
+def test_scores_are_those_of_all_samples_seen(tmp_path, batch_size, limit):
     data = random_tokens(SyntheticDataModule(batch_size=batch_size), codes=5)
     logged = validate(tmp_path, TokenModel("random"), data, limit_val_batches=limit)
     seen = min(96, 3 * batch_size) if limit == 3 else 96
@@ -120,44 +126,17 @@ def test_order_of_callbacks_does_not_matter(tmp_path):
     assert len(logged[0]) > 30
 
 
-def test_plain_data_loaders_get_numbers_for_names(tmp_path):
-    data, model = random_tokens(SyntheticDataModule(), codes=40), TokenModel("random")
-    named = validate(tmp_path, model, data)
-    plain = validate(tmp_path, model, data.val_dataloader())
-    assert len(plain) > 30
-    # Without a parameter space all axes are cut into terciles.
-    shared = plain.keys() & named.keys() - {"ic/operator_to_ic"}
-    assert len(shared) >= 20
-    for key in shared:
-        assert plain[key] == pytest.approx(named[key], abs=1e-6), key
-    for number, policy in enumerate(POLICIES):
-        assert plain[f"ic/variant_ami/policy {number}"] == named[f"ic/variant_ami/{policy}"]
-    for number, axis in enumerate(PARAMETER_NAMES):
-        if axis in ("alpha", "dt", "kernel_size", "update_policy", "base_channels"):
-            assert plain[f"ic/axis_ami/axis {number}"] == named[f"ic/axis_ami/{axis}"]
-
-
-def test_a_codebook_of_unknown_size_gives_the_same_figures(tmp_path):
-    data, model = random_tokens(SyntheticDataModule(), codes=40), TokenModel("random")
-    expected = validate(tmp_path, model, data)
-    model.codebook_size = 64
-    assert validate(tmp_path, model, data) == pytest.approx(expected, abs=1e-6)
-
-
 def test_several_validation_loaders_are_pooled(tmp_path):
     data = random_tokens(SyntheticDataModule(), codes=5)
     halves = torch.utils.data.random_split(data.val, [40, 56])
     loaders = [torch.utils.data.DataLoader(half, batch_size=16) for half in halves]
     expected = validate(tmp_path, TokenModel("random"), data)
-    trainer = quiet_trainer(tmp_path, ic_information())
+    data.val_dataloader = lambda: loaders
     model = TokenModel("random")
     model.validation_step = lambda batch, batch_idx, dataloader_idx: {"tokens": batch["random"]}
-    logged = trainer.validate(model, loaders, verbose=False)
-    # Loaders alone bring no parameter space, and no names of policies.
-    shared = logged[0].keys() & expected.keys() - {"ic/operator_to_ic"}
-    assert len(shared) >= 20
-    for key in shared:
-        assert logged[0][key] == pytest.approx(expected[key], abs=1e-6)
+    trainer = quiet_trainer(tmp_path, ic_information())
+    logged = trainer.validate(model, data, verbose=False)
+    assert logged[0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_tokens_beyond_the_codebook_are_refused(tmp_path):
@@ -193,10 +172,10 @@ class ListOfTokens(TokenModel):
         (LossOnly(), "has the keys: 'loss', 'reconstruction'"),
         (BareLoss(), "is of type Tensor"),
         (Silent(), "is of type NoneType"),
-        (ListOfTokens(), "has a list there"),
+        (ListOfTokens(), "has a list under that key"),
     ],
 )
-def test_a_model_without_tokens_is_told_so_before_training(tmp_path, model, found):
+def test_a_model_without_tokens_is_refused_before_training(tmp_path, model, found):
     trainer = quiet_trainer(tmp_path, ic_information())
     with pytest.raises(ContractError) as error:
         trainer.fit(model, SyntheticDataModule())
@@ -209,8 +188,8 @@ def test_a_model_without_tokens_is_told_so_before_training(tmp_path, model, foun
     assert trainer.global_step == 0
 
 
-@pytest.mark.parametrize("key", ["variant", "family"])
-def test_a_batch_without_labels_is_told_so(tmp_path, key):
+@pytest.mark.parametrize("key", ["variant", "update_policy"])
+def test_a_batch_without_labels_is_refused(tmp_path, key):
     data = SyntheticDataModule()
     del data.val.columns[key]
     keys = ", ".join(repr(k) for k in data.val.columns)
@@ -223,7 +202,8 @@ def test_a_batch_without_labels_is_told_so(tmp_path, key):
 
 class Designed(SyntheticDataModule):
     variant_names = Mixture(GenerationConfig(1).initial_conditions).names
-    family_names = tuple(dict.fromkeys(Mixture(GenerationConfig(1).initial_conditions).families))
+    variant_families = Mixture(GenerationConfig(1).initial_conditions).families
+    family_names = tuple(dict.fromkeys(variant_families))
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +229,7 @@ def test_the_variant_as_token_scores_one_on_the_real_design(tmp_path, designed):
     logged = validate(tmp_path, TokenModel("variant"), designed)
     assert logged["ic/variant_ami"] == logged["ic/variant_nmi"] == 1
     assert logged["ic/variant_within_policy_ami"] == 1
-    for policy in POLICIES:
+    for policy in UPDATE_POLICIES:
         assert logged[f"ic/variant_ami/{policy}"] == 1
     assert logged["ic/variant_p_value"] == pytest.approx(1 / 101)
     assert logged["ic/operator_to_ic"] < 0.02
@@ -264,8 +244,9 @@ def test_random_tokens_score_zero_on_the_real_design(tmp_path, designed):
             assert logged[f"ic/{label}{kind}_p_value"] > 0.05
             # What the adjustment and the null are for: 256 codes share a lot with anything.
             assert logged[f"ic/{label}{kind}_mi"] > 0.15
-            null = logged[f"ic/{label}{kind}_null_95"]
+            null = logged[f"ic/{label}{kind}_mi_null_95"]
             assert logged[f"ic/{label}{kind}_mi"] < null < 2 * logged[f"ic/{label}{kind}_mi"]
+        assert logged[f"ic/{label}_ami"] < logged[f"ic/{label}_ami_null_95"] < 0.01
 
 
 def test_the_kernel_size_as_token_names_the_operator(tmp_path, designed):
@@ -282,7 +263,7 @@ def test_the_kernel_size_as_token_names_the_operator(tmp_path, designed):
     assert logged["ic/operator_to_ic"] > 100
 
 
-def test_figures_within_policies_are_those_of_their_samples(tmp_path):
+def test_scores_within_policies_are_those_of_their_samples(tmp_path):
     data = random_tokens(SyntheticDataModule(size=900), codes=5)
     columns = data.val.columns
     # The token is the variant under one policy, rotated under another, random under the third.
@@ -291,7 +272,7 @@ def test_figures_within_policies_are_those_of_their_samples(tmp_path):
     columns["random"] = torch.where(columns["update_policy"] == 2, columns["random"], tokens)
     logged = validate(tmp_path, TokenModel("random"), data)
     weights, informations, counts = [], [], []
-    for number, policy in enumerate(POLICIES):
+    for number, policy in enumerate(UPDATE_POLICIES):
         mine = columns["update_policy"] == number
         labels, found = columns["variant"][mine], columns["random"][mine]
         ami = oracle.adjusted_mutual_info_score(labels, found)
@@ -308,47 +289,51 @@ def test_figures_within_policies_are_those_of_their_samples(tmp_path):
     assert logged["ic/variant_within_policy_ami"] > 2 * logged["ic/variant_ami"] > 0
 
 
-@pytest.mark.parametrize("nested", [True, False])
-def test_the_null_is_that_of_permutations_within_policies(tmp_path, nested):
-    """Of variants and families together, whether or not a variant is of one family."""
+def test_the_null_is_that_of_variants_permuted_within_policies(tmp_path):
+    """A family is a function of the variant, so one permutation serves both labels."""
     data = random_tokens(SyntheticDataModule(size=300), codes=7)
     columns = data.val.columns
-    if not nested:
-        generator = torch.Generator().manual_seed(5)
-        columns["family"] = torch.randint(4, (300,), generator=generator)
     logged = validate(tmp_path, TokenModel("random"), data, ic_information(permutations=40, seed=3))
-    combination = columns["variant"] * 4 + columns["family"]
-    cells = columns["update_policy"] * 168 + columns["random"] * 24 + combination
-    counts = torch.bincount(cells, minlength=504).view(3, 7, 6, 4)
-    occupied = counts.sum((0, 1)) > 0
-    assert occupied.sum() == (6 if nested else 24)
-    drawn = metrics.permuted_tables(counts[:, :, occupied], permutations=40, seed=3)
-    tables = torch.zeros(40, 3, 7, 6, 4, dtype=torch.int64)
-    tables[:, :, :, occupied] = torch.stack([torch.from_numpy(table) for table in drawn])
-    for label, others in (("variant", 4), ("family", 3)):
-        null, counted = tables.sum(others), counts.sum(others - 1)
+    cells = (columns["update_policy"] * 7 + columns["random"]) * 6 + columns["variant"]
+    counts = torch.bincount(cells, minlength=126).view(3, 7, 6)
+    drawn = metrics.permuted_tables(counts, permutations=40, seed=3)
+    tables = torch.stack([torch.from_numpy(table) for table in drawn])
+    members = torch.nn.functional.one_hot(FAMILY_OF_VARIANT)
+    for label, null, counted in (
+        ("variant", tables, counts),
+        ("family", tables @ members, counts @ members),
+    ):
         for key, information, stack, observed in (
             ("", metrics.mutual_information, null.sum(1), counted.sum(0)),
             ("_within_policy", metrics.conditional_mutual_information, null, counted),
         ):
             values = torch.stack([information(table) for table in stack])
             quantile = values.quantile(0.95).item()
-            assert logged[f"ic/{label}{key}_null_95"] == pytest.approx(quantile, rel=1e-5)
+            assert logged[f"ic/{label}{key}_mi_null_95"] == pytest.approx(quantile, rel=1e-5)
             p_value = metrics.permutation_p_value(information(observed), values).item()
             assert logged[f"ic/{label}{key}_p_value"] == pytest.approx(p_value)
+        amis = metrics.adjusted_mutual_information(null.sum(1))
+        quantile = amis.quantile(0.95).item()
+        assert logged[f"ic/{label}_ami_null_95"] == pytest.approx(quantile, rel=1e-5)
+
+
+@pytest.mark.parametrize("key", ["variant", "zero"])
+def test_the_null_of_degenerate_tokens_is_finite(tmp_path, key):
+    data = SyntheticDataModule()
+    for split in (data.train, data.val, data.test):
+        split.columns["zero"] = torch.zeros(96, dtype=torch.int64)
+        if key == "zero":
+            split.columns["variant"] = split.columns["zero"]
+    logged = validate(tmp_path, TokenModel(key), data)
+    assert all(-1 <= logged[f"ic/{label}_ami_null_95"] <= 1 for label in ("variant", "family"))
 
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        (
-            "family",
-            4,
-            r"family must be in \[0, 4\), got values from 0 to 4; the data",
-        ),
-        ("family", -1, r"family must be in \[0, 4\), got values from -1 to 3"),
+        ("variant", -1, r"variant must be in \[0, 6\), got values from -1 to 5"),
         ("variant", 6, r"variant must be in \[0, 6\), got values from 0 to 6"),
-        ("update_policy", 3, r"policy must be in \[0, 3\), got values from 0 to 3"),
+        ("update_policy", 3, r"update_policy must be in \[0, 3\), got values from 0 to 3"),
     ],
 )
 def test_a_label_that_has_no_name_is_refused(tmp_path, key, value, message):
@@ -361,23 +346,19 @@ def test_a_label_that_has_no_name_is_refused(tmp_path, key, value, message):
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32])
 def test_labels_of_small_types_are_counted_right(tmp_path, dtype):
-    """With loaders alone: combinations of unnamed labels have numbers beyond 255."""
+    """Combinations of labels have numbers beyond those of small types."""
     data = random_tokens(SyntheticDataModule(), codes=5)
     expected = validate(tmp_path, TokenModel("random"), data)
-    for key in ("variant", "family", "update_policy"):
+    for key in ("variant", "update_policy"):
         data.val.columns[key] = data.val.columns[key].to(dtype)
-    trainer = quiet_trainer(tmp_path, ic_information())
-    loader = data.val_dataloader()
-    (logged,) = trainer.validate(TokenModel("random"), loader, verbose=False)
-    for key in ("variant_mi", "family_mi", "variant_within_policy_mi", "family_null_95"):
-        assert logged[f"ic/{key}"] == pytest.approx(expected[f"ic/{key}"], rel=1e-6)
+    assert validate(tmp_path, TokenModel("random"), data) == expected
 
 
 def test_a_label_that_is_no_number_of_a_class_is_refused(tmp_path):
     data = SyntheticDataModule()
-    data.val.columns["family"] = data.val.columns["family"][:, None]
-    with pytest.raises(ValueError, match=r"family must be integers \[B\], got \[\d+, 1\]"):
-        validate(tmp_path, TokenModel("variant"), data)
+    data.val.columns["variant"] = data.val.columns["variant"][:, None]
+    with pytest.raises(ValueError, match=r"variant must be integers \[B\], got \[\d+, 1\]"):
+        validate(tmp_path, TokenModel("family"), data)
 
 
 def test_axes_are_cut_as_documented(tmp_path):
@@ -438,19 +419,18 @@ def test_residual_tokens_report_the_joint_and_each_level(tmp_path):
         assert logged[f"ic/variant_ami/level_{level}"] == pytest.approx(ami, rel=1e-3, abs=1e-6)
 
 
-@pytest.mark.parametrize("missing", ["update_policy", "params"])
-def test_without_optional_labels_their_keys_are_left_out(tmp_path, missing):
+def test_default_scores_need_no_parameters(tmp_path):
     data = random_tokens(SyntheticDataModule(), codes=5)
     whole = validate(tmp_path, TokenModel("random"), data)
-    del data.val.columns[missing]
-    logged = validate(tmp_path, TokenModel("random"), data)
-    if missing == "update_policy":
-        gone = [k for k in whole if "within_policy" in k or k.rsplit("/")[-1] in POLICIES]
-    else:
-        gone = [k for k in whole if "axis" in k or k == "ic/operator_to_ic"]
-    assert len(gone) >= 15
-    assert logged.keys() == whole.keys() - set(gone)
-    assert logged["ic/variant_ami"] == pytest.approx(whole["ic/variant_ami"], abs=1e-6)
+    for key in ("params", "family"):
+        del data.val.columns[key]
+    callback = ICMutualInformation(plots_every_n_epochs=0)
+    logged = validate(tmp_path, TokenModel("random"), data, callback)
+    kinds = ("ami", "ami_null_95", "p_value", "within_policy_ami")
+    assert logged.keys() == {
+        f"ic/{label}_{kind}" for label in ("variant", "family") for kind in kinds
+    }
+    assert logged == {key: whole[key] for key in logged}
 
 
 @pytest.mark.parametrize(("threshold", "exceeded"), [(0.5, True), (1.0, False)])
@@ -466,7 +446,10 @@ def test_threshold_warns(tmp_path, threshold, exceeded):
     said = [str(w.message) for w in caught if "above the threshold" in str(w.message)]
     assert len(said) == exceeded
     if exceeded:
-        assert "_ami is 1.000, above the threshold of 0.5 in 1 validation epoch(s)" in said[0]
+        assert (
+            "_ami is 1.000, above the threshold of 0.5 in 1 successive validation epoch(s)"
+            in said[0]
+        )
 
 
 def test_threshold_stops_training_after_its_patience(tmp_path):
@@ -478,7 +461,7 @@ def test_threshold_stops_training_after_its_patience(tmp_path):
     assert trainer.state.finished
 
 
-def test_patience_goes_on_from_a_checkpoint(tmp_path):
+def test_patience_is_restored_from_a_checkpoint(tmp_path):
     def fit(epochs, checkpoint):
         callback = ic_information(threshold=0.5, on_threshold="stop", patience=3)
         trainer = quiet_trainer(tmp_path, callback, max_epochs=epochs, limit_train_batches=1)
@@ -510,7 +493,7 @@ def test_every_n_epochs(tmp_path):
         ({"patience": 0}, "patience must be at least 1, got 0"),
         ({"permutations": 0}, "permutations must be at least 1, got 0"),
         ({"every_n_epochs": 0}, "every_n_epochs must be at least 1, got 0"),
-        ({"figures_every_n_epochs": -1}, "figures_every_n_epochs must be at least 0, got -1"),
+        ({"plots_every_n_epochs": -1}, "plots_every_n_epochs must be at least 0, got -1"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -20,7 +20,7 @@ from tests.callbacks import (
 
 
 def validate(tmp_path, model, data, **settings):
-    trainer = quiet_trainer(tmp_path, OperatorConsistency(), **settings)
+    trainer = quiet_trainer(tmp_path, OperatorConsistency(detailed=True), **settings)
     return trainer.validate(model, data, verbose=False)[0]
 
 
@@ -57,7 +57,7 @@ def test_tokens_that_name_operators_agree_and_decode(tmp_path, probes):
     }
 
 
-def test_tokens_of_the_initial_condition_are_told_from_those_of_operators(tmp_path):
+def test_tokens_of_the_initial_condition_are_below_the_baseline(tmp_path):
     data, codes = case(size=960)
     columns = data.val.columns
     # Of the initial condition's variant, decoded as the mean operator under it.
@@ -79,7 +79,7 @@ def test_constant_tokens_are_no_identity(tmp_path):
     assert logged["consistency/latent_correlation"] == 0
 
 
-def test_figures_by_hand(tmp_path):
+def test_scores_by_hand(tmp_path):
     data, codes = case(probes=3)
     columns = data.val.columns
     generator = torch.Generator().manual_seed(0)
@@ -149,7 +149,7 @@ def test_repeated_samples_count_once(tmp_path):
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
-def test_ridge_floor_against_scikit_learn(penalty):
+def test_ridge_baseline_against_scikit_learn(penalty):
     generator = torch.Generator().manual_seed(0)
     groups = torch.arange(60).repeat_interleave(2)
     x = torch.randn(120, 7, generator=generator) * torch.arange(7)
@@ -158,16 +158,14 @@ def test_ridge_floor_against_scikit_learn(penalty):
     residual = 0.0
     for fold in range(5):
         held = (groups % 5 == fold).numpy()
-        # Mean sum of squares of an input column, among the samples that are fitted.
-        strength = penalty * (scaled[~held] ** 2).sum(0).mean()
-        model = Ridge(alpha=strength).fit(scaled[~held], y[~held])
+        model = Ridge(alpha=penalty * (~held).sum()).fit(scaled[~held], y[~held])
         residual += ((model.predict(scaled[held]) - y[held].numpy()) ** 2).sum()
     expected = 1 - residual / ((y - y.mean(0)) ** 2).sum().item()
     ours = ridge_r_squared(x, y, groups, penalties=[penalty])
     assert ours == pytest.approx(expected, rel=1e-4)
 
 
-def test_ridge_floor_takes_the_best_penalty_and_is_no_more_than_chance_on_noise():
+def test_ridge_baseline_takes_the_best_penalty_and_is_at_most_chance_on_noise():
     generator = torch.Generator().manual_seed(1)
     x, y = torch.randn(200, 20, generator=generator), torch.randn(200, 3, generator=generator)
     each = [ridge_r_squared(x, y, torch.arange(200), penalties=[p]) for p in PENALTIES]
@@ -187,7 +185,7 @@ def test_a_dataset_of_one_probe_is_refused(tmp_path):
     with pytest.raises(ContractError, match="found no operator with two probes among the samples"):
         validate(tmp_path, DecodingModel(codes), data)
     data.generation = GenerationConfig(240)
-    with pytest.raises(ConfigurationError, match="Set probes_per_operator of the generation to 2"):
+    with pytest.raises(ConfigurationError, match=r"Set generation\.probes_per_operator to 2"):
         validate(tmp_path, DecodingModel(codes), data)
 
 
@@ -198,19 +196,21 @@ def test_few_batches_without_pairs_are_no_error(tmp_path):
     assert logged == {}
 
 
-def test_a_model_that_cannot_decode_is_told_so_before_training(tmp_path):
-    with pytest.raises(ContractError, match=r"needs the model's decode\(tokens, batch\)"):
+def test_a_model_that_cannot_decode_is_refused_before_training(tmp_path):
+    with pytest.raises(
+        ContractError, match=r"needs the model's decode \(method decode\(tokens, batch\)"
+    ):
         validate(tmp_path, TokenModel(), case()[0])
 
 
 def test_decoded_pairs_are_bounded(tmp_path):
-    """They are a sample of all pairs, which agreement goes on to count."""
+    """They are a sample of all pairs; agreement is counted over all."""
     data, codes = case()
     columns = data.val.columns
     # The later operators' tokens are useless.
     columns["tokens"] = torch.where(columns["operator"] < 1060, columns["tokens"], 0)
     everything = validate(tmp_path, DecodingModel(codes), data)
-    callback = OperatorConsistency(max_pairs=120)
+    callback = OperatorConsistency(max_pairs=120, detailed=True)
     model = DecodingModel(codes)
     decoded = []
     decode = model.decode

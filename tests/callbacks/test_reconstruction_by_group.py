@@ -9,7 +9,7 @@ from spinlock.callbacks import ContractError, ReconstructionByGroup
 from tests.callbacks import (
     FAMILIES,
     NORMALIZATIONS,
-    POLICIES,
+    UPDATE_POLICIES,
     VARIANTS,
     SyntheticDataModule,
     TokenModel,
@@ -19,7 +19,7 @@ from tests.callbacks import (
 GROUPINGS = {
     "variant": ("variant", VARIANTS),
     "family": ("family", FAMILIES),
-    "update_policy": ("update_policy", POLICIES),
+    "update_policy": ("update_policy", UPDATE_POLICIES),
     "normalization": ("normalization", NORMALIZATIONS),
 }
 
@@ -34,7 +34,9 @@ class Offset(TokenModel):
 
 
 def validate(tmp_path, data, model=None, **settings):
-    trainer = quiet_trainer(tmp_path, ReconstructionByGroup(figures_every_n_epochs=0), **settings)
+    trainer = quiet_trainer(
+        tmp_path, ReconstructionByGroup(plots_every_n_epochs=0, detailed=True), **settings
+    )
     return trainer.validate(model or Offset(), data, verbose=False)[0]
 
 
@@ -112,10 +114,10 @@ def test_sequences(tmp_path, data, whole_sequence):
 def test_other_shapes_are_refused(tmp_path, data):
     model = Offset()
     model.validation_step = lambda batch, batch_idx: {"reconstruction": batch["features"][:, :9]}
-    with pytest.raises(ContractError, match=r"of shapes \[32, 9\] and \[32, 46\]"):
+    with pytest.raises(ContractError, match=r"equal shapes, got \[32, 9\] and \[32, 46\]"):
         validate(tmp_path, data, model)
 
 
-def test_a_model_without_reconstruction_is_told_so(tmp_path, data):
+def test_a_model_without_reconstruction_is_refused(tmp_path, data):
     with pytest.raises(ContractError, match=r"needs outputs\['reconstruction'\]"):
         validate(tmp_path, data, TokenModel())

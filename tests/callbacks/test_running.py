@@ -1,6 +1,7 @@
-"""Every callback in every way that Lightning runs it, and what their docstrings say of keys."""
+"""Every callback in every way that Lightning runs it, and the keys that docstrings list."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,13 +12,13 @@ from torch.utils.data import DataLoader, Subset
 from spinlock import callbacks, contract
 from tests.callbacks import DecodingModel, SyntheticDataModule, quiet_trainer, with_operator_tokens
 
-NO_FIGURES = {"figures_every_n_epochs": 0}
+NO_PLOTS = {"plots_every_n_epochs": 0, "detailed": True}
 WATCHING = {
-    callbacks.CodebookUsage: NO_FIGURES,
+    callbacks.CodebookUsage: NO_PLOTS,
     callbacks.FiniteCheck: {"policy": "warn", "gradients": True},
-    callbacks.ICMutualInformation: NO_FIGURES | {"threshold": 2.0},
-    callbacks.OperatorConsistency: {},
-    callbacks.ReconstructionByGroup: NO_FIGURES,
+    callbacks.ICMutualInformation: NO_PLOTS | {"threshold": 2.0},
+    callbacks.OperatorConsistency: {"detailed": True},
+    callbacks.ReconstructionByGroup: NO_PLOTS,
     callbacks.TokenTransfer: {},
 }
 
@@ -76,7 +77,7 @@ def validate(tmp_path, watching, levels=False, **settings):
 
 
 KEYS = re.compile(r"``((?:ic|codebook|reconstruction|consistency|transfer)/[^`]+)``")
-FIGURES = {
+PLOTS = {
     "codebook/transitions",
     "codebook/usage_bars",
     "codebook/usage_bars_level_<q>",
@@ -85,33 +86,42 @@ FIGURES = {
 }
 
 
-def documented(callback):
-    """The keys of a docstring: text -> pattern."""
-    keys = set(KEYS.findall(callback.__doc__)) - FIGURES
+def documented(callback, detailed):
+    """The keys of a docstring by text, as patterns; the lists come before ``Testing logs``."""
+    lists = callback.__doc__.partition("Testing logs")[0]
+    default, _, others = lists.partition("With ``detailed=True`` also:")
+    keys = set(KEYS.findall(default + (others if detailed else ""))) - PLOTS
+    # Other callbacks' keys are mentioned for comparison.
+    own = {key.partition("/")[0] for key in KEYS.findall(default)[:1]}
+    keys = {key for key in keys if key.partition("/")[0] in own}
     return {key: re.compile(re.sub(r"<\w+>", r"[^/]+", key)) for key in keys}
 
 
+@pytest.mark.parametrize("detailed", [False, True])
 @pytest.mark.parametrize("callback", WATCHING)
-def test_logged_keys_are_those_of_the_docstring(tmp_path, callback):
+def test_logged_keys_are_those_of_the_docstring(tmp_path, callback, detailed):
     logged = set()
+    settings = WATCHING[callback]
+    if "detailed" in settings:
+        settings = {**settings, "detailed": detailed}
     for levels in (False, True):
-        watching = [callback(**WATCHING[callback])]
-        found = validate(tmp_path, watching, levels)
-        trainer = quiet_trainer(tmp_path, callback(**WATCHING[callback]))
+        found = validate(tmp_path, [callback(**settings)], levels)
+        trainer = quiet_trainer(tmp_path, callback(**settings))
         trainer.test(*model_and_data(levels), verbose=False)
         assert set(trainer.callback_metrics) == {f"test/{key}" for key in found}
         logged |= set(found)
-    keys = documented(callback)
+    keys = documented(callback, detailed)
     undocumented = {k for k in logged if not any(p.fullmatch(k) for p in keys.values())}
     assert not undocumented
     never_logged = {key for key, p in keys.items() if not any(p.fullmatch(k) for k in logged)}
     assert not never_logged
+    assert detailed or len(logged) <= 8
     assert bool(logged) == (callback is not callbacks.FiniteCheck)
 
 
 def test_order_does_not_matter(tmp_path):
     expected = validate(tmp_path, everything())
-    assert len(expected) > 70
+    assert len(expected) > 60
     assert validate(tmp_path, everything()[::-1]) == expected
     alone = [validate(tmp_path, [callback]) for callback in everything()]
     assert {key: value for one in alone for key, value in one.items()} == expected
@@ -179,7 +189,11 @@ def test_states_are_in_the_checkpoint_and_restored(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(set(callbacks.__all__) - {"ContractError"}))
 def test_from_yaml_by_class_path(name, tmp_path):
-    settings = {**WATCHING, callbacks.DatasetReport: {"replay": 2, "full": True}}
+    settings = {
+        **WATCHING,
+        callbacks.DatasetReport: {"replay": 2, "full": True},
+        callbacks.TokenWriter: {"path": "tokens.h5"},
+    }
     given = settings[getattr(callbacks, name)]
     lines = [f"  class_path: spinlock.callbacks.{name}", "  init_args:"]
     lines += [f"    {key}: {str(value).lower()}" for key, value in given.items()] or ["    {}"]
@@ -191,17 +205,18 @@ def test_from_yaml_by_class_path(name, tmp_path):
     made = parser.instantiate_classes(config).callback
     assert type(made) is getattr(callbacks, name)
     for key, value in given.items():
-        assert getattr(made, key) == value
+        assert getattr(made, key) == (Path(value) if key == "path" else value)
 
 
 def test_every_callback_is_tried_here():
     found = {getattr(callbacks, name) for name in callbacks.__all__}
-    assert found - {callbacks.DatasetReport, contract.ContractError} == set(WATCHING)
+    tested_elsewhere = {callbacks.DatasetReport, callbacks.TokenWriter, contract.ContractError}
+    assert found - tested_elsewhere == set(WATCHING)
 
 
 NEEDS = {
     callbacks.CodebookUsage: (("tokens",), ()),
-    callbacks.ICMutualInformation: (("tokens",), ("variant", "family")),
+    callbacks.ICMutualInformation: (("tokens",), ("variant", "update_policy", "params")),
     callbacks.OperatorConsistency: (
         ("tokens",),
         ("features", "initial_features", "variant", "operator", "index"),
@@ -222,7 +237,7 @@ class Lacking(Model):
 @pytest.mark.parametrize(
     ("callback", "key"), [(c, key) for c, (outputs, _) in NEEDS.items() for key in outputs]
 )
-def test_an_output_that_is_missing_is_told_before_training(tmp_path, callback, key):
+def test_a_missing_output_is_reported_before_training(tmp_path, callback, key):
     _, data = model_and_data()
     model = Lacking(with_operator_tokens(data))
     model.lacks = (key,)
@@ -248,7 +263,7 @@ class Quiet(Model):
 @pytest.mark.parametrize(
     ("callback", "key"), [(c, key) for c, (_, batch) in NEEDS.items() for key in batch]
 )
-def test_a_batch_entry_that_is_missing_is_told_before_training(tmp_path, callback, key):
+def test_a_missing_batch_entry_is_reported_before_training(tmp_path, callback, key):
     _, data = model_and_data()
     model = Quiet(with_operator_tokens(data))
     del data.val.columns[key]
@@ -262,13 +277,58 @@ def test_a_batch_entry_that_is_missing_is_told_before_training(tmp_path, callbac
     assert trainer.global_step == 0
 
 
+ATTRIBUTES = {
+    callbacks.CodebookUsage: ("codebook_size",),
+    callbacks.ICMutualInformation: (
+        "codebook_size",
+        "variant_names",
+        "variant_families",
+        "update_policy_names",
+        "parameter_space",
+    ),
+    callbacks.OperatorConsistency: ("decode",),
+    callbacks.ReconstructionByGroup: (
+        "family_names",
+        "update_policy_names",
+        "variant_names",
+        "normalization_names",
+    ),
+    callbacks.TokenTransfer: ("codebook_size",),
+}
+
+
+@pytest.mark.parametrize(
+    ("callback", "attribute"), [(c, name) for c, names in ATTRIBUTES.items() for name in names]
+)
+def test_a_missing_attribute_is_reported(tmp_path, monkeypatch, callback, attribute):
+    """Names and sizes are required, not guessed."""
+    model, data = model_and_data()
+    of_model = attribute in contract.MODEL
+    monkeypatch.setattr(type(model if of_model else data), attribute, None, raising=False)
+    if of_model and attribute in vars(model):
+        delattr(model, attribute)
+    trainer = quiet_trainer(tmp_path, callback(**WATCHING[callback]))
+    with pytest.raises(contract.ContractError) as error:
+        trainer.validate(model, data, verbose=False)
+    holder = "model" if of_model else "data module"
+    assert str(error.value).startswith(f"{callback.__name__} needs the {holder}'s {attribute} (")
+    assert f"Add it to the {holder}" in str(error.value)
+
+
+def test_plain_data_loaders_have_no_names(tmp_path):
+    model, data = model_and_data()
+    trainer = quiet_trainer(tmp_path, callbacks.ICMutualInformation())
+    with pytest.raises(contract.ContractError, match="wrap them in a LightningDataModule"):
+        trainer.validate(model, data.val_dataloader(), verbose=False)
+
+
 @pytest.mark.parametrize(
     "tokens", [torch.zeros(16, 2, 2, dtype=torch.int64), torch.zeros(16), torch.zeros(16).bool()]
 )
 def test_tokens_of_another_shape_or_type_are_refused(tmp_path, tokens):
     model, data = model_and_data()
     model.validation_step = lambda batch, batch_idx, dataloader_idx: {"tokens": tokens}
-    with pytest.raises(contract.ContractError, match=r"but Model gave \[16.*\] torch\."):
+    with pytest.raises(contract.ContractError, match=r"but Model returned \[16.*\] torch\."):
         quiet_trainer(tmp_path, callbacks.CodebookUsage()).validate(model, data)
 
 
@@ -299,7 +359,7 @@ def test_two_processes_equal_one(tmp_path):
     one, first, second = (
         torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1")
     )
-    assert len(one["logged"]) > 70
+    assert len(one["logged"]) > 60
     assert first["logged"] == pytest.approx(one["logged"], rel=1e-4, abs=1e-6)
     assert second["logged"] == first["logged"]
     assert one["finite"]["columns"] == {"batch['other']:column 1": 1}

@@ -55,7 +55,7 @@ def test_columns_are_hypergeometric():
 
 @pytest.mark.usefixtures("sampler")
 def test_mean_of_the_null_is_the_expected_information():
-    null = metrics.permutation_null(COUNTS, permutations=4000, seed=1)
+    null = metrics.permutation_null(metrics.mutual_information, COUNTS, permutations=4000, seed=1)
     error = null.std() / 4000**0.5
     assert abs(null.mean() - metrics.expected_mutual_information(COUNTS)) < 4 * error
 
@@ -80,12 +80,24 @@ def test_p_values_are_uniform_for_independent_labels():
     for seed in range(200):
         tokens, labels = torch.randint(4, (2, 100), generator=generator)
         counts = torch.bincount(tokens * 4 + labels, minlength=16).view(4, 4)
-        null = metrics.permutation_null(counts, permutations=19, seed=seed)
+        null = metrics.permutation_null(
+            metrics.mutual_information, counts, permutations=19, seed=seed
+        )
         p_values.append(
             metrics.permutation_p_value(metrics.mutual_information(counts), null).item()
         )
     assert np.mean(np.array(p_values) <= 0.25) == pytest.approx(0.25, abs=0.1)
     assert np.mean(np.array(p_values) <= 0.5) == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_null_is_the_score_of_each_table():
+    tables = torch.from_numpy(permuted(COUNTS, 70, seed=3))
+    null = metrics.permutation_null(
+        metrics.jensen_shannon_divergence, COUNTS[:, :2], permutations=70, seed=3
+    )
+    assert null.shape == (70,)
+    null = metrics.permutation_null(metrics.mutual_information, COUNTS, permutations=70, seed=3)
+    torch.testing.assert_close(null, torch.stack([metrics.mutual_information(t) for t in tables]))
 
 
 def test_p_value_by_hand():
@@ -94,21 +106,6 @@ def test_p_value_by_hand():
     assert metrics.permutation_p_value(torch.tensor(0.3), null).item() == pytest.approx(0.6)
     assert metrics.permutation_p_value(torch.tensor(1.0), null).item() == pytest.approx(0.2)
     assert metrics.permutation_p_value(torch.tensor(0.0), null) == 1
-
-
-@pytest.mark.parametrize("dependent", [True, False])
-def test_class_accumulates_the_test(dependent):
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(5, (400,), generator=generator)
-    tokens = labels if dependent else torch.randint(8, (400,), generator=generator)
-    metric = metrics.PermutationTest(8, num_classes=5, permutations=99)
-    for part in torch.arange(400).split(150):
-        metric.update(tokens[part], labels[part])
-    values = metric.compute()
-    assert (values["p_value"] == 0.01) == dependent
-    assert (values["mutual_information"] > values["quantile_95"]) == dependent
-    null = metrics.permutation_null(metric.contingency, permutations=99)
-    assert values["quantile_95"] == null.quantile(0.95)
 
 
 @pytest.mark.parametrize(

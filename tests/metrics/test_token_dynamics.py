@@ -8,12 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spinlock.metrics.token_dynamics import (
-    TokenDynamics,
-    dwell_times,
-    transition_counts,
-    transition_matrix,
-)
+from spinlock.metrics import TokenDynamics
 
 SEQUENCES = st.lists(
     st.lists(st.integers(0, 3), min_size=5, max_size=5), min_size=1, max_size=6
@@ -24,32 +19,26 @@ SEQUENCES = st.lists(
 @given(SEQUENCES)
 def test_transitions_and_dwells_against_loops(sequence):
     counts = torch.zeros(4, 4, dtype=torch.int64)
-    lengths, tokens = [], []
+    lengths = []
     for row in sequence.tolist():
         for a, b in pairwise(row):
             counts[a, b] += 1
-        for token, run in groupby(row):
-            lengths.append(len(list(run)))
-            tokens.append(token)
-    assert torch.equal(transition_counts(sequence, 4), counts)
-    given_lengths, given_tokens = dwell_times(sequence)
-    assert given_lengths.tolist() == lengths
-    assert given_tokens.tolist() == tokens
-
-
-def test_rows_of_the_transition_matrix_sum_to_one_or_zero():
-    counts = torch.tensor([[3, 1, 0], [0, 0, 0], [2, 2, 4]])
-    expected = torch.tensor([[0.75, 0.25, 0], [0, 0, 0], [0.25, 0.25, 0.5]], dtype=torch.float64)
-    assert torch.equal(transition_matrix(counts), expected)
+        lengths += [len(list(run)) for _, run in groupby(row)]
+    metric = TokenDynamics(4, ["a", "b"])
+    metric.update(sequence, torch.ones(len(sequence), dtype=torch.int64))
+    assert torch.equal(metric.transitions[1], counts)
+    assert not metric.transitions[0].any()
+    assert metric.occupancy[1].tolist() == sequence.flatten().bincount(minlength=4).tolist()
+    expected = sum(lengths) / len(lengths)
+    assert metric.compute()["dwell_time/b"].item() == pytest.approx(expected)
 
 
 def test_a_single_timestep_has_no_transitions():
-    sequence = torch.tensor([[1], [2]])
-    assert not transition_counts(sequence, 3).any()
-    assert dwell_times(sequence)[0].tolist() == [1, 1]
     metric = TokenDynamics(3, ["a"])
-    metric.update(sequence, torch.zeros(2, dtype=torch.int64))
+    metric.update(torch.tensor([[1], [2]]), torch.zeros(2, dtype=torch.int64))
+    assert not metric.transitions.any()
     assert metric.compute()["stay_probability"] == 0
+    assert metric.compute()["dwell_time"] == 1
 
 
 def chain(stay, samples, length, seed):
@@ -73,24 +62,24 @@ def test_planted_chains_of_two_policies():
             [torch.zeros(100, dtype=torch.int64), torch.ones(100, dtype=torch.int64)]
         )
         metric.update(torch.cat([slow[part], fast[part]]), policy)
-    figures = {name: value.item() for name, value in metric.compute().items()}
-    assert figures["stay_probability/slow"] == pytest.approx(0.9, abs=0.01)
-    assert figures["stay_probability/fast"] == pytest.approx(0.2, abs=0.01)
-    assert figures["stay_probability"] == pytest.approx(0.55, abs=0.01)
+    scores = {name: value.item() for name, value in metric.compute().items()}
+    assert scores["stay_probability/slow"] == pytest.approx(0.9, abs=0.01)
+    assert scores["stay_probability/fast"] == pytest.approx(0.2, abs=0.01)
+    assert scores["stay_probability"] == pytest.approx(0.55, abs=0.01)
     # Dwells end with probability 1 - stay in each step, or with the trajectory.
     for name, stay in (("slow", 0.9), ("fast", 0.2)):
         expected = 100 / (1 + 99 * (1 - stay))
-        assert figures[f"dwell_time/{name}"] == pytest.approx(expected, rel=0.02)
-    assert "dwell_time/absent" not in figures
+        assert scores[f"dwell_time/{name}"] == pytest.approx(expected, rel=0.02)
+    assert "dwell_time/absent" not in scores
     # Tokens are even under both policies; what follows them is not.
-    assert abs(figures["policy_ami"]) < 0.01
+    assert abs(scores["policy_ami"]) < 0.01
 
     def entropy(stay):
         return -stay * math.log(stay) - (1 - stay) * math.log((1 - stay) / 3)
 
-    assert figures["next_token_entropy"] == pytest.approx(entropy(0.55), abs=0.01)
+    assert scores["next_token_entropy"] == pytest.approx(entropy(0.55), abs=0.01)
     expected = entropy(0.55) - (entropy(0.9) + entropy(0.2)) / 2
-    assert figures["transition_policy_mi"] == pytest.approx(expected, abs=0.01)
+    assert scores["transition_policy_mi"] == pytest.approx(expected, abs=0.01)
 
 
 def test_policies_without_influence_have_none():

@@ -1,4 +1,4 @@
-"""Figures go to loggers that take them, else to files."""
+"""Plots go to loggers that take images, or else to files."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def watch(tmp_path, fn="validate", every=10, **settings):
     data = SyntheticDataModule()
     model = Sequential(with_operator_tokens(data))
     callbacks = [
-        callback(figures_every_n_epochs=every)
+        callback(plots_every_n_epochs=every)
         for callback in (CodebookUsage, ICMutualInformation, ReconstructionByGroup)
     ]
     trainer = quiet_trainer(tmp_path, *callbacks, **settings)
@@ -51,7 +51,7 @@ def test_without_such_a_logger_they_are_files(tmp_path, logger):
     trainer = watch(tmp_path, logger=CSVLogger(tmp_path, name="run") if logger else False)
     folder = tmp_path / "run" / "version_0" if logger else tmp_path
     files = {str(path.relative_to(folder)) for path in tmp_path.rglob("*.png")}
-    assert files == {f"figures/{name}/step_{trainer.global_step}.png" for name in NAMES}
+    assert files == {f"plots/{name}/step_{trainer.global_step}.png" for name in NAMES}
 
 
 class ImageLogger(Logger):
@@ -93,7 +93,7 @@ def test_every_n_epochs_of_training(tmp_path, every, steps):
 
 def test_testing_has_names_of_its_own(tmp_path):
     watch(tmp_path, "test")
-    names = {str(p.parent.relative_to(tmp_path / "figures")) for p in tmp_path.rglob("*.png")}
+    names = {str(p.parent.relative_to(tmp_path / "plots")) for p in tmp_path.rglob("*.png")}
     assert names == {f"test/{name}" for name in NAMES}
 
 
@@ -122,7 +122,7 @@ def test_transitions_are_probabilities_by_row():
 
 def test_many_codes_are_cut_to_the_most_frequent():
     counts = torch.arange(1024)[:, None].repeat(1, 2)
-    _, ax = plots.heatmap(counts, class_names=["a", "b"])
+    ax = plots.heatmap(counts, class_names=["a", "b"]).axes[0]
     assert ax.images[0].get_array().shape == (128, 2)
     assert "128 most frequent" in ax.get_ylabel()
     assert ax.get_yticklabels()[0].get_text() == "1023"
@@ -131,7 +131,6 @@ def test_many_codes_are_cut_to_the_most_frequent():
 
 @pytest.mark.parametrize("classes", [1, 3])
 def test_no_samples_are_drawn_too(classes):
-    figure, _ = plots.heatmap(torch.zeros(4, classes, dtype=torch.int64))
-    figure.draw_without_rendering()
+    plots.heatmap(torch.zeros(4, classes, dtype=torch.int64)).draw_without_rendering()
     plots.usage_bars(torch.zeros(4, dtype=torch.int64)).draw_without_rendering()
     plots.transition_matrix(torch.zeros(4, 4, dtype=torch.int64)).draw_without_rendering()
