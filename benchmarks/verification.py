@@ -18,8 +18,8 @@ from benchmarks.synthetic import write_synthetic
 from spinlock import GenerationConfig, SpinlockDataModule
 from spinlock.configuration.generation_config import StorageConfig
 from spinlock.storage import read_info, schema
-from spinlock.storage.layout import open_hdf5
-from spinlock.storage.seal import column_digest, require_seal
+from spinlock.storage.dataset_file import DatasetFile
+from spinlock.storage.digests import column_digest, require_seal
 from spinlock.storage.verify import damaged_samples
 
 
@@ -37,11 +37,10 @@ def measure_reading(folder: Path, samples: int, runs: int) -> None:
     """Print the rate at which the samples of a baseline file are compared with their digests."""
     path = folder / "fields.h5"
     write_synthetic(path, GenerationConfig(samples))
-    config = read_info(path).config
-    with open_hdf5(path) as file:
-        size = file[schema.INPUTS].nbytes + file[schema.OUTPUTS].nbytes
-        busy = best(lambda: damaged_samples(file, config), time.process_time, runs)
-        wall = best(lambda: damaged_samples(file, config), time.perf_counter, runs)
+    with DatasetFile.open(path) as dataset:
+        size = sum(dataset.file[spec.name].nbytes for spec in dataset.fields)
+        busy = best(lambda: damaged_samples(dataset), time.process_time, runs)
+        wall = best(lambda: damaged_samples(dataset), time.perf_counter, runs)
     print(f"verifying {samples} baseline samples ({size / 1e6:.0f} MB of fields):")
     print(f"  {size / busy / 1e6:.0f} MB/s a core, {size / wall / 1e6:.0f} MB/s elapsed")
 
@@ -66,10 +65,10 @@ def measure_setup(folder: Path, samples: int, runs: int) -> None:
     )
 
     def verify() -> None:
-        with open_hdf5(path) as file:
-            require_seal(file, config)
+        with DatasetFile.open(path) as dataset:
+            require_seal(dataset)
             for name in columns:
-                column_digest(file[name])
+                column_digest(dataset, name)
 
     whole, part = (best(task, time.perf_counter, runs) for task in (setup, verify))
     print(f"setup of {samples} samples: {whole * 1e3:.0f} ms, of which reading and verifying")

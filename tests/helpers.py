@@ -7,10 +7,8 @@ import h5py
 from spinlock.configuration.generation_config import GenerationConfig, StorageConfig
 from spinlock.configuration.parameter_axes import IntegerRange, ParameterSpaceConfig
 from spinlock.simulation.parameter_space import ParameterValues
-from spinlock.storage import schema
-from spinlock.storage.chunks import sample_digests
-from spinlock.storage.seal import seal
-from spinlock.storage.verify import digested_specs, field_digests
+from spinlock.storage import digests, schema
+from spinlock.storage.dataset_file import DatasetFile
 
 VALUES = ParameterValues(
     num_layers=2,
@@ -57,11 +55,13 @@ def dataset_contents(path):
     return found
 
 
+def seal(file, config):
+    """Write the digests of the columns and attributes of a changed file."""
+    digests.seal(DatasetFile(file, config))
+
+
 def reseal(file, config):
     """Make the digests of a changed file agree with what it holds now."""
-    specs = digested_specs(config)
-    rows = range(len(file[schema.DIGESTS]))
-    columns = {spec.name: file[spec.name][...] for spec in specs if spec.chunk is None}
-    digests = sample_digests(specs, columns, field_digests(file, config, rows))
-    file[schema.DIGESTS][...] = digests.astype(file[schema.DIGESTS].dtype)
-    seal(file, config)
+    dataset = DatasetFile(file, config)
+    file[schema.DIGESTS][...] = digests.computed_digests(dataset, dataset.rows)
+    digests.seal(dataset)

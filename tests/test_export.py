@@ -131,7 +131,7 @@ def test_the_well_reads_it(dataset, exported):
 
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(dataset, tmp_path):
     (tmp_path / "there").mkdir()
-    with pytest.raises(DatasetError, match="is there already"):
+    with pytest.raises(DatasetError, match="exists already"):
         export_well(dataset, tmp_path / "there", progress=False)
     none = StorageConfig(fields="none", shard_size=8)
     generate(small_config(4, grid_size=24, storage=none), tmp_path / "none.h5", progress=False)

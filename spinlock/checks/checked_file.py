@@ -1,6 +1,5 @@
-"""The file under check: its configuration, columns, and fields with the digest of what was read."""
+"""Reads the columns and fields of the dataset file under check, with the digests of the fields."""
 
-import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,19 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.configuration.variant_mixture import Mixture
 from spinlock.errors import ConfigurationError
 from spinlock.simulation.initial_conditions import InitialCondition, make_variant
-from spinlock.simulation.sobol_design import Design, make_design
 from spinlock.storage import schema
-from spinlock.storage.chunk_reader import ChunkReader
-from spinlock.storage.chunks import chunk_offsets, chunk_slices, content_digest
-from spinlock.storage.layout import dataset_problem
+from spinlock.storage.columns import encoded
+from spinlock.storage.dataset_file import DatasetFile, Problem
+from spinlock.storage.digests import chunk_digest, content_digest
 
-# Samples whose outputs are read without ``full``: at most so many, and at most so many bytes.
+# Bounds on the number and the bytes of the samples whose outputs are read without ``full``.
 _MAX_SAMPLED = 512
 _MAX_SAMPLED_BYTES = 1 << 29
-# Which samples are looked at is random, but the same every time.
+# The choice of samples is random, but the same every time.
 _SELECTION_SEED = 20_010
 
 
@@ -32,27 +29,34 @@ class Entry:
     """A sample's entry of a chunked dataset.
 
     Attributes:
-        values: The entry, in the shape of its `DatasetSpec`.
-        digest: Digest of its content, as it enters the sample's digest.
+        values: Entry in the shape of its `DatasetSpec`.
+        digest: Digest of its content, which enters the sample's digest.
     """
 
     values: NDArray[Any]
     digest: bytes
 
 
-class CheckSource:
-    """A dataset file, open for reading, and what its configuration says of it.
+class CheckSource(DatasetFile):
+    """A dataset file under check.
 
     Args:
-        file: The file.
-        config: The configuration stored in it.
-        full: Whether every stored byte is to be read.
+        file: Open dataset file.
+        config: Configuration stored in it.
+        samples: Samples in the rows of the file; default: all samples of the configuration.
+        full: Whether every stored byte is read.
     """
 
-    def __init__(self, file: h5py.File, config: GenerationConfig, *, full: bool) -> None:
-        self.file, self.config, self.full = file, config, full
-        self.specs = {spec.name: spec for spec in schema.dataset_specs(config)}
-        self.mixture = Mixture(config.initial_conditions)
+    def __init__(
+        self,
+        file: h5py.File,
+        config: GenerationConfig,
+        samples: range | None = None,
+        *,
+        full: bool = False,
+    ) -> None:
+        super().__init__(file, config, samples)
+        self.full = full
 
     @cached_property
     def distributions(self) -> dict[str, InitialCondition]:
@@ -67,81 +71,69 @@ class CheckSource:
 
     @property
     def num_samples(self) -> int:
-        """Samples that the configuration promises."""
+        """Number of samples according to the configuration."""
         return self.config.num_samples
 
     @cached_property
+    def problems(self) -> dict[str, Problem]:
+        """Deviations from the schema, by dataset. Such datasets are not read."""
+        found = {name: self.problem(spec) for name, spec in self.specs.items()}
+        return {name: problem for name, problem in found.items() if problem is not None}
+
+    @cached_property
     def usable(self) -> frozenset[str]:
-        """Datasets that the file itself holds in the promised shape and type: those to read."""
-        return frozenset(
-            name
-            for name, spec in self.specs.items()
-            if not dataset_problem(self.file, spec, self.num_samples)
-        )
+        """Datasets that can be read."""
+        return frozenset(self.specs.keys() - self.problems.keys())
 
     def lacks(self, *names: str) -> str:
-        """Why datasets cannot be read; empty if they can."""
+        """Return why datasets cannot be read; empty if they can."""
         for name in names:
             if name in (schema.INPUTS, schema.OUTPUTS) and name not in self.specs:
                 return "fields not stored"
             if name not in self.usable:
-                return f"{name} is missing or not as promised (see integrity)"
+                return f"{name} is missing or differs from the schema (see integrity)"
         return ""
 
     @cached_property
-    def design(self) -> Design:
-        """The design that the stored configuration amounts to, computed anew."""
-        return make_design(self.config)
-
-    def column(self, name: str) -> NDArray[Any]:
-        """A dataset of numbers or of text (as bytes), whole."""
-        values: NDArray[Any] = self.file[name][...]
-        return values
-
-    @cached_property
     def variants(self) -> NDArray[np.bytes_]:
-        """(N,) the stored variant labels; those of the design where the file has none."""
+        """(N,) stored variant labels, or those of the design if the file has none."""
         if schema.IC_TYPES in self.usable:
             return self.column(schema.IC_TYPES)
-        names = np.array([name.encode() for name in self.mixture.names])
-        return np.asarray(names[self.design.variant])
+        return np.asarray(encoded(self.mixture.names)[self.design.variant])
 
     @cached_property
     def sampled(self) -> NDArray[np.int64]:
         """Samples whose outputs are read, ascending: all if ``full``, else some of each variant."""
         if self.full:
             return np.arange(self.num_samples)
-        size = max((self._bytes(name) for name in self.specs), default=1)
-        return self.choose(int(np.clip(_MAX_SAMPLED_BYTES // size, 16, _MAX_SAMPLED)))
+        sizes = (
+            int(np.prod(spec.shape, dtype=np.int64)) * spec.dtype.itemsize
+            for spec in self.specs.values()
+        )
+        return self.choose(int(np.clip(_MAX_SAMPLED_BYTES // max(sizes), 16, _MAX_SAMPLED)))
 
     def choose(self, count: int) -> NDArray[np.int64]:
-        """About ``count`` samples, ascending, from every variant in proportion to its number."""
+        """Return about ``count`` samples, ascending, with every variant in proportion."""
         if count >= self.num_samples:
             return np.arange(self.num_samples)
         generator = np.random.default_rng(_SELECTION_SEED)
-        # A random order within each variant, dealt out in turn by the fraction of it used up.
+        # Each variant is shuffled; its k-th sample of n gets a priority near k / n.
         priority = np.empty(self.num_samples)
         for variant in np.unique(self.variants):
             rows = generator.permutation(np.flatnonzero(self.variants == variant))
             priority[rows] = (np.arange(len(rows)) + generator.uniform()) / len(rows)
         return np.sort(np.argsort(priority, kind="stable")[:count])
 
-    def _bytes(self, name: str) -> int:
-        spec = self.specs[name]
-        return int(np.prod(spec.shape, dtype=np.int64)) * spec.dtype.itemsize
-
     def entry(self, name: str, row: int) -> Entry:
-        """A sample's entry of a chunked dataset, and its digest.
+        """Return a sample's entry of a chunked dataset with its digest.
 
         Raises:
             Exception: Of any kind, if the stored bytes are damaged.
         """
         spec = self.specs[name]
-        reader = ChunkReader(self.file, spec, self.config.storage.compression)
-        values = np.empty(spec.shape, spec.dtype)
-        digests = []
-        for offset in chunk_offsets(spec):
-            chunk = np.ascontiguousarray(reader.values(row, offset))
-            values[chunk_slices(spec, offset)] = chunk
-            digests.append(hashlib.sha256(chunk.data).digest())
+        values, digests = np.empty(spec.shape, spec.dtype), []
+        for place in spec.chunk_slices:
+            chunk = self.chunk(name, row, place)
+            values[place] = chunk
+            digests.append(chunk_digest(chunk))
         return Entry(values, content_digest(digests))

@@ -1,11 +1,11 @@
-"""Export of trajectories in the layout that The Well's ``WellDataset`` reads [1]_.
+"""Exports trajectories in the layout that The Well's ``WellDataset`` reads [1]_.
 
     OUT/data/{train,valid,test}/NAME.hdf5
     OUT/stats.yaml                          statistics of each field over the training split
 
 A trajectory is one noise realization of a sample: u_0, then the stored timesteps. Channels are
-scalar fields; the operator's parameters are scalars, choices by their position in the attribute
-``choices``. Operators are split as a data module splits them by default.
+scalar fields. The operator's parameters are scalars; a choice is stored as its position in the
+attribute ``choices``. Operators are split as a data module splits them by default.
 
 .. [1] R. Ohana et al., "The Well: a Large-Scale Collection of Diverse Physics Simulations for
    Machine Learning", NeurIPS 2024; package the-well, docs/data_format.md.
@@ -23,14 +23,14 @@ import yaml
 from numpy.typing import NDArray
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.configuration.variant_mixture import Mixture
 from spinlock.errors import DatasetError
 from spinlock.runtime.output_files import belongs_to
 from spinlock.runtime.progress import Progress
 from spinlock.simulation.parameter_space import PARAMETER_NAMES
 from spinlock.splits import split_operators
 from spinlock.storage import schema
-from spinlock.storage.layout import open_hdf5
+from spinlock.storage.columns import encoded
+from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.reader import read_info
 
 #: The Well's names of the splits, in the order of `spinlock.splits.SPLITS`.
@@ -45,23 +45,23 @@ def export_well(
     split_seed: int = 0,
     progress: bool = True,
 ) -> list[Path]:
-    """Write the trajectories of a dataset file as a dataset of The Well's layout.
+    """Write the trajectories of a dataset file as a dataset in the layout of The Well.
 
     Files are not compressed, and hold u_0 once for each realization.
 
     Args:
-        path: The dataset file.
-        out: The folder to make; ``WellDataset(path=out, well_split_name="train")`` reads it.
+        path: Path of the dataset file.
+        out: New folder; ``WellDataset(path=out, well_split_name="train")`` reads it.
         fractions: Shares of operators for training, validation and test.
-        split_seed: Seed of the split, as that of a data module.
+        split_seed: Seed of the split, as in a data module.
         progress: Whether to show progress.
 
     Returns:
-        The files written; a split without operators has none.
+        Paths of the files written; a split without operators has none.
 
     Raises:
         DatasetNotFoundError: If there is no dataset file.
-        DatasetError: If it stores no fields, or ``out`` is there already.
+        DatasetError: If it stores no fields, or if ``out`` exists already.
     """
     path, out = Path(path), Path(out)
     config = read_info(path).config
@@ -71,19 +71,18 @@ def export_well(
             "trajectories to export"
         )
     if os.path.lexists(out):
-        raise DatasetError(f"{out} is there already; choose a folder that is not")
+        raise DatasetError(f"{out} exists already; choose a new folder")
     if belongs_to(out, path):
         raise DatasetError(f"{out} belongs to the dataset {path}; choose another folder")
-    operators = -(-config.num_samples // config.probes_per_operator)
-    split = split_operators(operators, fractions, split_seed)
-    split = split[np.arange(config.num_samples) // config.probes_per_operator]
+    operator_index = np.arange(config.num_samples) // config.probes_per_operator
+    split = split_operators(operator_index[-1] + 1, fractions, split_seed)[operator_index]
     temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}.tmp")
     try:
         with (
-            open_hdf5(path) as source,
+            DatasetFile.open(path) as source,
             Progress(config.num_samples, 0, f"export {path.name}", enabled=progress) as bar,
         ):
-            _export(source, config, split, temporary, path.stem, bar)
+            _export(source, split, temporary, path.stem, bar)
         temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -91,13 +90,13 @@ def export_well(
 
 
 def _export(
-    source: h5py.File,
-    config: GenerationConfig,
+    source: DatasetFile,
     split: NDArray[np.int64],
     folder: Path,
     name: str,
     bar: Progress,
 ) -> None:
+    config = source.config
     statistics = _Statistics(config.channels)
     for position, part in enumerate(WELL_SPLITS):
         samples = np.flatnonzero(split == position)
@@ -107,10 +106,10 @@ def _export(
         target.parent.mkdir(parents=True)
         with h5py.File(target, "w") as file:
             _write_header(file, config, name, len(samples))
-            _write_scalars(file, source, config, samples)
+            _write_scalars(file, source, samples)
             fields = _create_fields(file, config, len(samples))
             for row, sample in enumerate(samples):
-                trajectories = _trajectories(source, sample)
+                trajectories = _trajectories(source, int(sample))
                 start = row * config.num_realizations
                 for channel, field in enumerate(fields):
                     field[start : start + config.num_realizations] = trajectories[:, :, channel]
@@ -121,11 +120,10 @@ def _export(
         yaml.safe_dump(statistics.table(), text, sort_keys=False)
 
 
-def _trajectories(source: h5py.File, sample: np.integer) -> NDArray[np.float32]:
-    """All realizations of a sample from u_0 on: [M, 1 + T', C, H, W]."""
-    later = source[schema.OUTPUTS][sample]
-    later = later if later.ndim == 5 else later[:, None]
-    first = np.broadcast_to(source[schema.INPUTS][sample], (len(later), 1, *later.shape[2:]))
+def _trajectories(source: DatasetFile, sample: int) -> NDArray[np.float32]:
+    """Return all realizations of a sample, beginning with u_0: [M, 1 + T', C, H, W]."""
+    later = source.trajectory(sample)
+    first = np.broadcast_to(source.initial(sample), (len(later), 1, *later.shape[2:]))
     return np.concatenate([first, later], axis=1)
 
 
@@ -145,7 +143,7 @@ def _write_header(file: h5py.File, config: GenerationConfig, name: str, samples:
     }
     file.attrs.update(attributes)
     dimensions = file.create_group("dimensions")
-    # The order of the arrays' axes: rows are y.
+    # Order of the axes of the arrays: rows are y.
     dimensions.attrs["spatial_dims"] = ["y", "x"]
     pixels = np.arange(config.grid_size, dtype=np.float32)
     times = np.array([0, *config.stored_steps], dtype=np.float32)
@@ -173,12 +171,10 @@ def _write_header(file: h5py.File, config: GenerationConfig, name: str, samples:
         )
 
 
-def _write_scalars(
-    file: h5py.File, source: h5py.File, config: GenerationConfig, samples: NDArray[np.int64]
-) -> None:
-    """One number for each trajectory: parameters, initial condition, sample and realization."""
-    values = source[schema.VALUES][:][samples]
-    variants = list(Mixture(config.initial_conditions).names)
+def _write_scalars(file: h5py.File, source: DatasetFile, samples: NDArray[np.int64]) -> None:
+    """Write one number per trajectory: parameters, initial condition, sample and realization."""
+    config, values = source.config, source.column(schema.VALUES)[samples]
+    variants = list(source.mixture.names)
     choices: dict[str, list[str]] = {"initial_condition": variants}
     columns: dict[str, NDArray[Any]] = {}
     for axis in PARAMETER_NAMES:
@@ -186,14 +182,14 @@ def _write_scalars(
         if values[axis].dtype.kind == "S":
             choices[axis] = list(getattr(config.parameter_space, axis))
             columns[axis] = _positions(values[axis], choices[axis])
-    columns["initial_condition"] = _positions(source[schema.IC_TYPES][:][samples], variants)
+    columns["initial_condition"] = _positions(source.column(schema.IC_TYPES)[samples], variants)
     columns["sample"] = samples
     scalars = file.create_group("scalars")
     scalars.attrs["field_names"] = [*columns, "realization"]
     repeated = {n: np.repeat(v, config.num_realizations) for n, v in columns.items()}
     repeated["realization"] = np.tile(np.arange(config.num_realizations), len(samples))
     for name, column in repeated.items():
-        # float64: WellDataset joins all scalars in one tensor, and indices must stay exact.
+        # WellDataset joins all scalars in one tensor; in float64 indices stay exact.
         scalars[name] = column.astype(np.float64)
         scalars[name].attrs.update({"time_varying": False, "sample_varying": True})
         if name in choices:
@@ -201,11 +197,11 @@ def _write_scalars(
 
 
 def _positions(labels: NDArray[np.bytes_], choices: list[str]) -> NDArray[np.int64]:
-    position = {choice.encode(): i for i, choice in enumerate(choices)}
-    unknown = sorted({bytes(label) for label in labels} - set(position))
-    if unknown:
-        raise DatasetError(f"the file holds labels that its configuration lacks: {unknown[0]!r}")
-    return np.array([position[bytes(label)] for label in labels])
+    matches = labels[:, None] == encoded(tuple(choices))
+    if not matches.any(axis=1).all():
+        unknown = labels[~matches.any(axis=1)][0]
+        raise DatasetError(f"the file holds a label that its configuration lacks: {unknown!r}")
+    return matches.argmax(axis=1)
 
 
 def _create_fields(file: h5py.File, config: GenerationConfig, samples: int) -> list[h5py.Dataset]:
@@ -226,14 +222,14 @@ def _create_fields(file: h5py.File, config: GenerationConfig, samples: int) -> l
 
 
 class _Statistics:
-    """Moments of each channel, and of its steps, over trajectories."""
+    """Moments of each channel, and of its differences between timesteps, over trajectories."""
 
     def __init__(self, channels: int) -> None:
         self._count = np.zeros(2)
         self._sums = np.zeros((2, 2, channels))
 
     def add(self, trajectories: NDArray[np.float32]) -> None:
-        """Take in trajectories [M, T, C, H, W]."""
+        """Add trajectories [M, T, C, H, W]."""
         fields = trajectories.astype(np.float64)
         for kind, values in enumerate((fields, np.diff(fields, axis=1))):
             axes = (0, 1, 3, 4)
@@ -242,7 +238,7 @@ class _Statistics:
             self._sums[kind, 1] += np.square(values).sum(axis=axes)
 
     def table(self) -> dict[str, dict[str, float]]:
-        """Statistic -> field -> value, as The Well's stats.yaml has them."""
+        """Return statistic -> field -> value, the content of The Well's stats.yaml."""
         moments = self._sums / np.maximum(self._count, 1)[:, None, None]
         found = {}
         for suffix, (mean, square) in zip(("", "_delta"), moments, strict=True):

@@ -1,4 +1,4 @@
-"""The dataset file: layout, compression, shards, assembly and reading."""
+"""Dataset files: their layout, compression, shards, assembly, verification and reading."""
 
 from spinlock.storage.reader import DatasetInfo, read_columns, read_info, require_dataset
 

@@ -1,46 +1,45 @@
-"""Assembly: files that each hold some samples -> one dataset file.
+"""Writes dataset files: assembles them from files that hold some samples, or replaces features.
 
-The dataset is written under a temporary name, every sample in it is read back and compared with its
+A dataset is written under a temporary name, every sample in it is read back and compared with its
 digest, and only then is the file synced and renamed: a file with the dataset's name is complete.
 """
 
 import json
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import h5py
+import numpy as np
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.runtime.output_files import publish
-from spinlock.simulation.sobol_design import design_quality, make_design
+from spinlock.simulation.sobol_design import design_quality
 from spinlock.storage import schema
-from spinlock.storage.copying import copy_samples
-from spinlock.storage.foreign import copy_foreign
-from spinlock.storage.layout import (
-    create_layout,
-    open_hdf5,
-    read_configuration,
-    text_attribute,
-    validate_layout,
-)
-from spinlock.storage.seal import require_seal, seal
+from spinlock.storage.copying import copy_additions, copy_samples
+from spinlock.storage.dataset_file import DatasetFile, row_blocks
+from spinlock.storage.digests import columns_of, field_digests, require_seal, sample_digests, seal
 from spinlock.storage.shards import Shard
 from spinlock.storage.verify import (
-    damaged_samples,
-    foreign_samples,
     name_samples,
+    require_fingerprint,
     require_range,
+    wrong_samples,
 )
+
+# Root attributes that an update of features keeps, besides those that it writes itself.
+_KEPT = ("design_quality", "run_summary")
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Samples ``start .. stop`` of the dataset, to be taken from a file that holds them."""
+    """Samples ``start .. stop`` of the dataset, to be copied from a file that holds them."""
 
     source: Shard
     start: int
@@ -49,14 +48,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a dataset comes about: segments that exist, and gaps that are to be computed."""
+    """Segments of a dataset that exist, and gaps that have to be computed."""
 
     segments: list[Segment]
     gaps: list[range]
 
 
 def plan_assembly(num_samples: int, sources: Iterable[Shard]) -> Plan:
-    """Cover ``0 .. num_samples`` with sources, each sample once, and list what is missing."""
+    """Cover the samples ``0 .. num_samples`` with sources, each sample once, and list the gaps."""
     remaining = sorted(sources, key=lambda source: (source.start, -source.stop))
     segments, gaps, position = [], [], 0
     for source in remaining:
@@ -83,74 +82,162 @@ def assemble(
     """Write the dataset file from segments that cover it.
 
     Args:
-        config: The dataset.
+        config: Configuration of the dataset.
         segments: Consecutive segments from sample 0 to ``config.num_samples``. If one of them is
-            taken from the dataset's own file, the new file replaces it, and what its user added is
-            kept.
-        path: The dataset's file, which comes into being in one step.
+            copied from the dataset's own file, the new file replaces it, and what its user added
+            is kept.
+        path: Path of the dataset file, which is created in one step.
         folder: Folder in which the file is written first, on the same file system.
-        summary: Statistics of the run, which are stored in the file. The design's quality, sizes
-            and the time of assembly are added.
+        summary: Statistics of the run, which are stored in the file. The quality of the design,
+            sizes and the time of assembly are added.
 
     Raises:
-        DatasetError: If a sample of the new file differs from its digest, or is not the one that
-            the design says. Names the samples and their source; nothing is replaced.
+        DatasetError: If a sample of the new file differs from its digest or from the design. Names
+            the samples and their source; nothing is replaced.
         FileExistsError: If there is a file that is not to be replaced.
     """
     start = time.monotonic()
     temporary = folder / f"{path.name}.{uuid.uuid4().hex}.tmp"
+    with _new_dataset(temporary, path, config, segments) as new:
+        for segment in segments:
+            _add(new, segment, own=segment.source.path == path)
+        operators = new.design.params[:: config.probes_per_operator]
+        summary["design_quality"] = design_quality(operators)
+        new.file.attrs["design_quality"] = json.dumps(summary["design_quality"])
+        summary |= _sizes(new)
+        summary["assembly_seconds"] = time.monotonic() - start
+        new.file.attrs["run_summary"] = json.dumps(summary)
+
+
+def update_features(
+    path: Path, config: GenerationConfig, computed: h5py.File, provenance: dict[str, str]
+) -> None:
+    """Replace a dataset file by one with other features.
+
+    Args:
+        path: Dataset file, which has been verified; not a link.
+        config: Configuration of the new file, which may differ from the old one in its features.
+        computed: File with the datasets of features of all samples.
+        provenance: Root attributes that describe what computed the features; see
+            `spinlock.simulation.provenance`.
+
+    Raises:
+        DatasetError: If a sample of the new file differs from the old digests. The file is left
+            unchanged.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    everything = range(config.num_samples)
+    segment = Segment(Shard(path, 0, config.num_samples), 0, config.num_samples)
+    with (
+        DatasetFile.open(path) as old,
+        _new_dataset(temporary, path, config, [segment], provenance) as new,
+    ):
+        for name in _KEPT:
+            new.file.attrs[name] = old.text(name)
+        copy_additions(old, new.file)
+        features = feature_names(config)
+        copy_samples(old, new, everything, without=features)
+        for name in features:
+            for rows in row_blocks(everything):
+                part = slice(rows.start, rows.stop)
+                new.file[name][part] = computed[name][part]
+        _write_digests(old, new)
+
+
+def feature_names(config: GenerationConfig) -> list[str]:
+    """Return the names of the datasets of features in a file of this configuration."""
+    specs = schema.dataset_specs(config)
+    return [spec.name for spec in specs if spec.name.startswith("features/")]
+
+
+@contextmanager
+def _new_dataset(
+    temporary: Path,
+    path: Path,
+    config: GenerationConfig,
+    segments: list[Segment],
+    computed: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[DatasetFile]:
+    """Let the body write a dataset; then seal and verify it, and move it to its path.
+
+    Args:
+        temporary: Path under which the dataset is written.
+        path: Final path. A file there is replaced if it is the source of a segment.
+        config: Configuration of the dataset.
+        segments: Segments that are copied.
+        computed: Root attributes that describe what computed the features, unless the segments
+            hold them.
+
+    Raises:
+        DatasetError: If a sample differs from its digest or from the design.
+    """
+    merged = _merged_provenance(segments, path, computed)
     try:
-        with h5py.File(temporary, "x") as target:
-            create_layout(target, config, config.num_samples, _provenance(segments))
-            for segment in segments:
-                _add(target, config, segment, own=segment.source.path == path)
-            operators = make_design(config).params[:: config.probes_per_operator]
-            summary["design_quality"] = design_quality(operators)
-            target.attrs["design_quality"] = json.dumps(summary["design_quality"])
-            summary |= _sizes(config, target)
-            summary["assembly_seconds"] = time.monotonic() - start
-            target.attrs["run_summary"] = json.dumps(summary)
-            seal(target, config)
-        with open_hdf5(temporary) as written:
-            _require_verified(written, config, segments)
+        everything = range(config.num_samples)
+        with DatasetFile.create(temporary, config, everything, merged) as new:
+            yield new
+            seal(new)
+        with DatasetFile.open(temporary) as written:
+            require_seal(written)
+            wrong, problem = wrong_samples(written)
+        if wrong:
+            source = next(s.source.path for s in segments if s.start <= wrong[0] < s.stop)
+            raise DatasetError(
+                f"{problem}, copied from {source}: the file was changed or damaged since it was "
+                f"verified. No dataset was written or replaced. {_remedy(source, path)}"
+            )
         publish(temporary, path, replace=any(s.source.path == path for s in segments))
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _add(target: h5py.File, config: GenerationConfig, segment: Segment, *, own: bool) -> None:
+def _remedy(source: Path, path: Path) -> str:
+    if source == path:
+        return "Restore the file from a copy, or generate the dataset to another path"
+    return "Run the same command again: damaged shards are computed again"
+
+
+def _merged_provenance(
+    segments: list[Segment], path: Path, computed: Mapping[str, str]
+) -> dict[str, str]:
+    """Return what computed the segments, and then other features; each distinct record once."""
+    merged: dict[str, list[object]] = {name: [] for name in schema.PROVENANCE}
+    for segment in segments:
+        with DatasetFile.open(segment.source.path) as source:
+            for name, records in merged.items():
+                try:
+                    held = list(json.loads(source.text(name)))
+                except (TypeError, ValueError, RecursionError) as error:
+                    raise DatasetError(
+                        f"{source.path} is damaged: its attribute {name} is not a list in JSON "
+                        f"({error}). {_remedy(source.path, path)}"
+                    ) from error
+                records += [record for record in held if record not in records]
+    if computed:
+        # The registry describes the features that the new file holds.
+        merged["features"] = []
+    for name, text in computed.items():
+        merged[name] += [record for record in json.loads(text) if record not in merged[name]]
+    return {name: json.dumps(records) for name, records in merged.items()}
+
+
+def _add(new: DatasetFile, segment: Segment, *, own: bool) -> None:
     """Copy a segment, and from the dataset's own file also what its user added."""
-    samples = range(segment.start, segment.stop)
-    with open_hdf5(segment.source.path) as source:
-        stored = read_configuration(source)
-        validate_layout(source, stored, segment.source.stop - segment.source.start)
+    with DatasetFile.open(segment.source.path, samples=segment.source.samples) as source:
+        require_fingerprint(source, new.config)
+        source.validate()
         if own:
-            copy_foreign(source, target, stored)
+            copy_additions(source, new.file)
         else:
-            require_range(source, segment.source)
-        copy_samples(source, target, config, samples, first=segment.source.start)
+            require_range(source)
+        copy_samples(source, new, range(segment.start, segment.stop))
 
 
-def _require_verified(
-    written: h5py.File, config: GenerationConfig, segments: list[Segment]
-) -> None:
-    """Compare every sample of the new file with its digest and with the design."""
-    require_seal(written, config)
-    wrong = damaged_samples(written, config) or foreign_samples(written, config, 0)
-    if wrong:
-        sources = [s.source.path for s in segments if s.start <= wrong[0] < s.stop]
-        raise DatasetError(
-            f"{name_samples(wrong)} of {sources[0]} differ from their digests or from the design: "
-            "the file was changed or damaged since it was verified. No dataset was written or "
-            "replaced. Run the same command again: damaged shards are computed again"
-        )
-
-
-def _sizes(config: GenerationConfig, target: h5py.File) -> dict[str, float]:
-    """Bytes of the fields, as values and as stored, and their ratio."""
-    names = [spec.name for spec in schema.dataset_specs(config) if spec.chunk is not None]
-    values = sum(target[name].nbytes for name in names)
-    stored = sum(target[name].id.get_storage_size() for name in names)
+def _sizes(dataset: DatasetFile) -> dict[str, float]:
+    """Return the bytes of the fields, as values and as stored, and their ratio."""
+    data = [dataset.file[spec.name] for spec in dataset.fields]
+    values = sum(each.nbytes for each in data)
+    stored = sum(each.id.get_storage_size() for each in data)
     return {
         "field_bytes": values,
         "stored_field_bytes": stored,
@@ -158,21 +245,20 @@ def _sizes(config: GenerationConfig, target: h5py.File) -> dict[str, float]:
     }
 
 
-def _records(source: h5py.File, name: str) -> list[object]:
-    try:
-        return list(json.loads(text_attribute(source, name)))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise DatasetError(
-            f"{source.filename} is damaged: its attribute {name} is not a list in JSON ({error}). "
-            "Run the same command again: damaged shards are computed again"
-        ) from error
-
-
-def _provenance(segments: list[Segment]) -> dict[str, str]:
-    """What computed the segments, each distinct record once."""
-    collected: dict[str, list[object]] = {name: [] for name in schema.PROVENANCE}
-    for segment in segments:
-        with open_hdf5(segment.source.path) as source:
-            for name, records in collected.items():
-                records += [r for r in _records(source, name) if r not in records]
-    return {name: json.dumps(records) for name, records in collected.items()}
+def _write_digests(old: DatasetFile, new: DatasetFile) -> None:
+    """Write the digests of the new file after comparing what was copied with the old ones."""
+    features = feature_names(old.config)
+    for rows in row_blocks(new.rows):
+        fields, columns = field_digests(new, rows), columns_of(new, rows)
+        copied = columns | {name: old.column(name, rows) for name in features}
+        differs = sample_digests(old.specs.values(), copied, fields) != old.column(
+            schema.DIGESTS, rows
+        )
+        if differs.any():
+            wrong = (np.flatnonzero(differs) + rows.start).tolist()
+            raise DatasetError(
+                f"{old.path}: {name_samples(wrong)} differ from their digests: the file was "
+                "changed or damaged since it was verified. It was left as it is"
+            )
+        digests = sample_digests(new.specs.values(), columns, fields)
+        new.file[schema.DIGESTS][rows.start : rows.stop] = digests

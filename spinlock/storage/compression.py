@@ -1,24 +1,26 @@
-"""Chunks as HDF5 stores them: byte shuffle, then deflate; both standard filters of any reader.
+"""Packs and unpacks chunks as HDF5 stores them: byte shuffle, then deflate.
 
-Compression happens here, outside of HDF5, because isal releases the interpreter's lock (so that
-threads compress side by side) and deflates several times faster than zlib.
+Both are standard filters of every HDF5 reader. Chunks are compressed outside of HDF5 because isal
+releases the interpreter's lock, so that threads compress in parallel, and deflates several times
+faster than zlib.
 """
 
 import math
 from collections.abc import Iterator
 from typing import Any
 
+import h5py
 import numpy as np
-from isal import isal_zlib
+from isal import igzip_lib, isal_zlib
 from numpy.typing import NDArray
 
-#: Level of isal; on baseline outputs 2 compresses 1 % better than 1 at the same speed, and 3 takes
-#: nearly twice as long for another 4 %.
+#: Compression level of isal. On baseline outputs level 2 compresses 1 % better than level 1 at the
+#: same speed, and level 3 takes nearly twice as long for another 4 %.
 DEFLATE_LEVEL = 2
 
-# Bytes given to isal at a time: given more at once, it finds fewer matches in them.
+# Bytes passed to isal at a time; in larger pieces it finds fewer matches.
 _PIECE = 1 << 14
-# A plane that shrinks by less is stored as it is, and read without decoding.
+# A plane that deflate does not shrink below this share is stored, and read without decoding.
 _WORTHWHILE = 0.95
 _ZLIB_HEADER = b"\x78\x5e"
 _LAST_BLOCK = b"\x01\0\0\xff\xff"
@@ -29,19 +31,44 @@ FILTERS: dict[str, dict[str, Any]] = {
     "deflate": {"shuffle": True, "compression": "gzip", "compression_opts": DEFLATE_LEVEL},
     "none": {},
 }
+# The same filters by their codes in HDF5, in the order in which they are applied.
+_FILTER_CODES = {"deflate": [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE], "none": []}
+
+
+def packed_natively(data: h5py.Dataset, chunk: tuple[int, ...], compression: str) -> bool:
+    """Whether a dataset has the chunks and filters with which this package packs it.
+
+    Another program may have rewritten the file with others. Its values are then the same, but its
+    chunks must be read through HDF5.
+
+    Args:
+        data: Dataset of the file.
+        chunk: Shape of a chunk of one sample's entry.
+        compression: ``deflate`` or ``none``.
+    """
+    plist = data.id.get_create_plist()
+    codes = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
+    return data.chunks == (1, *chunk) and codes == _FILTER_CODES[compression]
 
 
 def shuffle(array: NDArray[Any]) -> NDArray[np.uint8]:
-    """HDF5's byte shuffle: the first bytes of all elements, then the second bytes, and so on."""
+    """Apply HDF5's byte shuffle: the first bytes of all elements, then the second bytes, and so on.
+
+    Args:
+        array: Array with elements of b bytes.
+
+    Returns:
+        (b, number of elements) bytes.
+    """
     contiguous = np.ascontiguousarray(array).reshape(-1)
     return np.ascontiguousarray(contiguous.view(np.uint8).reshape(-1, array.itemsize).T)
 
 
 def encode_chunk(array: NDArray[Any], compression: str) -> bytes:
-    """A chunk's bytes in the file.
+    """Return the bytes of a chunk in the file.
 
     Args:
-        array: The chunk's values.
+        array: Values of the chunk.
         compression: ``deflate`` or ``none``.
     """
     if compression == "none":
@@ -50,8 +77,8 @@ def encode_chunk(array: NDArray[Any], compression: str) -> bytes:
     checksum = 1
     for plane in shuffle(array):
         checksum = isal_zlib.adler32(plane, checksum)
-        # A stream of its own gives each plane a code table of its own: mantissa bytes are noise and
-        # exponents are not, and sharing a table costs a fifth at 64 x 64.
+        # Each plane gets its own stream and thereby its own code table: mantissa bytes are noise
+        # and exponents are not, and sharing a table costs a fifth at 64 x 64.
         deflate = isal_zlib.compressobj(DEFLATE_LEVEL, isal_zlib.DEFLATED, -isal_zlib.MAX_WBITS)
         pieces = [deflate.compress(plane[i : i + _PIECE]) for i in range(0, plane.size, _PIECE)]
         packed = b"".join([*pieces, deflate.flush(isal_zlib.Z_SYNC_FLUSH)])
@@ -60,45 +87,66 @@ def encode_chunk(array: NDArray[Any], compression: str) -> bytes:
 
 
 def _stored(plane: NDArray[np.uint8]) -> Iterator[bytes | memoryview]:
-    """Bytes as deflate's stored blocks (RFC 1951, section 3.2.4), which begin on a whole byte."""
+    """Yield deflate's stored blocks (RFC 1951, section 3.2.4), which begin on a whole byte."""
     for start in range(0, plane.size, _BLOCK):
         block = plane[start : start + _BLOCK]
         yield b"\0" + block.size.to_bytes(2, "little") + (block.size ^ 0xFFFF).to_bytes(2, "little")
         yield block.data
 
 
+def inflate_planes(chunk: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[np.uint8]:
+    """Return the shuffled bytes of a chunk that `encode_chunk` deflated.
+
+    Memory is bounded by the size of the values, whatever the chunk expands to.
+
+    Args:
+        chunk: Bytes of the chunk in the file.
+        shape: Shape of the values.
+        dtype: Type of the values, of b bytes.
+
+    Returns:
+        (b, ...) bytes, those of the least value first.
+
+    Raises:
+        isal.igzip_lib.IsalError: If the chunk is damaged.
+        ValueError: If the chunk holds another number of bytes.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    decompressor = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_ZLIB)
+    plain = decompressor.decompress(chunk, size + 1)
+    if len(plain) != size or not decompressor.eof:
+        raise ValueError(f"a chunk does not expand to its {size} bytes")
+    return np.frombuffer(plain, dtype=np.uint8).reshape(dtype.itemsize, *shape)
+
+
 def decode_chunk(
     chunk: bytes, compression: str, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> NDArray[Any]:
-    """The values of a chunk that `encode_chunk` made.
+    """Return the values of a chunk that `encode_chunk` packed.
 
     Args:
-        chunk: The chunk's bytes in the file.
+        chunk: Bytes of the chunk in the file.
         compression: ``deflate`` or ``none``.
         shape: Shape of the values.
         dtype: Type of the values, of 1, 2, 4 or 8 bytes.
 
     Raises:
-        isal.isal_zlib.error: If the chunk is damaged.
-        ValueError: If it holds another number of values.
+        isal.igzip_lib.IsalError: If the chunk is damaged.
+        ValueError: If the chunk holds another number of bytes.
     """
     if compression == "none":
         return np.frombuffer(chunk, dtype).reshape(shape)
-    # A buffer of the right size at once; the default would have to grow many times.
-    size = math.prod(shape) * dtype.itemsize
-    plain = isal_zlib.decompress(chunk, bufsize=size + 1)
-    planes = np.frombuffer(plain, dtype=np.uint8).reshape(dtype.itemsize, *shape)
     values = np.empty(shape, dtype)
-    unshuffle(planes, values)
+    unshuffle(inflate_planes(chunk, shape, dtype), values)
     return values
 
 
 def unshuffle(planes: NDArray[np.uint8], out: NDArray[Any]) -> None:
-    """The inverse of `shuffle`.
+    """Invert `shuffle`.
 
     Args:
-        planes: Bytes ``(itemsize, ...)``, those of the least value first; itemsize 1, 2, 4 or 8.
-        out: Values of ``itemsize`` bytes ``(...)``, which are overwritten.
+        planes: (b, ...) bytes, those of the least value first; b is 1, 2, 4 or 8.
+        out: (...) values of b bytes, which are overwritten.
     """
     # Shifting whole arrays is ten times faster than transposing the bytes.
     bits = out.view(f"<u{len(planes)}")

@@ -1,54 +1,179 @@
-"""Copying samples from one file of a dataset to another."""
+"""Copies samples, and what users added, from one dataset file to another.
 
-from collections.abc import Collection
-from itertools import product
+Whatever the schema does not name belongs to the user: attributes, groups, datasets and links. Links
+are copied as links; nothing that they point to is opened.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import PurePosixPath
 
 import h5py
-import numpy as np
 
 from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.errors import DatasetError
 from spinlock.storage import schema
-from spinlock.storage.chunk_reader import ChunkReader
-from spinlock.storage.chunks import chunk_offsets
 from spinlock.storage.compression import encode_chunk
-from spinlock.storage.layout import read_configuration
-from spinlock.storage.seal import ROWS_AT_A_TIME
+from spinlock.storage.dataset_file import DatasetFile, row_blocks
+from spinlock.storage.hdf5_access import attribute_type, holds_references, read_attribute
+
+_REMEDY = "Move it to another file first, or generate to another path"
 
 
 def copy_samples(
-    source: h5py.File,
-    target: h5py.File,
-    config: GenerationConfig,
-    samples: range,
-    *,
-    first: int = 0,
-    without: Collection[str] = (),
+    source: DatasetFile, target: DatasetFile, samples: range, *, without: Collection[str] = ()
 ) -> None:
-    """Copy consecutive samples. Chunks that this package packed are copied as they are.
+    """Copy consecutive samples. Chunks that this package packed are copied without unpacking.
 
     Args:
-        source: Dataset or shard.
-        target: File of the same dataset with all its samples, open for writing.
-        config: Configuration of the target.
+        source: Dataset file or shard that holds the samples.
+        target: Dataset file with the same schema, open for writing.
         samples: Samples to copy.
-        first: Sample in the first row of the source.
-        without: Datasets to leave out.
+        without: Names of datasets to leave out.
     """
-    held = read_configuration(source).storage.compression
-    wanted = config.storage.compression
-    for spec in schema.dataset_specs(config):
-        if spec.name in without:
+    rows = range(samples.start - source.samples.start, samples.stop - source.samples.start)
+    wanted = target.config.storage.compression
+    same_packing = source.config.storage.compression == wanted
+    for spec in target.columns:
+        if spec.name not in without:
+            for old, new in zip(row_blocks(rows), row_blocks(samples), strict=True):
+                target.file[spec.name][new.start : new.stop] = source.column(spec.name, old)
+    for spec in target.fields:
+        chunks = target.file[spec.name].id
+        for row, sample in zip(rows, samples, strict=True):
+            for place in spec.chunk_slices:
+                packed = source.packed_chunk(spec.name, row, place) if same_packing else None
+                if packed is None:
+                    packed = encode_chunk(source.chunk(spec.name, row, place), wanted)
+                chunks.write_direct_chunk((sample, *(part.start for part in place)), packed)
+
+
+def require_copyable(source: DatasetFile, wanted: GenerationConfig) -> None:
+    """Refuse additions that cannot be kept when the file is rewritten.
+
+    Args:
+        source: Dataset file.
+        wanted: Configuration of the new file.
+
+    Raises:
+        DatasetError: If an attribute cannot be read; if an addition holds references to objects of
+            the file, or has the name of a new dataset; or if an added dataset has a row for each
+            sample, and there will be more samples.
+    """
+    file, num_samples = source.file, source.config.num_samples
+    with h5py.File("attributes", "w", driver="core", backing_store=False) as trial:
+        for name, holder in _holders(source):
+            for attribute in _added_attributes(name, holder):
+                _require_no_references(holder, name, attribute)
+                _copy_attribute(holder, trial, attribute)
+    added = list(_added_links(source))
+    taken = sorted(set(added) & set(_schema_paths(s.name for s in schema.dataset_specs(wanted))))
+    if taken:
+        raise DatasetError(
+            f"{source.path}: {taken[0]} was added to the file, and is the name of a dataset that "
+            f"is to be written. {_REMEDY}"
+        )
+    for path in _added_objects(file, added):
+        item = file[path]
+        for attribute in item.attrs:
+            _require_no_references(item, path, attribute)
+        if not isinstance(item, h5py.Dataset):
             continue
-        if spec.chunk is None:
-            old, new = source[spec.name], target[spec.name]
-            for start in range(samples.start, samples.stop, ROWS_AT_A_TIME):
-                stop = min(start + ROWS_AT_A_TIME, samples.stop)
-                new[start:stop] = old[start - first : stop - first]
-            continue
-        reader, chunks = ChunkReader(source, spec, held), target[spec.name].id
-        for sample, offset in product(samples, chunk_offsets(spec)):
-            packed = reader.packed(sample - first, offset) if held == wanted else None
-            if packed is None:
-                values = np.ascontiguousarray(reader.values(sample - first, offset))
-                packed = encode_chunk(values, wanted)
-            chunks.write_direct_chunk((sample, *offset), packed)
+        _require_no_references(item, path)
+        # The size of a virtual dataset may depend on other files, which are not opened.
+        rows = None if item.is_virtual else (item.shape or (None,))[0]
+        if rows == num_samples < wanted.num_samples:
+            raise DatasetError(
+                f"{source.path}: {path} was added to the file and has a row for each of its "
+                f"{num_samples} samples; further samples would have none. {_REMEDY}"
+            )
+
+
+def copy_additions(source: DatasetFile, target: h5py.File) -> None:
+    """Copy everything that the schema does not name.
+
+    Args:
+        source: Dataset file that `require_copyable` accepts.
+        target: New dataset file, open for writing.
+    """
+    for name, holder in _holders(source):
+        if name in target:
+            for attribute in _added_attributes(name, holder):
+                _copy_attribute(holder, target[name], attribute)
+    for path in _added_links(source):
+        parent, name = str(PurePosixPath(path).parent), PurePosixPath(path).name
+        link = source.file.get(path, getlink=True)
+        into = target.require_group(parent)
+        if isinstance(link, h5py.HardLink):
+            source.file.copy(path, into, name)
+        else:
+            into[name] = link
+
+
+def _holders(source: DatasetFile) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
+    """Yield the root, the groups and the datasets that the schema names."""
+    yield "/", source.file
+    for name in _schema_paths(source.specs):
+        yield name, source.file[name]
+
+
+def _schema_paths(names: Iterable[str]) -> list[str]:
+    """Return the paths of datasets and of the groups that contain them."""
+    paths = [PurePosixPath(name) for name in names]
+    groups = (str(group) for path in paths for group in reversed(path.parents))
+    return [*dict.fromkeys(group for group in groups if group != "."), *map(str, paths)]
+
+
+def _added_attributes(name: str, holder: h5py.Group | h5py.Dataset) -> list[str]:
+    named: Collection[str] = ()
+    if name == "/":
+        named = schema.ROOT_ATTRIBUTES
+    elif isinstance(holder, h5py.Dataset):
+        named = schema.DATASET_ATTRIBUTES
+    return [attribute for attribute in holder.attrs if attribute not in named]
+
+
+def _copy_attribute(source: h5py.HLObject, target: h5py.HLObject, name: str) -> None:
+    value = read_attribute(source, name)
+    try:
+        target.attrs.create(name, value, dtype=source.attrs.get_id(name).dtype)
+    except (OSError, RuntimeError, TypeError, UnicodeError, ValueError) as error:
+        raise DatasetError(
+            f"{source.file.filename}: the attribute {name} of {source.name} cannot be kept when "
+            f"the file is rewritten: {error}. {_REMEDY}"
+        ) from error
+
+
+def _require_no_references(
+    holder: h5py.Group | h5py.Dataset, path: str, attribute: str | None = None
+) -> None:
+    """Refuse values that refer to other objects: in a new file they would point nowhere."""
+    if attribute is None:
+        what, kind = path, holder.id.get_type()
+    else:
+        what, kind = f"the attribute {attribute} of {path}", attribute_type(holder, attribute)
+    if holds_references(kind):
+        raise DatasetError(
+            f"{holder.file.filename}: {what} holds references to objects of the file, which cannot "
+            f"be kept when it is rewritten. {_REMEDY}"
+        )
+
+
+def _added_links(source: DatasetFile) -> Iterator[str]:
+    """Yield the paths of the outermost objects and links that the schema does not name."""
+    named = _schema_paths(source.specs)
+    for holder in ("", *named):
+        group = source.file[holder] if holder else source.file
+        if isinstance(group, h5py.Group):
+            paths = (f"{holder}/{name}".lstrip("/") for name in group)
+            yield from (path for path in paths if path not in named)
+
+
+def _added_objects(file: h5py.File, added: list[str]) -> Iterator[str]:
+    """Yield the paths of added groups and datasets and of their members; links are not followed."""
+    for path in added:
+        if isinstance(file.get(path, getlink=True), h5py.HardLink):
+            yield path
+            if isinstance(file[path], h5py.Group):
+                members: list[str] = []
+                file[path].visit(members.append)
+                yield from (f"{path}/{name}" for name in members)

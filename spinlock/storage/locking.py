@@ -1,4 +1,4 @@
-"""One writer per dataset file: whoever makes or changes it holds a lock beside it."""
+"""Locks a dataset file, so that one process at a time writes it."""
 
 import logging
 import re
@@ -12,17 +12,17 @@ from filelock import FileLock, Timeout
 from spinlock.errors import DatasetError
 
 _LOG = logging.getLogger(__name__)
-# What filelock writes to a lock where the file system has none of its own: process, host and,
-# in later versions, when the process started. Elsewhere a lock is an empty file.
+# Content of a lock on a file system without locks, where filelock writes process, host and, in
+# later versions, the start time of the process. Elsewhere a lock is an empty file.
 _HOLDER = re.compile(rb"\d+\n[^\n]+\n(\d+\n)?")
 
 
 @contextmanager
 def dataset_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of a dataset file, ``<path>.lock``; says so when it has to wait.
+    """Hold the lock of a dataset file, ``<path>.lock``, and log when waiting for it.
 
     Raises:
-        DatasetError: If a file of that name is there that is no lock, which is left as it is.
+        DatasetError: If there is a file of that name that is not a lock. It is left unchanged.
     """
     name = path.with_name(f"{path.name}.lock")
     _require_lock(name)
@@ -39,7 +39,7 @@ def dataset_lock(path: Path) -> Iterator[None]:
 
 
 def _require_lock(path: Path) -> None:
-    """Refuse what earlier versions of filelock would truncate, also through a link."""
+    """Refuse files that are not locks, which earlier versions of filelock would truncate."""
     try:
         found = path.lstat()
         if stat.S_ISREG(found.st_mode):
@@ -49,9 +49,9 @@ def _require_lock(path: Path) -> None:
                 if _HOLDER.fullmatch(file.read(1024)):
                     return
     except FileNotFoundError:
-        # None is there yet, or its holder has just removed it.
+        # There is no lock yet, or its holder has just removed it.
         return
     raise DatasetError(
-        f"{path} is needed as the lock of the dataset, but is something else; it was left as it "
-        "is: move it, or choose another path for the dataset"
+        f"{path} is needed as the lock of the dataset, but is not a lock. It was left unchanged; "
+        "move it, or choose another path for the dataset"
     )

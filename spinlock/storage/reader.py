@@ -1,44 +1,41 @@
-"""Reading dataset files: what a file is, and its columns in memory."""
+"""Reads the description of a dataset file and its columns."""
 
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
-from spinlock.storage.attributes import read_attribute
-from spinlock.storage.layout import (
-    explain_difference,
-    open_hdf5,
-    read_configuration,
-    text_attribute,
-    validate_layout,
-)
+from spinlock.storage.dataset_file import DatasetFile, row_blocks
+from spinlock.storage.digests import require_seal
+from spinlock.storage.hdf5_access import read_attribute
 from spinlock.storage.schema import COLUMN_DIGEST, PROVENANCE, ROOT_ATTRIBUTES
-from spinlock.storage.seal import require_seal, row_blocks
+
+# Larger integers in attributes would overflow as floating-point numbers.
+_LARGEST_INTEGER = 1 << 64
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What a dataset file says of itself.
+    """Description of a dataset file, from its attributes.
 
     Args:
-        path: The file.
-        config: The configuration it was made from; its ``num_samples`` is what the file holds.
-        fingerprint: What identifies the bytes of its samples.
-        digest: Digest of the digests of its samples.
-        provenance: ``package_versions`` and ``device``: a list each of what computed the samples.
+        path: Path of the file.
+        config: Configuration of the dataset; its ``num_samples`` is the number in the file.
+        fingerprint: SHA-256 of the settings that determine the bytes of its samples.
+        digest: SHA-256 of the digests of its samples.
+        provenance: Lists of records by attribute: ``package_versions``, ``device`` and
+            ``features``.
         design_quality: Measured evenness of the design, see
             `spinlock.simulation.sobol_design.design_quality`.
-        run_summary: What the run that completed the file did and took.
+        run_summary: Statistics of the run that completed the file.
     """
 
     path: Path
@@ -51,54 +48,70 @@ class DatasetInfo:
 
 
 def read_info(path: str | os.PathLike[str], *, trust: Collection[str] = ()) -> DatasetInfo:
-    """Open a dataset file, check its layout and return what it says of itself.
+    """Open a dataset file, check its layout and return its description.
 
     Nothing that the file names is imported or opened.
 
     Args:
         path: Dataset file.
-        trust: Modules of which the classes that the file's configuration names may be imported,
-            when samples are computed from ``config``. See docs/security.md.
+        trust: Modules whose classes may be imported when samples are computed from ``config``. See
+            docs/security.md.
 
     Raises:
         DatasetNotFoundError: If there is no such file.
-        DatasetError: If the path is not a regular file, or the file is not HDF5, or lacks an
-            attribute or a dataset, or does not store a dataset itself. Names it.
+        DatasetError: If the path is not a regular file, or the file is not HDF5, lacks an attribute
+            or a dataset, or refers to data in another file. Names what is wrong.
     """
-    with open_hdf5(path) as file:
-        return _info(file, Path(path), trust)
+    with DatasetFile.open(path, trust=trust) as dataset:
+        return _info(dataset, Path(path))
 
 
-def _info(file: h5py.File, path: Path, trust: Collection[str] = ()) -> DatasetInfo:
-    config = read_configuration(file, trust)
-    missing = [name for name in ROOT_ATTRIBUTES if name not in file.attrs]
+def _info(dataset: DatasetFile, path: Path) -> DatasetInfo:
+    missing = [name for name in ROOT_ATTRIBUTES if name not in dataset.file.attrs]
     if missing:
         raise DatasetError(f"{path} lacks the root attribute(s) {', '.join(missing)}")
-    validate_layout(file, config, config.num_samples)
+    dataset.validate()
     return DatasetInfo(
         path=path,
-        config=config,
-        fingerprint=text_attribute(file, "fingerprint"),
-        digest=text_attribute(file, "digest"),
-        provenance={name: _json_attribute(file, name) for name in PROVENANCE},
-        design_quality=_json_attribute(file, "design_quality"),
-        run_summary=_json_attribute(file, "run_summary"),
+        config=dataset.config,
+        fingerprint=dataset.text("fingerprint"),
+        digest=dataset.text("digest"),
+        provenance={name: _json_attribute(dataset, name) for name in PROVENANCE},
+        design_quality=_json_attribute(dataset, "design_quality"),
+        run_summary=_json_attribute(dataset, "run_summary"),
     )
 
 
-def _json_attribute(file: h5py.File, name: str) -> Any:  # noqa: ANN401 (whatever JSON holds)
+def _json_attribute(dataset: DatasetFile, name: str) -> Any:  # noqa: ANN401 (any JSON)
+    where = f"{dataset.path}: the root attribute {name}"
     try:
-        value = json.loads(text_attribute(file, name))
-        # Text that no terminal or page could show is refused as well.
-        json.dumps(value, ensure_ascii=False).encode()
+        value = json.loads(dataset.text(name))
+        texts = list(_texts(value))
+        if name == "features":
+            # Users write these texts, and may break lines in them.
+            texts = ["".join(text.split()) for text in texts]
+        # Texts are printed on terminals, where control characters would be commands.
+        printable = all(text.isprintable() for text in texts)
     except (ValueError, RecursionError) as error:
-        message = f"{file.filename}: the root attribute {name} is not valid JSON: {error}"
-        raise DatasetError(message) from error
+        raise DatasetError(f"{where} is not valid JSON: {error}") from error
+    if not printable:
+        raise DatasetError(f"{where} holds text with control characters")
     valid = _are_records(value) if name in PROVENANCE else _are_numbers(value)
     if not valid:
         expected = "a list of records" if name in PROVENANCE else "a mapping to numbers"
-        raise DatasetError(f"{file.filename}: the root attribute {name} must be {expected} in JSON")
+        raise DatasetError(f"{where} must be {expected} in JSON")
     return value
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield all texts in a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value:
+            yield from _texts(item)
+        if isinstance(value, dict):
+            yield from _texts(list(value.values()))
 
 
 def _are_records(value: object) -> bool:
@@ -108,28 +121,73 @@ def _are_records(value: object) -> bool:
 def _are_numbers(value: object) -> bool:
     """Whether this is a mapping to numbers, or to such mappings."""
     return isinstance(value, dict) and all(
-        isinstance(item, int | float) or _are_numbers(item) for item in value.values()
+        isinstance(item, float)
+        or (isinstance(item, int) and abs(item) <= _LARGEST_INTEGER)
+        or _are_numbers(item)
+        for item in value.values()
     )
 
 
 def require_dataset(path: str | os.PathLike[str], config: GenerationConfig) -> DatasetInfo:
-    """`read_info` of a file that must be intact and belong to the dataset of a configuration.
+    """Return the description of a file that must be intact and hold a certain dataset.
+
+    Args:
+        path: Dataset file.
+        config: Configuration of the dataset, apart from the number of samples.
 
     Raises:
-        DatasetError: Also if the file is another dataset, naming what differs; or if its attributes
-            were changed.
+        DatasetError: Also if the file holds another dataset, naming the differences; or if its
+            attributes were changed.
     """
-    with open_hdf5(path) as file:
-        info = _info(file, Path(path))
-        # What the file claims, and what its configuration amounts to.
+    with DatasetFile.open(path) as dataset:
+        info = _info(dataset, Path(path))
+        # The stored fingerprint, and that of the stored configuration.
         if {info.fingerprint, info.config.fingerprint} != {config.fingerprint}:
             raise DatasetError(
                 f"{path} holds another dataset (fingerprint {info.fingerprint[:12]}, expected "
                 f"{config.fingerprint[:12]}): {explain_difference(info.config, config)}. It was "
                 "left as it is; choose another path, or the configuration it was made from."
             )
-        require_seal(file, info.config)
+        require_seal(dataset)
     return info
+
+
+def explain_difference(theirs: GenerationConfig, ours: GenerationConfig) -> str:
+    """Describe the settings in which two datasets differ.
+
+    Args:
+        theirs: Configuration of a file or a checkpoint.
+        ours: Requested configuration.
+    """
+    one, two = (_flattened("", json.loads(config.to_json())) for config in (theirs, ours))
+    ignored = ("num_samples", "storage.compression", "storage.shard_size")
+    keys = [k for k in dict.fromkeys((*one, *two)) if one.get(k) != two.get(k) and k not in ignored]
+    if keys:
+        return "; ".join(
+            f"{_shown(key)}: {_shown(one.get(key))} there, {_shown(two.get(key))} asked for"
+            for key in keys
+        )
+    orders = [list(config.initial_conditions.weights) for config in (theirs, ours)]
+    if orders[0] != orders[1]:
+        # The order decides which variant a coordinate of the design stands for.
+        return f"order of initial_conditions.weights: {orders[0]} there, {orders[1]} asked for"
+    return "the versions of the simulation differ"
+
+
+def _flattened(prefix: str, value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        path: leaf
+        for key, item in value.items()
+        for path, leaf in _flattened(f"{prefix}.{key}" if prefix else key, item).items()
+    }
+
+
+def _shown(value: object) -> str:
+    """Return a value as text without control characters."""
+    text = str(value)
+    return text if text.isprintable() else ascii(text)
 
 
 def read_columns(
@@ -140,58 +198,57 @@ def read_columns(
     one_timestep_of: Collection[str] = (),
     timestep: int = -1,
 ) -> dict[str, NDArray[Any]]:
-    """The first ``num_samples`` rows of datasets, in memory. Text comes as ``str``.
+    """Return the first rows of datasets. Text comes as ``str``.
 
-    Each dataset is read whole and compared with its own digest.
+    Each dataset is read completely and compared with its own digest.
 
     Args:
-        path: Dataset file, as `require_dataset` accepts it.
-        names: Datasets to read.
-        num_samples: Number of rows to return.
-        one_timestep_of: Datasets (N, T, ...) of which only one timestep is returned, (N, ...).
+        path: Dataset file that `require_dataset` accepts.
+        names: Names of the datasets to read.
+        num_samples: Number N of rows to return.
+        one_timestep_of: Names of datasets (N, T, ...) of which only one timestep is returned, as
+            (N, ...).
         timestep: Position of that timestep; default: the last.
 
     Raises:
         DatasetError: If a dataset differs from its digest.
     """
-    columns = {}
-    with open_hdf5(path) as file:
-        for name in names:
-            step = timestep if name in one_timestep_of else None
-            column = _verified_rows(file, name, num_samples, step)
-            columns[name] = column
-    return {
-        name: as_text(column, path, name) if column.dtype.kind == "S" else column
-        for name, column in columns.items()
-    }
+    with DatasetFile.open(path) as dataset:
+        return {
+            name: _verified_rows(
+                dataset, name, num_samples, timestep if name in one_timestep_of else None
+            )
+            for name in names
+        }
+
+
+def _verified_rows(
+    dataset: DatasetFile, name: str, num_samples: int, timestep: int | None
+) -> NDArray[Any]:
+    digest, kept = hashlib.sha256(), []
+    for rows in row_blocks(dataset.rows):
+        values = np.ascontiguousarray(dataset.column(name, rows))
+        digest.update(values.data)
+        if rows.start < num_samples:
+            wanted = values[: num_samples - rows.start]
+            kept.append(wanted if timestep is None else wanted[:, timestep])
+    if digest.hexdigest() != read_attribute(dataset.file[name], COLUMN_DIGEST):
+        raise DatasetError(
+            f"{dataset.path}: {name} differs from its digest; the file was changed or damaged "
+            "after it was written. `spinlock check --full` lists the samples; restore the file "
+            "from a copy, or generate it anew"
+        )
+    column = np.concatenate(kept)
+    return as_text(column, dataset.path, name) if column.dtype.kind == "S" else column
 
 
 def as_text(column: NDArray[Any], path: object, name: str) -> NDArray[np.str_]:
-    """Labels of a file as text.
+    """Convert labels of a file from bytes to text.
 
     Raises:
-        DatasetError: If they are not.
+        DatasetError: If they are not ASCII.
     """
     try:
         return column.astype(str)
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: {name} holds text that is not ASCII") from error
-
-
-def _verified_rows(
-    file: h5py.File, name: str, num_samples: int, timestep: int | None
-) -> NDArray[Any]:
-    digest, kept, dataset = hashlib.sha256(), [], file[name]
-    for rows in row_blocks(len(dataset)):
-        values = np.ascontiguousarray(dataset[rows.start : rows.stop])
-        digest.update(values.data)
-        if rows.start < num_samples:
-            wanted = values[: num_samples - rows.start]
-            kept.append(wanted if timestep is None else wanted[:, timestep])
-    if digest.hexdigest() != read_attribute(dataset, COLUMN_DIGEST):
-        raise DatasetError(
-            f"{file.filename}: {name} differs from its digest; the file was changed or damaged "
-            "after it was written. `spinlock check --full` lists the samples; restore the file "
-            "from a copy, or generate it anew"
-        )
-    return np.concatenate(kept)

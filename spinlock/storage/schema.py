@@ -1,6 +1,8 @@
-"""The layout of the file: one description that writer, reader and documentation share."""
+"""Describes the layout of a dataset file: its attributes, and each dataset with shape and type."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 from typing import Any
 
 import h5py
@@ -18,7 +20,7 @@ from spinlock.simulation.parameter_space import PARAMETER_NAMES, ParameterSpace
 
 SCHEMA_VERSION = "1.1"
 
-#: Root attributes that tell what computed the samples: JSON lists, one record per distinct origin.
+#: Root attributes that describe what computed the samples: JSON lists of distinct records.
 PROVENANCE: dict[str, str] = {
     "package_versions": "versions of the packages that computed the samples",
     "device": "device that computed the samples",
@@ -38,8 +40,13 @@ ROOT_ATTRIBUTES: dict[str, str] = {
 }
 #: Root attribute of a shard: its first sample and one past its last.
 SAMPLES = "samples"
-#: Attribute of a dataset that is not chunked: SHA-256 of the values of all samples.
+#: Attribute of a column, a dataset that is not chunked: SHA-256 of the values of all samples.
 COLUMN_DIGEST = "sha256"
+#: Every attribute of a dataset that the schema names.
+DATASET_ATTRIBUTES = ("description", "dimensions", "names", COLUMN_DIGEST)
+
+#: Type of metadata/digests: hexadecimal SHA-256 as text.
+DIGEST_DTYPE: np.dtype[Any] = np.dtype(h5py.string_dtype("utf-8", length=64))
 
 #: Bounds of noise_scale between the noise regimes low, medium and high.
 NOISE_REGIME_BOUNDS = (0.01, 0.1)
@@ -71,17 +78,17 @@ _FEATURE_ARRAYS = {
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One dataset of the file; its first dimension is the sample.
+    """Name, shape and type of one dataset of the file. Its first dimension is the sample.
 
     Args:
         name: Path in the file.
         shape: Shape of one sample's entry.
         dtype: Element type.
         dims: Names of the dimensions.
-        description: What it holds, with units.
+        description: Content and units, as stored in the file.
         names: Column names of the last dimension, or the values that text may take.
-        chunk: Shape of the part of a sample's entry that is one (compressed) chunk; None: not
-            chunked.
+        chunk: Shape of a (compressed) chunk of one sample's entry; default: the dataset is a
+            column, which is not chunked.
     """
 
     name: str
@@ -92,16 +99,35 @@ class DatasetSpec:
     names: tuple[str, ...] = ()
     chunk: tuple[int, ...] | None = None
 
+    @property
+    def attributes(self) -> dict[str, str | list[str]]:
+        """Attributes of the dataset that describe it."""
+        attributes: dict[str, str | list[str]] = {
+            "description": self.description,
+            "dimensions": list(self.dims),
+        }
+        return attributes | ({"names": list(self.names)} if self.names else {})
+
+    @cached_property
+    def chunk_slices(self) -> tuple[tuple[slice, ...], ...]:
+        """Place of each chunk in a sample's entry, in storage order."""
+        assert self.chunk is not None
+        steps = [
+            [slice(start, start + step) for start in range(0, size, step)]
+            for size, step in zip(self.shape, self.chunk, strict=True)
+        ]
+        return tuple(product(*steps))
+
 
 def _text(values: tuple[str, ...]) -> np.dtype[Any]:
-    """Fixed-width UTF-8, wide enough for the values."""
+    """Return the fixed-width UTF-8 type that is wide enough for the values."""
     width = max(len(value.encode()) for value in values)
     dtype: np.dtype[Any] = h5py.string_dtype("utf-8", length=width)
     return dtype
 
 
 def _values_dtype(config: GenerationConfig) -> np.dtype[Any]:
-    """The compound type of parameters/values, with text marked as UTF-8."""
+    """Return the compound type of parameters/values, with text marked as UTF-8."""
     dtype = ParameterSpace(config.parameter_space).dtype
     return np.dtype(
         [
@@ -136,14 +162,16 @@ def _field_specs(config: GenerationConfig) -> list[DatasetSpec]:
             float32,
             ("sample", "realization", *step_dims, "channel", "y", "x"),
             "fields u_t at the stored timesteps, dimensionless",
-            # Realizations and timesteps of one channel together: see spinlock.storage.chunks.
+            # One channel with all its realizations and timesteps. Deflate looks back 32 KiB, and
+            # after the byte shuffle, neighboring realizations of a 128 x 128 channel lie 16 KiB
+            # apart: it finds the leading bytes that they share.
             chunk=(config.num_realizations, *steps, 1, *field[1:]),
         ),
     ]
 
 
 def custom_features(array: str) -> str:
-    """The dataset of an array of `spinlock.features.custom_columns`."""
+    """Return the path of the dataset of an array of `spinlock.features.custom_columns`."""
     return f"features/custom/{array}/features"
 
 
@@ -178,7 +206,7 @@ def _feature_specs(config: GenerationConfig) -> list[DatasetSpec]:
 
 
 def dataset_specs(config: GenerationConfig) -> tuple[DatasetSpec, ...]:
-    """Every dataset that a file of this configuration holds, in order."""
+    """Return every dataset that a file of this configuration holds, in order."""
     mixture = Mixture(config.initial_conditions)
     families = tuple(dict.fromkeys(mixture.families))
     policies = config.parameter_space.update_policy
@@ -214,7 +242,7 @@ def dataset_specs(config: GenerationConfig) -> tuple[DatasetSpec, ...]:
         DatasetSpec(
             DIGESTS,
             (),
-            np.dtype(h5py.string_dtype("utf-8", length=64)),
+            DIGEST_DTYPE,
             ("sample",),
             "SHA-256 (hexadecimal) of everything else that the file holds of the sample",
         ),

@@ -1,47 +1,41 @@
-"""Shards: a range of samples in a file of its own, whole or absent.
+"""Writes and lists shards: files that hold a range of samples each, in a folder beside the dataset.
 
 A shard is written under a temporary name, closed, synced to disk and renamed, so a file with a
-shard's name is complete. It has the layout of the dataset, and a digest of its samples, by which
-damage is found before anything is made of it.
+shard's name is complete. It has the layout of the dataset and a digest of its samples, by which
+damage is found before the dataset is assembled from it.
 """
 
-import hashlib
 import math
 import os
 import re
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.configuration.variant_mixture import Mixture
+from spinlock.errors import DatasetError
+from spinlock.runtime.ordered_map import ordered_map
 from spinlock.runtime.output_files import publish
 from spinlock.runtime.stage_clock import StageClock
-from spinlock.runtime.threads import abandon, shared_pool
+from spinlock.runtime.threads import shared_pool
 from spinlock.simulation.simulator import Samples
-from spinlock.simulation.sobol_design import Design, make_design
 from spinlock.storage import schema
-from spinlock.storage.chunks import (
-    chunk_offsets,
-    chunk_slices,
-    combined_digest,
-    content_digest,
-    sample_digests,
-)
+from spinlock.storage.columns import metadata_columns, sample_arrays
 from spinlock.storage.compression import encode_chunk
-from spinlock.storage.layout import create_layout
+from spinlock.storage.dataset_file import DatasetFile
+from spinlock.storage.digests import chunk_digest, combined_digest, content_digest, sample_digests
 
 _NAME = re.compile(r"shard-(\d{10})-(\d{10})\.h5")
-# Values in the hands of the compression threads: enough to keep them busy, and a bound on memory:
-# when compression lags behind, the simulation waits.
+# Names of unfinished shards and datasets, which alone are removed besides finished shards.
+_TEMPORARY = re.compile(r".*\.[0-9a-f]{32}\.tmp")
+# Values that the compression threads hold: enough to keep them busy, and a bound on memory. When
+# compression lags behind, the simulation waits.
 _BYTES_IN_FLIGHT = 1 << 26
 
 
@@ -53,14 +47,36 @@ class Shard:
     start: int
     stop: int
 
+    @property
+    def samples(self) -> range:
+        """The samples that the file holds."""
+        return range(self.start, self.stop)
+
+
+def shard_folder(config: GenerationConfig, path: Path) -> Path:
+    """Return the folder of a dataset's shards, which lies beside its file and may not exist yet.
+
+    Raises:
+        DatasetError: If the folder is a link, which would lead writing and removal elsewhere.
+    """
+    parts = path.with_name(f"{path.name}.parts")
+    folder = parts / config.fingerprint[:16]
+    for each in (parts, folder):
+        if each.is_symlink():
+            raise DatasetError(
+                f"{each} is a link; shards are written to and removed from a folder beside the "
+                "dataset only. Remove the link, or choose another path for the dataset"
+            )
+    return folder
+
 
 def shard_path(folder: Path, start: int, stop: int) -> Path:
-    """Where the shard of samples ``start .. stop`` lies."""
+    """Return the path of the shard of samples ``start .. stop``."""
     return folder / f"shard-{start:010d}-{stop:010d}.h5"
 
 
 def list_shards(folder: Path) -> list[Shard]:
-    """The shards in a folder, by first sample; other files are passed over."""
+    """Return the shards in a folder, by first sample; other files are ignored."""
     found = []
     for path in sorted(folder.glob("shard-*.h5")):
         if match := _NAME.fullmatch(path.name):
@@ -68,126 +84,25 @@ def list_shards(folder: Path) -> list[Shard]:
     return found
 
 
-def metadata_columns(config: GenerationConfig, design: Design) -> dict[str, NDArray[Any]]:
-    """The columns of the file that follow from the design: dataset name -> (N, ...)."""
-    mixture = Mixture(config.initial_conditions)
-    values = design.values
-    regime = np.digitize(values["noise_scale"], schema.NOISE_REGIME_BOUNDS)
-    return {
-        schema.PARAMS: design.params,
-        schema.VALUES: values,
-        schema.IC_TYPES: _encoded(mixture.names)[design.variant],
-        schema.IC_FAMILIES: _encoded(mixture.families)[design.variant],
-        schema.POLICIES: values["update_policy"],
-        schema.GRID_SIZES: values["grid_size"],
-        schema.NOISE_REGIMES: _encoded(schema.NOISE_REGIME_NAMES)[regime],
-        schema.OPERATOR_INDEX: design.operator_index,
-    }
+def remove_shards(folder: Path, num_samples: int) -> bool:
+    """Remove the shards of a finished dataset and the temporary files of interrupted runs.
 
+    Args:
+        folder: Folder of the shards.
+        num_samples: Number of samples in the dataset. Shards of further samples are kept: they
+            were computed for a longer dataset.
 
-def _encoded(names: tuple[str, ...]) -> NDArray[np.bytes_]:
-    return np.array([name.encode() for name in names])
-
-
-def _feature_columns(samples: Samples) -> dict[str, NDArray[Any]]:
-    return {
-        schema.PER_TIMESTEP: samples.features.per_timestep.numpy(),
-        schema.PER_TRAJECTORY: samples.features.per_trajectory.numpy(),
-        schema.AGGREGATED: samples.features.aggregated.numpy(),
-        schema.INITIAL_FEATURES: samples.initial_features.numpy(),
-        **{schema.custom_features(array): v.numpy() for array, v in samples.custom.items()},
-    }
-
-
-class _ShardWriter:
-    """Collects a shard's columns, and streams its fields through the compression threads."""
-
-    def __init__(
-        self,
-        file: h5py.File,
-        config: GenerationConfig,
-        design: Design,
-        pool: ThreadPoolExecutor,
-        clock: StageClock,
-    ) -> None:
-        self._file, self._pool, self._clock = file, pool, clock
-        self._start = design.start
-        self._compression = config.storage.compression
-        specs = schema.dataset_specs(config)
-        self._specs = [spec for spec in specs if spec.name != schema.DIGESTS]
-        self._fields = [spec for spec in self._specs if spec.chunk is not None]
-        num = design.stop - design.start
-        self._columns = {
-            spec.name: np.zeros((num, *spec.shape), spec.dtype)
-            for spec in self._specs
-            if spec.chunk is None
-        }
-        for name, column in metadata_columns(config, design).items():
-            self._columns[name][...] = column
-        # Dataset -> sample -> digest of each of its chunks, filled in as chunks are written.
-        self._digests: dict[str, list[list[bytes]]] = {
-            spec.name: [[] for _ in range(num)] for spec in self._fields
-        }
-        self._pending: deque[tuple[str, int, tuple[int, ...], Future[tuple[bytes, bytes]]]]
-        self._pending = deque()
-        self._pending_bytes = 0
-        self._sizes = {
-            spec.name: math.prod(spec.chunk) * spec.dtype.itemsize
-            for spec in self._fields
-            if spec.chunk is not None
-        }
-
-    def add(self, samples: Samples) -> None:
-        """Take samples in, leaving at most `_BYTES_IN_FLIGHT` to the threads."""
-        first = int(samples.index[0]) - self._start
-        for name, column in _feature_columns(samples).items():
-            self._columns[name][first : first + len(samples)] = column
-        arrays = {schema.INPUTS: samples.initial.numpy(), schema.OUTPUTS: samples.fields.numpy()}
-        for spec in self._fields:
-            entries = arrays[spec.name].reshape(len(samples), *spec.shape)
-            if entries.dtype != spec.dtype:
-                raise TypeError(f"{spec.name}: values are {entries.dtype}, not {spec.dtype}")
-            for row, entry in enumerate(entries, start=first):
-                for offset in chunk_offsets(spec):
-                    task = self._pool.submit(self._encode, entry[chunk_slices(spec, offset)])
-                    self._pending.append((spec.name, row, offset, task))
-                    self._pending_bytes += self._sizes[spec.name]
-                    self.drain(_BYTES_IN_FLIGHT)
-
-    def _encode(self, values: NDArray[Any]) -> tuple[bytes, bytes]:
-        """A chunk's bytes in the file, and the digest of its content."""
-        with self._clock.stage("compression"):
-            contiguous = np.ascontiguousarray(values)
-            digest = hashlib.sha256(contiguous.data).digest()
-            return encode_chunk(contiguous, self._compression), digest
-
-    def drain(self, limit: int = 0) -> None:
-        """Write compressed chunks, oldest first, until at most ``limit`` bytes are pending."""
-        while self._pending_bytes > limit:
-            name, row, offset, task = self._pending.popleft()
-            self._pending_bytes -= self._sizes[name]
-            chunk, digest = task.result()
-            with self._clock.stage("writing"):
-                self._file[name].id.write_direct_chunk((row, *offset), chunk)
-            self._digests[name][row].append(digest)
-
-    def abandon(self) -> None:
-        """Leave nothing to the threads; after `finish` there is nothing."""
-        abandon([task for *_, task in self._pending])
-
-    def finish(self) -> None:
-        """Write what is left: the last chunks, the columns and the digests."""
-        self.drain()
-        with self._clock.stage("writing"):
-            fields = {
-                name: [content_digest(chunks) for chunks in rows]
-                for name, rows in self._digests.items()
-            }
-            digests = sample_digests(self._specs, self._columns, fields)
-            for name, column in self._columns.items():
-                self._file[name][...] = column
-            self._file[schema.DIGESTS][...] = digests.astype(self._file[schema.DIGESTS].dtype)
-            self._file.attrs["digest"] = combined_digest(digests)
+    Returns:
+        Whether anything is left, in this folder or in those of other configurations.
+    """
+    finished = [shard.path for shard in list_shards(folder) if shard.stop <= num_samples]
+    unfinished = [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]
+    for leftover in (*finished, *unfinished):
+        leftover.unlink()
+    for empty in (folder, folder.parent):
+        if not any(empty.iterdir()):
+            empty.rmdir()
+    return folder.parent.exists()
 
 
 def write_shard(
@@ -204,34 +119,99 @@ def write_shard(
     """Write one shard.
 
     Args:
-        path: Its final name; see `shard_path`.
-        config: The dataset.
+        path: Final path of the shard, see `shard_path`.
+        config: Configuration of the dataset.
         start: First sample.
         stop: One past the last sample.
-        samples: The samples ``start .. stop`` in order, on the host.
-        provenance: Root attributes that tell what computes the samples.
-        clock: Counts the time of compression and writing.
-        on_samples: Called with the number of samples just taken in.
+        samples: Samples ``start .. stop`` in order, on the host.
+        provenance: Root attributes that describe what computes the samples.
+        clock: Clock that counts the time of compression and writing.
+        on_samples: Function that is called with the number of samples just received.
     """
-    clock = clock or StageClock()
-    # One thread compresses faster than several simulate on a CPU; an accelerator needs more.
-    threads = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
     # Unique among all machines that may share the folder.
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    clock = clock or StageClock()
     try:
-        with h5py.File(temporary, "x") as file:
-            create_layout(file, config, stop - start, provenance)
-            file.attrs[schema.SAMPLES] = [start, stop]
-            pool = shared_pool("compress", threads)
-            writer = _ShardWriter(file, config, make_design(config, start, stop), pool, clock)
-            try:
-                for some in samples:
-                    writer.add(some)
-                    on_samples(len(some))
-                writer.finish()
-            finally:
-                writer.abandon()
+        with DatasetFile.create(temporary, config, range(start, stop), provenance) as shard:
+            shard.file.attrs[schema.SAMPLES] = [start, stop]
+            _ShardWriter(shard, clock).write(samples, on_samples)
         with clock.stage("writing"):
             publish(temporary, path, replace=True)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class _Chunk(NamedTuple):
+    """Place of one chunk in a shard: dataset, row, and first element of each dimension."""
+
+    name: str
+    row: int
+    offset: tuple[int, ...]
+
+
+class _ShardWriter:
+    """Collects the columns of a shard, and compresses its fields in threads."""
+
+    def __init__(self, shard: DatasetFile, clock: StageClock) -> None:
+        self._shard, self._clock = shard, clock
+        rows = len(shard.samples)
+        self._columns = {
+            spec.name: np.zeros((rows, *spec.shape), spec.dtype) for spec in shard.columns
+        }
+        for name, column in metadata_columns(shard.config, shard.design).items():
+            self._columns[name][...] = column
+
+    def write(self, samples: Iterable[Samples], on_samples: Callable[[int], None]) -> None:
+        """Write samples, and then the columns and the digests."""
+        # One thread compresses faster than several simulate on a CPU; an accelerator needs more.
+        threads = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+        fields = self._shard.fields
+        sizes = [math.prod(spec.chunk or ()) * spec.dtype.itemsize for spec in fields]
+        limit = _BYTES_IN_FLIGHT // max(sizes, default=1)
+        # Dataset -> sample -> digests of its chunks.
+        digests: dict[str, list[list[bytes]]] = {
+            spec.name: [[] for _ in self._shard.samples] for spec in fields
+        }
+        pool, chunks = shared_pool("compress", threads), self._chunks(samples, on_samples)
+        with closing(ordered_map(pool, self._encode, chunks, limit)) as encoded:
+            for chunk, packed, digest in encoded:
+                with self._clock.stage("writing"):
+                    data = self._shard.file[chunk.name].id
+                    data.write_direct_chunk((chunk.row, *chunk.offset), packed)
+                digests[chunk.name][chunk.row].append(digest)
+        with self._clock.stage("writing"):
+            self._write_columns({n: list(map(content_digest, rows)) for n, rows in digests.items()})
+
+    def _chunks(
+        self, samples: Iterable[Samples], on_samples: Callable[[int], None]
+    ) -> Iterator[tuple[_Chunk, NDArray[Any]]]:
+        """Yield the chunks of samples with their values, and store features in the columns."""
+        for some in samples:
+            first = int(some.index[0]) - self._shard.samples.start
+            arrays = sample_arrays(some)
+            for name in self._columns.keys() & arrays.keys():
+                self._columns[name][first : first + len(some)] = arrays[name]
+            for spec in self._shard.fields:
+                entries = arrays[spec.name].reshape(len(some), *spec.shape)
+                if entries.dtype != spec.dtype:
+                    raise TypeError(f"{spec.name}: values are {entries.dtype}, not {spec.dtype}")
+                for row, entry in enumerate(entries, start=first):
+                    for place in spec.chunk_slices:
+                        offset = tuple(part.start for part in place)
+                        yield _Chunk(spec.name, row, offset), entry[place]
+            on_samples(len(some))
+
+    def _encode(self, item: tuple[_Chunk, NDArray[Any]]) -> tuple[_Chunk, bytes, bytes]:
+        """Return a chunk with its bytes in the file and the digest of its content."""
+        chunk, values = item
+        with self._clock.stage("compression"):
+            values = np.ascontiguousarray(values)
+            packed = encode_chunk(values, self._shard.config.storage.compression)
+            return chunk, packed, chunk_digest(values)
+
+    def _write_columns(self, fields: dict[str, list[bytes]]) -> None:
+        digests = sample_digests(self._shard.specs.values(), self._columns, fields)
+        self._columns[schema.DIGESTS][...] = digests
+        for name, column in self._columns.items():
+            self._shard.file[name][...] = column
+        self._shard.file.attrs["digest"] = combined_digest(digests)

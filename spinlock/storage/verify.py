@@ -1,182 +1,135 @@
-"""Verification: what a file holds against the digests and the design that it must agree with."""
+"""Verifies dataset files and shards against their digests and the design of their configuration."""
 
-import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
-from spinlock.runtime.threads import shared_pool
-from spinlock.simulation.sobol_design import make_design
 from spinlock.storage import schema
-from spinlock.storage.attributes import read_attribute
-from spinlock.storage.chunk_reader import ChunkReader
-from spinlock.storage.chunks import (
-    chunk_offsets,
-    combined_digest,
-    content_digest,
-    sample_digests,
-)
-from spinlock.storage.layout import (
-    open_hdf5,
-    read_configuration,
-    text_attribute,
-    validate_layout,
-)
-from spinlock.storage.seal import require_seal, row_blocks
-from spinlock.storage.shards import Shard, metadata_columns
+from spinlock.storage.columns import metadata_columns
+from spinlock.storage.dataset_file import DatasetFile, row_blocks
+from spinlock.storage.digests import combined_digest, computed_digests, require_seal
+from spinlock.storage.hdf5_access import is_refusal, read_attribute
+from spinlock.storage.shards import Shard
 
-# Columns that follow from the design exactly, on any machine: they tell which samples rows are.
+# Columns that follow from the design exactly, on any machine: they identify the samples.
 _IDENTIFYING = (schema.PARAMS, schema.OPERATOR_INDEX, schema.IC_TYPES, schema.IC_FAMILIES)
-# Samples that a message names.
+# Largest number of samples that a message lists.
 _MOST_NAMED = 8
 
 
 def verify_shard(shard: Shard, config: GenerationConfig) -> None:
-    """Read a whole shard, and compare it with its digests and with the samples that it must hold.
+    """Read a whole shard and check it against its digests and the samples that it must hold.
 
     Raises:
-        DatasetError: If it is damaged, incomplete, of another dataset or of other samples.
+        DatasetError: If the shard is damaged, incomplete, of another dataset or of other samples.
+        OSError: If the system refuses to read it, which is no evidence of damage.
+        MemoryError: If memory does not suffice to read it.
     """
     try:
-        with open_hdf5(shard.path) as file:
-            stored = read_configuration(file)
-            if stored.fingerprint != config.fingerprint:
-                raise DatasetError(f"{shard.path} belongs to another dataset")
-            require_range(file, shard)
-            validate_layout(file, stored, shard.stop - shard.start)
-            digests = file[schema.DIGESTS][...]
-            same = combined_digest(digests) == text_attribute(file, "digest")
-            wrong = damaged_samples(file, stored) or foreign_samples(file, config, shard.start)
+        with DatasetFile.open(shard.path, samples=shard.samples) as dataset:
+            require_fingerprint(dataset, config)
+            require_range(dataset)
+            dataset.validate()
             for name in schema.PROVENANCE:
-                json.loads(text_attribute(file, name))
-    except DatasetError:
-        raise
+                json.loads(dataset.text(name))
+            same = combined_digest(dataset.column(schema.DIGESTS)) == dataset.text("digest")
+            _, problem = wrong_samples(dataset)
     except Exception as error:
+        for cause in (error, error.__cause__):
+            if cause is not None and is_refusal(cause):
+                raise cause from None
+        if isinstance(error, DatasetError):
+            raise
         # A damaged byte can make HDF5, the decompressor or a parser fail in any way.
         raise DatasetError(f"{shard.path} is damaged: {error}") from error
-    if wrong or not same:
-        raise DatasetError(f"{shard.path} is damaged: its digest does not match")
+    if problem or not same:
+        raise DatasetError(f"{shard.path} is damaged: {problem or 'its digest does not match'}")
 
 
-def require_range(file: h5py.File, shard: Shard) -> None:
-    """Check that a shard says that it holds the samples that its name says.
+def require_fingerprint(dataset: DatasetFile, config: GenerationConfig) -> None:
+    """Check that a file belongs to the dataset of a configuration.
 
     Raises:
         DatasetError: If it does not.
     """
-    held = np.asarray(read_attribute(file, schema.SAMPLES)).tolist()
-    if held != [shard.start, shard.stop]:
+    if dataset.config.fingerprint != config.fingerprint:
+        raise DatasetError(f"{dataset.path} belongs to another dataset")
+
+
+def require_range(dataset: DatasetFile) -> None:
+    """Check that the attribute of a shard names the same samples as its file name.
+
+    Raises:
+        DatasetError: If it does not.
+    """
+    held = np.asarray(read_attribute(dataset.file, schema.SAMPLES)).tolist()
+    expected = [dataset.samples.start, dataset.samples.stop]
+    if held != expected:
         raise DatasetError(
-            f"{file.filename} says that it holds samples {held}, its name says "
-            f"[{shard.start}, {shard.stop}]"
+            f"{dataset.path}: the attribute {schema.SAMPLES} is {held}, but the name of the file "
+            f"stands for {expected}"
         )
 
 
 def require_intact(path: Path, remedy: str) -> None:
-    """Read a whole dataset file and check it, before something is made of it.
+    """Read a whole dataset file and check it, before another file is written from it.
 
     Args:
         path: Dataset file.
-        remedy: What the user can do about damage, as a sentence.
+        remedy: Advice in case of damage, as a sentence.
 
     Raises:
-        DatasetError: If a value differs from what the file's digests cover. Names the samples.
+        DatasetError: If the file does not agree with its digests or its design. Names the samples.
     """
-    with open_hdf5(path) as file:
-        config = read_configuration(file)
-        validate_layout(file, config, config.num_samples)
-        require_seal(file, config)
-        if wrong := damaged_samples(file, config):
-            raise DatasetError(
-                f"{path}: {name_samples(wrong)} differ from their digests: the file was changed or "
-                f"damaged after it was written. It was left as it is. {remedy}"
-            )
-        if wrong := foreign_samples(file, config, 0):
-            raise DatasetError(
-                f"{path}: {name_samples(wrong)} are not those of its configuration. It was left as "
-                f"it is. {remedy}"
-            )
+    with DatasetFile.open(path) as dataset:
+        dataset.validate()
+        require_seal(dataset)
+        _, problem = wrong_samples(dataset)
+    if problem:
+        raise DatasetError(
+            f"{path}: {problem}: the file was changed or damaged after it was written. It was left "
+            f"as it is. {remedy}"
+        )
 
 
-def damaged_samples(file: h5py.File, config: GenerationConfig) -> list[int]:
-    """Rows whose content differs from their digest, or cannot be read.
+def wrong_samples(dataset: DatasetFile) -> tuple[list[int], str]:
+    """Compare every sample with its digest, and then with the design.
 
-    Args:
-        file: Dataset or shard.
-        config: Configuration stored in it.
+    Returns:
+        Samples that differ, and a clause that names them; both empty if none does.
     """
-    specs = digested_specs(config)
+    if wrong := damaged_samples(dataset):
+        return wrong, f"{name_samples(wrong)} differ from their digests"
+    if wrong := foreign_samples(dataset):
+        return wrong, f"{name_samples(wrong)} differ from the design of the configuration"
+    return [], ""
+
+
+def damaged_samples(dataset: DatasetFile) -> list[int]:
+    """Return the samples whose content differs from their digest or cannot be read."""
     wrong: list[int] = []
-    for rows in row_blocks(len(file[schema.DIGESTS])):
-        part = slice(rows.start, rows.stop)
-        columns = {spec.name: file[spec.name][part] for spec in specs if spec.chunk is None}
-        digests = sample_digests(specs, columns, field_digests(file, config, rows))
-        differs = digests != file[schema.DIGESTS][part]
-        wrong += (np.flatnonzero(differs) + rows.start).tolist()
+    for rows in row_blocks(dataset.rows):
+        differs = computed_digests(dataset, rows) != dataset.column(schema.DIGESTS, rows)
+        wrong += (np.flatnonzero(differs) + dataset.samples.start + rows.start).tolist()
     return wrong
 
 
-def foreign_samples(file: h5py.File, config: GenerationConfig, start: int) -> list[int]:
-    """Rows that hold other samples than the design says.
-
-    Args:
-        file: Dataset or shard.
-        config: The dataset.
-        start: Sample that the first row must hold.
-    """
-    stop = start + len(file[schema.OPERATOR_INDEX])
-    expected = metadata_columns(config, make_design(config, start, stop))
-    differs = np.zeros(stop - start, dtype=bool)
+def foreign_samples(dataset: DatasetFile) -> list[int]:
+    """Return the samples whose columns differ from the design."""
+    expected = metadata_columns(dataset.config, dataset.design)
+    differs = np.zeros(len(dataset.samples), dtype=bool)
     for name in _IDENTIFYING:
-        differs |= (file[name][...] != expected[name]).reshape(len(differs), -1).any(axis=1)
-    return (np.flatnonzero(differs) + start).tolist()
-
-
-def digested_specs(config: GenerationConfig) -> list[schema.DatasetSpec]:
-    """The datasets whose values enter a sample's digest, in order."""
-    return [spec for spec in schema.dataset_specs(config) if spec.name != schema.DIGESTS]
-
-
-def field_digests(file: h5py.File, config: GenerationConfig, rows: range) -> dict[str, list[bytes]]:
-    """Digests of the fields of some samples, computed by several threads.
-
-    Args:
-        file: Dataset or shard.
-        config: Configuration stored in it.
-        rows: Rows to read.
-
-    Returns:
-        Name of a chunked dataset -> `content_digest` of each row's entry; empty bytes where the
-        entry cannot be read.
-    """
-    pool = shared_pool("verify", os.cpu_count() or 1)
-    digests = {}
-    for spec in digested_specs(config):
-        if spec.chunk is not None:
-            reader = ChunkReader(file, spec, config.storage.compression)
-            offsets = list(chunk_offsets(spec))
-            entries = pool.map(lambda row, r=reader, o=offsets: _entry_digest(r, row, o), rows)
-            digests[spec.name] = list(entries)
-    return digests
-
-
-def _entry_digest(reader: ChunkReader, row: int, offsets: Sequence[tuple[int, ...]]) -> bytes:
-    try:
-        chunks = (np.ascontiguousarray(reader.values(row, offset)).data for offset in offsets)
-        return content_digest([hashlib.sha256(chunk).digest() for chunk in chunks])
-    except Exception:
-        # Damaged bytes can fail in any way; no digest is empty, so the sample will not match.
-        return b""
+        unequal = dataset.column(name) != expected[name]
+        differs |= unequal.reshape(len(differs), -1).any(axis=1)
+    return (np.flatnonzero(differs) + dataset.samples.start).tolist()
 
 
 def name_samples(samples: Sequence[int]) -> str:
-    """Samples as the subject of a sentence in the plural, at most a few by number."""
+    """Return samples as the subject of a plural sentence; at most a few of them by number."""
     shown = ", ".join(map(str, samples[:_MOST_NAMED]))
     more = len(samples) - _MOST_NAMED
     return f"samples {shown}" + (f" and {more} more" if more > 0 else "")

@@ -29,9 +29,10 @@ from spinlock.errors import DatasetError, SpinlockError
 from spinlock.generation.build import assemble_parts, generate, generate_part
 from spinlock.generation.feature_extraction import extract_features
 from spinlock.storage import read_info, schema
-from spinlock.storage.seal import require_seal, seal
+from spinlock.storage.dataset_file import DatasetFile
+from spinlock.storage.digests import require_seal
 from spinlock.storage.verify import damaged_samples
-from tests.helpers import dataset_contents, reseal, small_config
+from tests.helpers import dataset_contents, reseal, seal, small_config
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = small_config(12, base_channels=(2, 3), num_realizations=2, channels=2)
@@ -359,7 +360,7 @@ def attempt(action, path, out):
 @pytest.fixture
 def no_figures(monkeypatch):
     """Reports without figures, which take most of the time."""
-    monkeypatch.setattr("spinlock.report.report_builder.pictures", lambda source: [])
+    monkeypatch.setattr("spinlock.report.report_builder.report_plots", lambda source: [])
 
 
 def test_the_same_file_is_accepted_where_it_holds_its_data(telling, tmp_path, no_figures):
@@ -381,8 +382,8 @@ def test_reading_and_writing_the_forgeries_would_show(telling, tmp_path, victims
     """Every digest agrees with the victims, which notice whoever follows a reference."""
     path = forge(telling, tmp_path, victims, VARIANTS[f"{how}: {schema.PER_TIMESTEP}"][0])
     with h5py.File(path) as file, h5py.File(telling) as good:
-        require_seal(file, CONFIG)
-        assert not damaged_samples(file, CONFIG)
+        require_seal(DatasetFile(file, CONFIG))
+        assert not damaged_samples(DatasetFile(file, CONFIG))
         name = schema.PER_TIMESTEP
         assert file[name][...].tobytes() == good[name][...].tobytes()
     if not victims.watch.works:
