@@ -9,12 +9,12 @@ from typing import Any, Self
 import numpy as np
 from lightning import LightningDataModule
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.stored_config import StoredConfig
 from spinlock.configuration.validation import structured
-from spinlock.datamodules.datasets import Batch
+from spinlock.datamodules.datasets import Batch, BatchDataset, FeatureDataset
 from spinlock.datamodules.labels import LabelNames, feature_names
 from spinlock.datamodules.loading import EpochSampler, LoaderOptions, require_at_least
 from spinlock.datamodules.scaling import FeatureScaler
@@ -198,29 +198,27 @@ class BaseDataModule(LightningDataModule):
         # The variable in which seed_everything stores its seed; Lightning's samplers read it too.
         return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
-    def _sampler(
-        self, count: int, *, stamp_epoch: bool, classes: NDArray[np.int64] | None = None
-    ) -> EpochSampler:
-        """Return the order of training samples, from the current epoch on."""
-        epoch = 0 if self.trainer is None else self.trainer.current_epoch
-        seed = self._sampling_seed
-        return EpochSampler(count, seed=seed, classes=classes, epoch=epoch, stamp_epoch=stamp_epoch)
-
-    def _loader(self, dataset: Dataset[Batch], batch_size: int) -> DataLoader[Batch]:
+    def _loader(self, dataset: FeatureDataset, batch_size: int) -> DataLoader[Batch]:
         """Return a loader of a dataset in its order."""
         return DataLoader(dataset, batch_size=batch_size, **self.loader.arguments)
 
     def _training_loader(
-        self, dataset: Dataset[Batch], batch_size: int, sampler: EpochSampler
+        self,
+        dataset: FeatureDataset | BatchDataset,
+        batch_size: int,
+        stamp_epoch: bool,
+        classes: NDArray[np.int64] | None = None,
     ) -> TrainingLoader:
-        """Return a loader that can be resumed, in the order of a sampler."""
-        return TrainingLoader(
-            dataset,
-            batch_size=batch_size,
-            sampler=sampler,
-            trainer=self.trainer,
-            **self.loader.arguments,
+        """Return a loader of a dataset in random order that can be resumed."""
+        sampler = EpochSampler(
+            len(dataset),
+            seed=self._sampling_seed,
+            classes=classes,
+            epoch=0 if self.trainer is None else self.trainer.current_epoch,
+            stamp_epoch=stamp_epoch,
         )
+        options = self.loader.arguments | {"sampler": sampler, "trainer": self.trainer}
+        return TrainingLoader(dataset, batch_size=batch_size, **options)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Map-style datasets whose batches are dictionaries of tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -118,6 +118,30 @@ class FieldDataset(FeatureDataset):
             return self.reader.read_mean(schema.OUTPUTS, samples)
         which = choose_realizations(samples, epoch, self.num_realizations, self.seed)
         return self.reader.read_one(schema.OUTPUTS, samples, which)
+
+
+class BatchDataset(Dataset[Batch]):
+    """Computed batches as a map-style dataset, whose unit is a whole batch.
+
+    Unlike an iterable dataset, it works with samplers: each epoch can have other batches, and an
+    interrupted epoch can be resumed.
+
+    Args:
+        batch: Function of a number, from 0, that returns a batch.
+        count: Number of batches in an epoch.
+    """
+
+    def __init__(self, batch: Callable[[int], Batch], count: int) -> None:
+        self.batch = batch
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitems__(self, numbers: Sequence[int]) -> Batch:
+        """Return the one batch that a loader with ``batch_size=1`` requests."""
+        (number,) = numbers
+        return self.batch(number)
 
 
 def choose_realizations(

@@ -109,6 +109,5 @@ def _positions(
     texts: NDArray[np.str_] | Sequence[str], names: tuple[str, ...]
 ) -> NDArray[np.int64]:
     """Return the position of each text in ``names``."""
-    distinct, which = np.unique(np.asarray(texts), return_inverse=True)
-    position = np.array([names.index(text) for text in distinct.tolist()], dtype=np.int64)
-    return position[which]
+    position = {name: place for place, name in enumerate(names)}
+    return np.array([position[text] for text in np.asarray(texts).tolist()], dtype=np.int64)

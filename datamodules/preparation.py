@@ -4,21 +4,47 @@ import os
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from spinlock.datamodules.datasets import Batch
 from spinlock.datamodules.labels import LabelNames
 from spinlock.datamodules.loading import require_at_least, require_choice
 from spinlock.datamodules.scaling import FeatureScaler, Scaling, fit_scalers
-from spinlock.datamodules.selection import Subsets, VariantMasks, choose_subsets, first_of
+from spinlock.datamodules.selection import VariantMasks
 from spinlock.datamodules.views import FeatureView
 from spinlock.errors import ConfigurationError, DatasetError
-from spinlock.splits import split_operators
+from spinlock.splits import SPLITS, split_operators
 
 Balance = Literal["none", "variant", "family"]
+
+
+class Subsets(dict[str, Tensor]):
+    """Rows of each loader: (n,) int64 rows of the columns, or (n, 2) pairs of rows.
+
+    The keys are ``train``, ``val`` and ``test``, or ``val held_in``, ``val held_out`` and so on if
+    variants that are trained on and others are evaluated.
+    """
+
+    def require(self, name: str) -> Tensor:
+        """Return the rows of a subset.
+
+        Raises:
+            ConfigurationError: If there are none. Lists the number of rows of each subset.
+        """
+        if not len(self[name]):
+            share, variants = f"raise {name.split()[0]}_fraction", "eval_variants"
+            if name == "train":
+                share, variants = "lower val_fraction and test_fraction", "train_variants"
+            raise ConfigurationError(
+                f"the {name} split is empty; there are {self} samples. Generate more samples, "
+                f"{share}, or select other variants in {variants}"
+            )
+        return self[name]
+
+    def __str__(self) -> str:
+        """Number of rows of each subset."""
+        return ", ".join(f"{len(rows)} {name}" for name, rows in self.items())
 
 
 @dataclass(frozen=True)
@@ -37,9 +63,9 @@ class PreparedSamples:
     everything: Tensor
     scalers: dict[str, FeatureScaler]
 
-    def classes(self, rows: Tensor, balance: Balance) -> NDArray[np.int64] | None:
-        """Return the class of each row that training is balanced over; that of a pair's first."""
-        return None if balance == "none" else self.columns[balance][first_of(rows)].numpy()
+    def labels(self, rows: Tensor, label: str) -> Tensor:
+        """Return a label of rows, or of the first rows of pairs."""
+        return self.columns[label][rows.reshape(len(rows), -1)[:, 0]]
 
     def describe(self, variants: tuple[str, ...], view: FeatureView) -> list[str]:
         """Return tables of the samples of each variant and of the scaling, as lines of text.
@@ -48,10 +74,15 @@ class PreparedSamples:
             variants: Names of the variants.
             view: View that names the scaled columns.
         """
-        lines = ["", *self.subsets.table(self.columns["variant"], variants)]
+        width = max(map(len, variants))
+        table = [" " * width] + [f"{name:<{width}}" for name in (*variants, "total")]
+        for title, rows in self.subsets.items():
+            counts = self.labels(rows, "variant").bincount(minlength=len(variants)).tolist()
+            cells, size = [title, *counts, len(rows)], max(len(title), 7)
+            table = [f"{line}  {cell:>{size}}" for line, cell in zip(table, cells, strict=True)]
         for key, scaler in self.scalers.items():
-            lines += ["", f"scaling of {key}:", scaler.describe(view.column_names(key))]
-        return lines
+            table += ["", f"scaling of {key}:", scaler.describe(view.column_names(key))]
+        return ["", *table]
 
 
 @dataclass(frozen=True)
@@ -126,12 +157,15 @@ class Preparation:
         operator = labels["operator"]
         count = -(-config.num_samples // config.probes_per_operator)
         split = torch.from_numpy(split_operators(count, self.fractions, self.split_seed))[operator]
-        subsets = choose_subsets(
-            labels, split, self.masks, arrange=view.arrange, max_samples=self.max_samples
-        )
+        subsets = Subsets()
+        subsets["train"] = self._rows("train", self.masks.train, labels, split)[: self.max_samples]
+        for name in ("val", "test"):
+            for part, mask in self.masks.parts.items():
+                title = name if len(self.masks.parts) == 1 else f"{name} {part}"
+                subsets[title] = self._rows(name, mask, labels, split)
         if not scalers:
-            rows = torch.unique(subsets.require("train", "train"))
-            training = {key: values[rows] for key, values in features.items()}
+            used = torch.unique(subsets.require("train"))
+            training = {key: values[used] for key, values in features.items()}
             scalers = fit_scalers(training, self.scaling, signed_log=self.signed_log)
         elif missing := set(features) - set(scalers):
             raise DatasetError(
@@ -141,6 +175,11 @@ class Preparation:
         scaled = {key: scalers[key].transform(values) for key, values in features.items()}
         everything = view.arrange(torch.arange(config.num_samples, device="cpu"), operator)
         return PreparedSamples(scaled | labels, subsets, everything, scalers)
+
+    def _rows(self, name: str, mask: Tensor, labels: Batch, split: Tensor) -> Tensor:
+        """Return the rows of the samples of a split whose variants are selected."""
+        chosen = (split == SPLITS.index(name)) & mask[labels["variant"]]
+        return self.view.arrange(chosen.nonzero()[:, 0], labels["operator"])
 
     def describe(self, names: LabelNames) -> dict[str, str]:
         """Describe the settings: title -> text.

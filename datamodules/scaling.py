@@ -217,8 +217,11 @@ def _normal_knots(values: Tensor) -> tuple[Tensor, Tensor]:
     """
     columns = [_knots_of_column(column) for column in values.T]
     count = max(2, *(len(knots) for knots, _ in columns))
-    extended = [_extended(knots, quantiles, count) for knots, quantiles in columns]
-    return torch.stack([k for k, _ in extended]), torch.stack([q for _, q in extended])
+    knots, quantiles = (
+        torch.stack([_extended(column, count) for column in some])
+        for some in zip(*columns, strict=True)
+    )
+    return knots, quantiles
 
 
 def _knots_of_column(column: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,16 +234,12 @@ def _knots_of_column(column: Tensor) -> tuple[Tensor, Tensor]:
     return distinct[some], quantiles[some]
 
 
-def _extended(knots: Tensor, quantiles: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Append knots along the line through the first and the last one."""
-    steps = torch.arange(1, count - len(knots) + 1, dtype=knots.dtype, device=knots.device)
-    if len(knots) == 1:
-        return torch.cat([knots, knots + steps]), torch.cat([quantiles, quantiles + steps])
-    along = [
-        torch.cat([values, values[-1] + steps * (values[-1] - values[0])])
-        for values in (knots, quantiles)
-    ]
-    return along[0], along[1]
+def _extended(values: Tensor, count: int) -> Tensor:
+    """Append values along the line through the first and the last one, with slope 1 if alone."""
+    size = count - len(values)
+    steps = torch.arange(1, size + 1, dtype=torch.float64, device=values.device)
+    slope = values[-1] - values[0] if len(values) > 1 else 1.0
+    return torch.cat([values, values[-1] + steps * slope])
 
 
 def _interpolate(values: Tensor, from_knots: Tensor, to_knots: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
-"""Selects the samples of each loader: variants to train and evaluate on, crossed with splits."""
+"""Selects the variants of initial conditions to train and to evaluate on."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,10 +7,8 @@ import torch
 from torch import Tensor
 
 from spinlock.configuration.validation import structured
-from spinlock.datamodules.datasets import Batch
 from spinlock.datamodules.labels import LabelNames
 from spinlock.errors import ConfigurationError
-from spinlock.splits import SPLITS
 
 
 @dataclass(frozen=True)
@@ -111,103 +108,12 @@ def select_variants(
         ConfigurationError: If a name is unknown or nothing is selected. Lists the names of the
             dataset.
     """
+    evaluation = train if evaluation is None else evaluation
     masks = []
-    for setting, given in (
-        ("train_variants", train or {}),
-        ("eval_variants", (train or {}) if evaluation is None else evaluation),
-    ):
-        selection = {} if given == "all" else given
+    given: Any
+    for setting, given in (("train_variants", train), ("eval_variants", evaluation)):
+        selection = VariantSelection() if given in (None, "all") else given
         if not isinstance(selection, VariantSelection):
             selection = structured(VariantSelection, selection, setting)
         masks.append(selection.mask(names, setting))
     return VariantMasks(*masks)
-
-
-@dataclass(frozen=True)
-class Subsets:
-    """Samples of each loader.
-
-    Args:
-        rows: Mapping of (split, part) to (n,) int64 rows, or (n, 2) pairs of rows. The part of the
-            training split is named ``train``; parts of other splits are ``held_in``, ``held_out``.
-    """
-
-    rows: dict[tuple[str, str], Tensor]
-
-    def require(self, split: str, part: str) -> Tensor:
-        """Return the rows of a part.
-
-        Raises:
-            ConfigurationError: If there are none. Lists the number of samples of each part.
-        """
-        rows = self.rows[split, part]
-        if not len(rows):
-            train = split == "train"
-            share = "lower val_fraction and test_fraction" if train else f"raise {split}_fraction"
-            raise ConfigurationError(
-                f"the {self.title(split, part)} split is empty; there are {self} samples. Generate "
-                f"more samples, {share}, or select other variants in "
-                f"{'train' if train else 'eval'}_variants"
-            )
-        return rows
-
-    def title(self, split: str, part: str) -> str:
-        """Return the displayed name of a part: that of its split if it is the only part."""
-        return split if sum(of == split for of, _ in self.rows) == 1 else f"{split} {part}"
-
-    def __str__(self) -> str:
-        """Number of samples of each part."""
-        return ", ".join(f"{len(rows)} {self.title(*part)}" for part, rows in self.rows.items())
-
-    def table(self, variant: Tensor, names: tuple[str, ...]) -> list[str]:
-        """Return a table of the number of samples of each variant in each part, as lines of text.
-
-        Args:
-            variant: (N,) int64 variant of each sample. The first probe of a pair counts.
-            names: Names of the variants.
-        """
-        width = max(map(len, names))
-        lines = [" " * width] + [f"{name:<{width}}" for name in (*names, "total")]
-        for part, rows in self.rows.items():
-            title = self.title(*part)
-            counts = torch.bincount(variant[first_of(rows)], minlength=len(names)).tolist()
-            cells = [title, *counts, len(rows)]
-            lines = [
-                f"{line}  {cell:>{max(len(title), 7)}}"
-                for line, cell in zip(lines, cells, strict=True)
-            ]
-        return lines
-
-
-def first_of(rows: Tensor) -> Tensor:
-    """Return the rows themselves, or the first rows of pairs (n, 2)."""
-    return rows if rows.ndim == 1 else rows[:, 0]
-
-
-def choose_subsets(
-    labels: Batch,
-    split: Tensor,
-    masks: VariantMasks,
-    *,
-    arrange: Callable[[Tensor, Tensor], Tensor],
-    max_samples: int | None,
-) -> Subsets:
-    """Choose the samples of each loader.
-
-    Args:
-        labels: Labels ``variant`` and ``operator``, (N,) int64.
-        split: (N,) int64 position in `SPLITS` of each sample.
-        masks: Selected variants.
-        arrange: Function of selected samples and ``operator`` that returns rows of a dataset, for
-            example pairs.
-        max_samples: Number of rows to train on, the first of the training split; default: all.
-    """
-
-    def rows(name: str, mask: Tensor) -> Tensor:
-        chosen = (split == SPLITS.index(name)) & mask[labels["variant"]]
-        return arrange(chosen.nonzero()[:, 0], labels["operator"])
-
-    found = {("train", "train"): rows("train", masks.train)[:max_samples]}
-    for name in ("val", "test"):
-        found |= {(name, part): rows(name, mask) for part, mask in masks.parts.items()}
-    return Subsets(found)

@@ -206,15 +206,16 @@ class SpinlockDataModule(BaseDataModule):
             ConfigurationError: If a batch is larger than the split.
         """
         prepared = self._prepared()
-        rows = prepared.subsets.require("train", "train")
+        rows = prepared.subsets.require("train")
         if self.batch_size > len(rows):
             raise ConfigurationError(
                 f"batch_size: {self.batch_size} is larger than the training split; there are "
                 f"{prepared.subsets} samples. Lower batch_size or generate more samples"
             )
-        classes = prepared.classes(rows, self.preparation.balance)
-        sampler = self._sampler(len(rows), stamp_epoch=self.view.has_fields, classes=classes)
-        return self._training_loader(self._dataset(rows), self.batch_size, sampler)
+        balance = self.preparation.balance
+        classes = None if balance == "none" else prepared.labels(rows, balance).numpy()
+        dataset, random = self._dataset(rows), self.view.has_fields
+        return self._training_loader(dataset, self.batch_size, random, classes)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Return batches of the validation split; a loader for each of `eval_parts`."""
@@ -282,7 +283,7 @@ class SpinlockDataModule(BaseDataModule):
 
     def _evaluation(self, split: str) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         subsets = self._prepared().subsets
-        rows = [subsets.require(split, part) for part in self.eval_parts]
+        rows = [subsets.require(name) for name in subsets if name.split()[0] == split]
         loaders = [self._loader(self._dataset(part), self.batch_size) for part in rows]
         return loaders[0] if len(loaders) == 1 else loaders
 

@@ -1,7 +1,7 @@
 """Simulates samples on the fly: the batches of a dataset file, without the file."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, replace
 from itertools import count, islice
 from typing import Any, Literal, get_args
@@ -9,11 +9,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 import torch.distributed
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from spinlock.configuration.generation_config import MAX_INDEX, GenerationConfig
 from spinlock.datamodules.base_datamodule import DEFAULT_LOADER, BaseDataModule
-from spinlock.datamodules.datasets import Batch, FeatureDataset
+from spinlock.datamodules.datasets import Batch, BatchDataset, FeatureDataset
 from spinlock.datamodules.labels import LabelNames, labels_of_design
 from spinlock.datamodules.loading import LoaderOptions, require_at_least, require_choice
 from spinlock.datamodules.scaling import FeatureScaler, Scaling, fit_scalers
@@ -147,32 +147,6 @@ class SpinlockStream(IterableDataset[Batch]):
         }
 
 
-class StreamBatches(Dataset[Batch]):
-    """Numbered batches of a stream as a map-style dataset, whose unit is a whole batch.
-
-    Unlike an iterable dataset, it works with samplers: each epoch has other batches, and an
-    interrupted epoch can be resumed.
-
-    Args:
-        stream: Stream with ``num_batches``.
-    """
-
-    def __init__(self, stream: SpinlockStream) -> None:
-        self.stream = stream
-
-    def __len__(self) -> int:
-        return len(self.stream)
-
-    def __getitem__(self, number: int) -> Batch:
-        """Return a batch."""
-        return self.stream.batch(number)
-
-    def __getitems__(self, numbers: Sequence[int]) -> Batch:
-        """Return the one batch that a loader with ``batch_size=1`` requests."""
-        (number,) = numbers
-        return self[number]
-
-
 class SpinlockStreamModule(BaseDataModule):
     """A data module whose training samples are simulated on the fly; every epoch has new ones.
 
@@ -268,8 +242,7 @@ class SpinlockStreamModule(BaseDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return the training batches, other ones in each epoch."""
         stream = self._scaled(batch_size=self.batch_size, seed=self._sampling_seed)
-        sampler = self._sampler(len(stream), stamp_epoch=True)
-        return self._training_loader(StreamBatches(stream), 1, sampler)
+        return self._training_loader(BatchDataset(stream.batch, len(stream)), 1, stamp_epoch=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return batches of the validation samples."""
@@ -290,7 +263,9 @@ class SpinlockStreamModule(BaseDataModule):
         return self._scaled(**options).batch(0)
 
     def _scaled(self, **changes: Any) -> SpinlockStream:  # noqa: ANN401 (fields of the stream)
-        scalers = {
-            key.removesuffix("s") + "_scaler": scaler for key, scaler in self.scalers.items()
-        }
-        return replace(self.stream, **scalers, **changes)
+        return replace(
+            self.stream,
+            feature_scaler=self.scalers.get("features"),
+            initial_feature_scaler=self.scalers.get("initial_features"),
+            **changes,
+        )

@@ -319,7 +319,7 @@ def test_print_shows_everything(datasets):
     ):
         assert part in text, part
     counts = next(line for line in text.splitlines() if line.startswith("total")).split()[1:]
-    sizes = [len(rows) for rows in datamodule.prepared.subsets.rows.values()]
+    sizes = [len(rows) for rows in datamodule.prepared.subsets.values()]
     assert list(map(int, counts)) == sizes
 
 
