@@ -1,7 +1,6 @@
-"""No training on a dataset that is not what it claims to be."""
+"""Callback that checks the dataset file before training."""
 
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +14,40 @@ from spinlock.errors import DatasetError, SpinlockError
 from spinlock.runtime.output_files import unused_path
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """What rank zero found, for all processes."""
-
-    passed: bool = False
-    table: str = ""
-    values: dict[str, float] = field(default_factory=dict)
-    failed: tuple[str, ...] = ()
-    error: str | None = None
-
-
 class DatasetReport(Callback):
-    """Checks the dataset's file before anything is computed on it, as ``spinlock check`` does.
+    """Checks the dataset file before training, validation, testing or prediction.
 
-    Runs at setup, once for a file, on rank zero; all processes follow its finding. To each logger
-    go:
+    The checks are those of ``spinlock check``. They run once per file, at setup, on rank zero; all
+    processes use the result. It is logged to every logger:
 
     - ``dataset/passed``: 1 or 0;
-    - ``dataset/<group>/<name>``: the measured value of each claim that is a number; characters
-      other than letters, digits, ``_``, ``-`` and ``.`` become ``_``;
-    - the table of all claims, as text: under ``dataset/report`` where the logger's ``experiment``
-      has ``add_text`` (TensorBoard), and in the file ``dataset_report.txt`` of the log folder, or
-      ``dataset_report-v1.txt`` and so on where that is taken.
+    - ``dataset/<group>/<name>``: measured value of each claim that is a number; characters other
+      than letters, digits, ``_``, ``-`` and ``.`` are replaced by ``_``;
+    - ``dataset/report``: table of all claims as text, if the logger's ``experiment`` has
+      ``add_text`` (TensorBoard).
 
-    These are no epoch's values: they are not among ``trainer.callback_metrics``. Needs a data
-    module with ``path``, whose ``prepare_data`` has built the file.
+    The table is also written to ``dataset_report.txt`` in the log folder, or to
+    ``dataset_report-v1.txt`` and so on if that file exists. Nothing is added to
+    ``trainer.callback_metrics``. The data module needs a ``path``, and its ``prepare_data`` must
+    have built the file.
 
     Args:
-        full: Read the outputs of all samples, not of up to 512, and verify all digests.
-        replay: Number of samples to compute again; 0: none.
-        device: Where to compute them; by default the trainer's device.
-        refuse: Whether a file that fails is refused; else it is only reported.
+        full: Whether to read the outputs of all samples instead of up to 512, and to verify all
+            digests.
+        replay: Number of samples to recompute, default: 4; 0 recomputes none.
+        device: Device that recomputes samples, default: the trainer's device.
+        refuse: Whether to raise an error if the file fails the check, instead of only reporting it.
 
     Raises:
-        ValueError: `replay` is negative.
-        DatasetError: At setup: the file fails and `refuse` is set, or it cannot be checked.
-        ContractError: At setup: there is no data module with a path.
+        ValueError: If ``replay`` is negative.
+        DatasetError: At setup, if the file fails the check and ``refuse`` is set, or if it cannot
+            be checked.
+        ContractError: At setup, if the trainer has no data module with a ``path``.
+
+    Example:
+        >>> from spinlock.callbacks import DatasetReport
+        >>> DatasetReport(replay=1, refuse=False).replay
+        1
     """
 
     def __init__(
@@ -68,38 +64,43 @@ class DatasetReport(Callback):
         self.replay = replay
         self.device = device
         self.refuse = refuse
-        self._outcomes: dict[Path, _Outcome] = {}
+        # Report of each file, or the message of the error by which checking failed.
+        self._reports: dict[Path, CheckReport | str] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check, report, refuse."""
+        """Check the file, log the result, and raise an error if the file fails."""
         given = contract.known_property(trainer, "path")
         if given is None:
             raise contract.ContractError(
-                "DatasetReport needs a data module with the `path` of its dataset file; the "
-                "trainer was given none. Train with SpinlockDataModule, or leave the callback out."
+                "DatasetReport needs a data module with the `path` of its dataset file. Use "
+                "SpinlockDataModule, or remove the callback."
             )
         path = Path(given)
-        if path not in self._outcomes:
-            found = self._check(path, trainer) if trainer.is_global_zero else _Outcome()
-            self._outcomes[path] = trainer.strategy.broadcast(found)
-            self._report(trainer, self._outcomes[path])
-        outcome = self._outcomes[path]
-        if outcome.error is not None:
-            raise DatasetError(f"DatasetReport could not check {path}: {outcome.error}")
-        if not outcome.passed and self.refuse:
+        if path not in self._reports:
+            found = self._check(path, trainer) if trainer.is_global_zero else ""
+            self._reports[path] = trainer.strategy.broadcast(found)
+            self._log(trainer, self._reports[path])
+        report = self._reports[path]
+        if isinstance(report, str):
+            raise DatasetError(f"DatasetReport could not check {path}: {report}")
+        if report.failures and self.refuse:
+            failed = "; ".join(
+                f"{row.group}/{row.name}: {row.measured} (target {row.target})"
+                for row in report.failures
+            )
             raise DatasetError(
-                f"{path} fails {len(outcome.failed)} check(s): {'; '.join(outcome.failed)}. "
-                f"`spinlock check {path}` shows all. Build it anew, or set refuse=False to train "
-                "on it all the same."
+                f"{path} fails {len(report.failures)} check(s): {failed}. `spinlock check {path}` "
+                "lists all checks. Generate the file again, or set refuse=False to train on it "
+                "anyway."
             )
 
-    def _check(self, path: Path, trainer: Trainer) -> _Outcome:
+    def _check(self, path: Path, trainer: Trainer) -> CheckReport | str:
         device = self.device
         if device is None and trainer.strategy.root_device.type in ("cpu", "cuda"):
             device = str(trainer.strategy.root_device)
         try:
             generation = contract.known_property(trainer, "generation")
-            report = check_dataset(
+            return check_dataset(
                 path,
                 full=self.full,
                 replay=self.replay,
@@ -108,36 +109,34 @@ class DatasetReport(Callback):
                 progress=False,
             )
         except (SpinlockError, OSError) as error:
-            # The other processes wait for an answer.
-            return _Outcome(error=str(error))
-        return _outcome(report)
+            # The other processes are waiting for the result.
+            return str(error)
 
-    def _report(self, trainer: Trainer, outcome: _Outcome) -> None:
+    def _log(self, trainer: Trainer, report: CheckReport | str) -> None:
         folder = log_folder(trainer)
-        if outcome.error is not None or not trainer.is_global_zero:
+        if isinstance(report, str) or not trainer.is_global_zero:
             return
-        rank_zero_info(outcome.table)
+        table = report.table()
+        rank_zero_info(table)
         folder.mkdir(parents=True, exist_ok=True)
         with unused_path(folder / "dataset_report.txt").open("x", encoding="utf-8") as file:
-            file.write(outcome.table + "\n")
+            file.write(table + "\n")
         for logger in trainer.loggers:
-            logger.log_metrics(outcome.values, step=trainer.global_step)
+            logger.log_metrics(_values(report), step=trainer.global_step)
             experiment: Any = getattr(logger, "experiment", None)
             if hasattr(experiment, "add_text"):
-                # Markdown: an indented block keeps the columns.
-                text = "\n".join(f"    {line}" for line in outcome.table.splitlines())
+                # The text is Markdown, in which an indented block keeps its columns.
+                text = "\n".join(f"    {line}" for line in table.splitlines())
                 experiment.add_text("dataset/report", text, trainer.global_step)
 
 
-def _outcome(report: CheckReport) -> _Outcome:
-    values = {"dataset/passed": float(report.passed)}
-    for row in report.rows:
-        if row.value is not None:
-            values[f"dataset/{_key(row.group)}/{_key(row.name)}"] = float(row.value)
-    failed = tuple(
-        f"{row.group}/{row.name}: {row.measured} (target {row.target})" for row in report.failures
-    )
-    return _Outcome(report.passed, report.table(), values, failed)
+def _values(report: CheckReport) -> dict[str, float]:
+    numbers = {
+        f"dataset/{_key(row.group)}/{_key(row.name)}": float(row.value)
+        for row in report.rows
+        if row.value is not None
+    }
+    return {"dataset/passed": float(report.passed), **numbers}
 
 
 def _key(name: str) -> str:

@@ -39,16 +39,16 @@ class Claim:
     Attributes:
         name: Name of the claim, unique within its group.
         text: Statement of the claim.
-        target: Required value, as text.
         measure: Function that measures the claim.
         needs: Datasets that ``measure`` reads.
+        target: Required value, as text; default: that of `count`.
     """
 
     name: str
     text: str
-    target: str
     measure: Callable[[], Measurement]
     needs: tuple[str, ...] = ()
+    target: str = "0 problems"
 
     def row(self, group: str, source: CheckSource) -> CheckRow:
         """Measure the claim and return its row.

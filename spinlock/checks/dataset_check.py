@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-import h5py
 import torch
 
 from spinlock.checks.check_results import CheckReport, CheckRow
@@ -26,8 +25,6 @@ from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundErr
 from spinlock.runtime.progress import Progress
 from spinlock.simulation.simulator import choose_device
 from spinlock.storage import schema
-from spinlock.storage.dataset_file import read_configuration
-from spinlock.storage.hdf5_access import open_hdf5
 
 # Bytes of a SHA-256 digest, which no filter can compress further.
 _DIGEST_BYTES = 32
@@ -66,15 +63,16 @@ def check_dataset(
     """
     if replay < 0:
         raise ConfigurationError(f"replay: must be at least 0, got {replay}")
-    path = Path(path)
+    path, chosen = Path(path), choose_device(device)
     try:
-        file = open_hdf5(path)
+        source = CheckSource.open(path, trust=trust)
     except DatasetNotFoundError:
         raise
     except DatasetError as error:
         return CheckReport((_file_row(str(error)),), path, full)
-    with file:
-        rows = tuple(_rows(file, full, replay, trust, device, progress))
+    with source:
+        source.full = full
+        rows = tuple(_rows(source, replay, chosen, progress))
     return CheckReport(rows, path, full)
 
 
@@ -85,22 +83,13 @@ def _file_row(problem: str = "") -> CheckRow:
 
 
 def _rows(
-    file: h5py.File,
-    full: bool,
-    replay: int,
-    trust: Collection[str],
-    device: str | torch.device | None,
-    progress: bool,
+    source: CheckSource, replay: int, device: torch.device, progress: bool
 ) -> Iterator[CheckRow]:
-    try:
-        source = CheckSource(file, read_configuration(file, trust), full=full)
-        _require_samples(source)
-    except DatasetError as error:
-        yield _file_row(str(error))
+    if problem := _samples_problem(source):
+        yield _file_row(problem)
         return
-    chosen = choose_device(device)
     total = source.num_samples + min(replay, source.num_samples)
-    with Progress(total, 0, f"check {Path(file.filename).name}", enabled=progress) as bar:
+    with Progress(total, 0, f"check {source.path.name}", enabled=progress) as bar:
         try:
             fields = measure_fields(source, bar.update)
         except Exception as error:
@@ -118,20 +107,20 @@ def _rows(
             "features": partial(feature_claims, source),
         }
         if replay:
-            groups["replay"] = partial(replay_claims, source, replay, chosen, bar.update)
+            groups["replay"] = partial(replay_claims, source, replay, device, bar.update)
         for group, claims in groups.items():
             yield from (claim.row(group, source) for claim in claims())
 
 
-def _require_samples(source: CheckSource) -> None:
-    """Require that the file stores the digest of every sample of its configuration.
+def _samples_problem(source: CheckSource) -> str:
+    """Return why the file does not store the digest of every sample; empty if it does.
 
     Everything else that the check allocates is proportional to the number of samples, so a
     configuration must not be able to claim more samples than the file can hold.
     """
-    found = source.problem(source.specs[schema.DIGESTS])
-    problem = found.text if found else ""
-    if not problem and source.file.id.get_filesize() < _DIGEST_BYTES * source.num_samples:
-        problem = f"cannot hold {source.num_samples} digests in a file of this size"
-    if problem:
-        raise DatasetError(f"{schema.DIGESTS} {problem}")
+    number = source.num_samples
+    if problem := source.problem(source.specs[schema.DIGESTS]):
+        return f"{schema.DIGESTS} {problem.text}"
+    if source.file.id.get_filesize() < _DIGEST_BYTES * number:
+        return f"{schema.DIGESTS} cannot hold {number} digests in a file of this size"
+    return ""

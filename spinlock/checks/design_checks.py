@@ -18,6 +18,7 @@ from spinlock.checks.claims import Claim, Measurement, NotMeasurableError, count
 from spinlock.simulation.parameter_space import PARAMETER_NAMES
 from spinlock.simulation.sobol_design import design_quality
 from spinlock.storage import schema
+from spinlock.storage.columns import encoded
 
 PROMISED_AT = 10_000
 DISCREPANCY, CORRELATION = 0.00052, 0.0025
@@ -45,50 +46,44 @@ def design_claims(source: CheckSource) -> Iterator[Claim]:
     yield Claim(
         "points",
         "parameters/params equals the design of the stored configuration",
-        "0 samples differ",
         lambda: count_samples((source.column(schema.PARAMS) != source.design.params).any(axis=1)),
         (schema.PARAMS,),
     )
     yield Claim(
         "assignment",
         "variants equal those of the design of the stored configuration",
-        "0 samples differ",
         partial(_assignment, source),
         (schema.IC_TYPES,),
     )
-    points = -(-source.num_samples // source.config.probes_per_operator)
+    points = len(source.samples[:: source.config.probes_per_operator])
     measured = cache(partial(_measured_quality, source))
     targets = quality_targets(points)
     for name, text in _QUALITY.items():
-        yield Claim(
-            name,
-            text.format(points),
-            f"{'>=' if name.startswith('min_') else '<='} {targets[name]:.3g}",
-            partial(_quality, measured, name, targets[name]),
-            (schema.PARAMS,),
-        )
+        measure = partial(_quality, measured, name, targets[name])
+        target = f"{'>=' if name.startswith('min_') else '<='} {targets[name]:.3g}"
+        yield Claim(name, text.format(points), measure, (schema.PARAMS,), target)
     yield Claim(
         "stored quality",
         "the attribute design_quality equals the measured values",
-        "equal",
         partial(_stored_quality, source, measured),
         (schema.PARAMS,),
+        "equal",
     )
     balanced = source.num_samples >= BALANCED_AT
     yield Claim(
         "independence",
         "variants are independent of the thirds of each axis (chi-squared test)",
+        partial(_independence, source, balanced),
+        (schema.PARAMS, schema.IC_TYPES),
         f"p >= {SIGNIFICANCE:g}"
         if balanced
         else f"chi-squared per degree of freedom <= {GROSS:g} (N < {BALANCED_AT})",
-        partial(_independence, source, balanced),
-        (schema.PARAMS, schema.IC_TYPES),
     )
 
 
 def _assignment(source: CheckSource) -> Measurement:
-    labels = np.array([name.encode() for name in source.mixture.names])
-    return count_samples(source.column(schema.IC_TYPES) != labels[source.design.variant])
+    expected = encoded(source.mixture.names)[source.design.variant]
+    return count_samples(source.column(schema.IC_TYPES) != expected)
 
 
 def quality_targets(points: int, dim: int = len(PARAMETER_NAMES)) -> dict[str, float]:

@@ -24,10 +24,10 @@ _DISCRETE = ("temporal_freq_dominant", "regime_switches")
 
 
 _CLAIMS = {
-    "missing": "NaN if and only if T is too small for the feature",
-    "infinite": "columns with infinite values",
-    "range": "columns with values outside the range of the feature",
-    "constant": "columns with the same value for all samples",
+    "missing": "values are NaN if and only if T is too small for the feature",
+    "infinite": "no column has infinite values",
+    "range": "values are within the range of the feature",
+    "constant": "no column has the same value for all samples",
 }
 
 
@@ -58,7 +58,7 @@ def feature_claims(source: CheckSource) -> Iterator[Claim]:
             problems = cache(partial(_problems, source, spec))
             for what, text in _CLAIMS.items():
                 measure = partial(_count, problems, what)
-                yield Claim(f"{array}: {what}", f"{array}: {text}", "0 columns", measure, (name,))
+                yield Claim(f"{array}: {what}", f"{array}: {text}", measure, (name,))
 
 
 def _count(problems: Callable[[], dict[str, list[str]]], what: str) -> Measurement:
@@ -126,8 +126,8 @@ def _columns(source: CheckSource, spec: schema.DatasetSpec) -> dict[str, _Column
         block = data[start : start + rows].reshape(-1, len(columns)).astype(np.float64)
         for column, values in zip(columns.values(), block.T, strict=True):
             column.values += len(values)
-            column.nan += np.count_nonzero(np.isnan(values))
-            column.infinite += np.count_nonzero(np.isinf(values))
+            column.nan += int(np.isnan(values).sum())
+            column.infinite += int(np.isinf(values).sum())
             column.low = float(np.fmin(column.low, np.fmin.reduce(values)))
             column.high = float(np.fmax(column.high, np.fmax.reduce(values)))
     return columns

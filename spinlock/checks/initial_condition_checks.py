@@ -59,7 +59,7 @@ def _share_claim(
         return Measurement(text, share, abs(share - weight) <= allowed)
 
     target = f"{weight:.2%} ± {allowed:.2%}"
-    return Claim(label, f"{label}: share of samples", target, measure, (column,))
+    return Claim(label, f"{label}: share of samples", measure, (column,), target)
 
 
 def amplitude_claims(source: CheckSource, fields: FieldStatistics) -> Iterator[Claim]:
@@ -69,22 +69,22 @@ def amplitude_claims(source: CheckSource, fields: FieldStatistics) -> Iterator[C
         yield Claim(
             name,
             f"{name}: variance of each initial condition",
-            f"{variant.variance:g} ± {VARIANCE_TOLERANCE:.0e} (relative)" if variant else "",
             partial(_variance, source, fields, name),
             (schema.INPUTS,),
+            f"{variant.variance:g} ± {VARIANCE_TOLERANCE:.0e} (relative)" if variant else "",
         )
     yield Claim(
         "zero mean",
         "largest |mean| of a channel of an initial condition, in standard deviations",
-        f"<= {MEAN_TOLERANCE:.0e}",
         partial(_zero_mean, fields),
         (schema.INPUTS,),
+        f"<= {MEAN_TOLERANCE:.0e}",
     )
 
 
 def _of_variant(source: CheckSource, fields: FieldStatistics, name: str) -> NDArray[np.void]:
     """Return the numbers of the samples of a variant that were read."""
-    numbers = fields.numbers[source.variants == name.encode()]
+    numbers: NDArray[np.void] = fields.numbers[source.variants == name.encode()]
     numbers = numbers[~np.isnan(numbers["variance"])]
     if not len(numbers):
         raise NotMeasurableError("the file has no readable sample of this variant")
@@ -118,9 +118,9 @@ def spectrum_claims(source: CheckSource, fields: FieldStatistics) -> Iterator[Cl
             yield Claim(
                 name,
                 f"{name}: smallest share of power in {low:.4f}..{high:.4f} cycles/pixel",
-                f"> {IN_BAND_SHARE:.1%}",
                 partial(_band_share, source, fields, name, variant.band),
                 (schema.INPUTS,),
+                f"> {IN_BAND_SHARE:.1%}",
             )
 
 

@@ -32,114 +32,89 @@ from spinlock.storage.hdf5_access import read_attribute
 _ROWS_AT_A_TIME = 256
 
 
+# Kind of a dataset's problem -> name and text of the claim that it contradicts.
+_LAYOUT = {
+    "missing": ("datasets", "every dataset of the schema exists"),
+    "elsewhere": ("local storage", "datasets are stored in the file itself"),
+    "shape": ("shapes", "datasets have the shapes of the schema"),
+    "type": ("types", "datasets have the element types of the schema"),
+    "attributes": ("dataset attributes", "attributes of datasets match the schema"),
+}
+
+
 def integrity_claims(source: CheckSource, fields: FieldStatistics) -> Iterator[Claim]:
     """Yield the claims of the group, except the first one: that the file is readable."""
     problems = cache(partial(_dataset_problems, source))
-    for name, (text, target) in _LAYOUT.items():
-        yield Claim(name, text, target, partial(lambda kind: count(problems()[kind]), name))
+    for kind, (name, text) in _LAYOUT.items():
+        yield Claim(name, text, partial(lambda kind: count(problems()[kind]), kind))
     yield Claim(
         "root attributes",
         "root attributes exist, and are valid JSON where required",
-        "0 wrong",
         lambda: count(_bad_root_attributes(source.file)),
     )
-    yield _equal_claim(
+    yield Claim(
         "fingerprint",
         "the fingerprint matches the stored configuration",
-        lambda: (_readable(source.file, "fingerprint"), source.config.fingerprint),
+        lambda: _equal(source, "fingerprint", source.config.fingerprint),
+        target="equal",
     )
     yield from _consistency_claims(source)
     yield Claim(
         "finite fields",
         "fields contain no NaN or infinity",
-        "0 values",
         partial(_finite, fields),
         (schema.INPUTS, schema.OUTPUTS),
     )
     yield Claim(
         "readable",
         "the stored fields can be read and decompressed",
-        "0 samples damaged",
         lambda: count([f"sample {i} ({why})" for i, why in sorted(fields.damaged.items())]),
     )
     yield Claim(
         "sample digests",
         "samples match their stored digests",
-        "0 differ",
         partial(_sample_digests, source, fields),
         tuple(source.specs),
     )
-    yield _equal_claim(
+    yield Claim(
         "file digest",
         "the digest of the file matches those of its samples",
-        lambda: (
-            _readable(source.file, "digest"),
-            combined_digest(source.column(schema.DIGESTS)),
-        ),
+        lambda: _equal(source, "digest", combined_digest(source.column(schema.DIGESTS))),
         (schema.DIGESTS,),
+        "equal",
     )
     columns = tuple(spec.name for spec in source.columns)
     yield Claim(
         "column digests",
         "columns match their stored digests",
-        "0 differ",
         partial(_column_digests, source, columns),
         columns,
     )
-    yield _equal_claim(
+    yield Claim(
         "attributes digest",
         "attributes match their stored digest",
-        lambda: (
-            _readable(source.file, "attributes_digest"),
-            attributes_digest(source),
-        ),
+        lambda: _equal(source, "attributes_digest", attributes_digest(source)),
         tuple(source.specs),
+        "equal",
     )
 
 
-def _equal_claim(
-    name: str,
-    text: str,
-    pair: Callable[[], tuple[object, object]],
-    needs: tuple[str, ...] = (),
-) -> Claim:
-    """Return the claim that a stored text equals a computed one."""
-
-    def measure() -> Measurement:
-        stored, expected = pair()
-        equal = stored == expected
-        return Measurement("equal" if equal else f"stored: {str(stored)[:16]}", None, equal)
-
-    return Claim(name, text, "equal", measure, needs)
-
-
-# Claim about the layout -> its text and target.
-_LAYOUT = {
-    "datasets": ("every dataset of the schema exists", "0 missing"),
-    "local storage": ("datasets are stored in the file itself", "0 elsewhere"),
-    "shapes": ("datasets have the shapes of the schema", "0 wrong"),
-    "types": ("datasets have the element types of the schema", "0 wrong"),
-    "dataset attributes": ("attributes of datasets match the schema", "0 wrong"),
-}
-# Kind of problem of a dataset -> claim that it contradicts.
-_CLAIMS = {
-    "missing": "datasets",
-    "elsewhere": "local storage",
-    "shape": "shapes",
-    "type": "types",
-}
+def _equal(source: CheckSource, attribute: str, expected: str) -> Measurement:
+    stored = _readable(source.file, attribute)
+    equal = stored == expected
+    return Measurement("equal" if equal else f"stored: {str(stored)[:16]}", None, equal)
 
 
 def _dataset_problems(source: CheckSource) -> dict[str, list[str]]:
-    """Return the problems of the datasets by the name of the claim that they contradict."""
-    found: dict[str, list[str]] = {name: [] for name in _LAYOUT}
+    """Return the problems of the datasets by kind."""
+    found: dict[str, list[str]] = {kind: [] for kind in _LAYOUT}
     for name, spec in source.specs.items():
         problem = source.problems.get(name)
         if problem is not None:
-            found[_CLAIMS[problem.kind]].append(f"{name} {problem.text}")
+            found[problem.kind].append(f"{name} {problem.text}")
         if problem is None or problem.kind in ("shape", "type"):
             bad = _bad_attributes(source.file[name], spec)
-            found["dataset attributes"] += [f"{name}@{attribute}" for attribute in bad]
+            found["attributes"] += [f"{name}@{attribute}" for attribute in bad]
     return found
 
 
@@ -199,7 +174,7 @@ def _consistency_claims(source: CheckSource) -> Iterator[Claim]:
         ),
     ):
         measure = partial(_mismatches, source, needs, differ)
-        yield Claim(name, text, "0 samples differ", measure, needs)
+        yield Claim(name, text, measure, needs)
 
 
 def _mismatches(

@@ -32,30 +32,30 @@ def liveness_claims(source: CheckSource, fields: FieldStatistics) -> Iterator[Cl
     yield Claim(
         "outputs change",
         f"smallest RMS(u_{step} - u_0) / RMS(u_0) over realizations",
-        f">= {MIN_CHANGE:g}",
         partial(_smallest, fields.numbers["change"], MIN_CHANGE),
         (schema.INPUTS, schema.OUTPUTS),
+        f">= {MIN_CHANGE:g}",
     )
     yield Claim(
         "realizations differ",
         f"smallest share of values of u_{step} that differ between two realizations",
-        "> 0",
         partial(_differing, source, fields),
         (schema.OUTPUTS,),
+        "> 0",
     )
     yield Claim(
         "spread tracks noise_scale",
         f"rank correlation between the spread of u_{step} and its prediction from noise_scale",
-        f">= {MIN_RANK_CORRELATION:g}" if step == 1 else "> 0",
         partial(_rank_correlation, source, fields, step),
         (schema.OUTPUTS, schema.VALUES),
+        f">= {MIN_RANK_CORRELATION:g}" if step == 1 else "> 0",
     )
     yield Claim(
         "noise amplitude",
         "mean of (spread of u_1 / its prediction)^2",
-        "1 ± 5 standard errors, at most ± 0.5",
         partial(_amplitude, source, fields, step),
         (schema.OUTPUTS, schema.VALUES),
+        "1 ± 5 standard errors, at most ± 0.5",
     )
 
 

@@ -14,7 +14,7 @@ from spinlock.checks.checked_file import CheckSource
 from spinlock.checks.claims import Claim, Measurement, NotMeasurableError
 from spinlock.errors import ConfigurationError, SpinlockError
 from spinlock.simulation.provenance import provenance
-from spinlock.simulation.simulator import Samples, Simulator
+from spinlock.simulation.simulator import Simulator
 from spinlock.storage import schema
 from spinlock.storage.columns import sample_arrays
 
@@ -79,16 +79,12 @@ def replay_claims(
         return compare()[part].result()
 
     for part, names in parts.items():
-        rtol, atol = _tolerances(part)
-        yield Claim(
-            part,
-            f"recomputed {part} match the stored ones",
-            "bitwise (same device model and packages)"
-            if exact
-            else f"rtol {rtol:g}, atol {atol:g} (another device or other packages)",
-            partial(measure, part),
-            names,
-        )
+        target = "bitwise (same device model and packages)"
+        if not exact:
+            rtol, atol = _tolerances(part)
+            target = f"rtol {rtol:g}, atol {atol:g} (another device or other packages)"
+        text = f"recomputed {part} match the stored ones"
+        yield Claim(part, text, partial(measure, part), names, target)
 
 
 def _tolerances(part: str) -> tuple[float, float]:

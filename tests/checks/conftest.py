@@ -1,4 +1,4 @@
-"""The datasets that checks are tested on: made once, never changed."""
+"""Datasets that several tests of checks read."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def baseline(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory):
-    """Enough samples for every row to be measurable; what tests damage is a copy of it."""
+    """Enough samples for every row to be measurable. Tests damage copies of it."""
     path = tmp_path_factory.mktemp("pristine") / "pristine.h5"
     config = small_config(
         160,

@@ -1,4 +1,4 @@
-"""The check as a whole: what passes, what is not measurable, what it says, how far it reads."""
+"""The whole check: rows that pass, fail or are not measurable, and what is read for them."""
 
 import json
 import shutil
@@ -249,7 +249,7 @@ def claim_samples(file, number):
 
 
 def stretch_digests(file, number):
-    """A dataset without storage has any number of rows."""
+    """Replace the digests by a dataset of any number of rows, for which nothing is stored."""
     shape, attributes = file[schema.DIGESTS].shape, dict(file[schema.DIGESTS].attrs)
     del file[schema.DIGESTS]
     digests = file.create_dataset(schema.DIGESTS, (number, *shape[1:]), "S64", chunks=(1024,))
@@ -262,7 +262,7 @@ def drop_digests(file, number):
 
 @pytest.mark.parametrize("change", [claim_samples, stretch_digests, drop_digests])
 def test_a_configuration_cannot_claim_more_samples_than_the_file_holds(change, pristine, tmp_path):
-    """Whatever the number, nothing is allocated for it."""
+    """Memory is not allocated for samples that do not exist."""
     path = shutil.copy(pristine, tmp_path / "many.h5")
     with h5py.File(path, "r+") as file:
         claim_samples(file, 2**30)
@@ -311,7 +311,7 @@ def test_replay_finds_the_last_bit(name, part, pristine, tmp_path):
 
 
 def elsewhere(pristine, tmp_path):
-    """The file of another device."""
+    """Copy the file as if another device had computed it."""
     path = shutil.copy(pristine, tmp_path / "elsewhere.h5")
     with h5py.File(path, "r+") as file:
         file.attrs["device"] = json.dumps([{"type": "cuda", "name": "another"}])

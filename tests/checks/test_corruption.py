@@ -1,4 +1,4 @@
-"""Every claim is caught by its own row when it is broken, and by no other that still holds."""
+"""Each corruption fails the rows of the claims that it breaks, and no other rows."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ import pytest
 
 from spinlock.checks import check_dataset
 from spinlock.storage import schema
-from spinlock.storage.chunks import combined_digest
+from spinlock.storage.digests import combined_digest
 
 DIGESTS = ("integrity", "sample digests")
 COLUMN_DIGESTS = ("integrity", "column digests")

@@ -1,4 +1,4 @@
-"""What the rows are measured with, against independent calculations."""
+"""Functions behind the checks, compared with independent calculations."""
 
 import math
 
@@ -14,7 +14,7 @@ from spinlock.checks.initial_condition_checks import share_tolerance
 from spinlock.checks.liveness import expected_spread
 from spinlock.features import FEATURES
 from spinlock.simulation.initial_conditions import BandLimited
-from spinlock.storage.layout import read_configuration
+from spinlock.storage.dataset_file import read_configuration
 from tests.helpers import small_config
 
 
