@@ -147,8 +147,8 @@ class TrainingLoader(DataLoader[Batch]):
 
 def _epoch_of(trainer: Trainer) -> int:
     """Return the epoch that the trainer has begun last, by its own count."""
-    started: int = trainer.fit_loop.epoch_progress.current.started
-    return max(started - 1, 0)
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    return max(int(progress.started) - 1, 0)
 
 
 def _batches_of(trainer: Trainer) -> Any:  # noqa: ANN401 (Lightning's progress)

@@ -98,8 +98,11 @@ def model_of_checkpoint(path: Path) -> dict[str, Any] | None:
     if not (isinstance(class_path, str) and class_path.startswith("spinlock.")):
         return None
     model = imported(class_path, f"{path}: _class_path", trusted=())
-    own = isinstance(model, type) and issubclass(model, ResumableModule)
-    if not (own and model.__module__.startswith("spinlock.")):
+    if not (
+        isinstance(model, type)
+        and issubclass(model, ResumableModule)
+        and model.__module__.startswith("spinlock.")
+    ):
         raise ConfigurationError(
             f"{path}: _class_path: {class_path} is not a model of this package"
         )

@@ -63,7 +63,7 @@ def generate(
     Example:
         >>> import tempfile
         >>> from spinlock.configuration import IntegerRange, ParameterSpaceConfig
-        >>> space = ParameterSpaceConfig(base_channels=IntegerRange(1, 2), grid_size=(8,))
+        >>> space = ParameterSpaceConfig(base_channels=IntegerRange(2, 3), grid_size=(32,))
         >>> config = GenerationConfig(2, parameter_space=space, num_realizations=1)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     generate(config, f"{folder}/data.h5", progress=False)

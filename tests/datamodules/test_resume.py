@@ -1,13 +1,8 @@
 """Resumed runs have the batches of the uninterrupted run, from whatever step they go on."""
 
 import itertools
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import lightning
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -18,10 +13,11 @@ from spinlock import SpinlockDataModule
 from spinlock.datamodules import LoaderOptions
 from spinlock.datamodules.loading import MAX_EPOCH, EpochSampler
 from spinlock.errors import ConfigurationError, DatasetError
+from tests.callbacks import quiet_trainer
 from tests.datamodules import ready
 from tests.datamodules.recorder import MeanModel, describe
+from tests.resuming import Saver, in_two_processes, trained_on
 
-ROOT = Path(__file__).parent.parent.parent
 EPOCHS, BATCHES = 3, 4
 # Four batches an epoch, the last of them incomplete.
 SIZES = {"single": 28, "probed": 20, "steps": 6}
@@ -39,35 +35,12 @@ class Recorder(Callback):
         self.batches.append(describe(0, batch))
 
 
-class Saver(Callback):
-    """Writes ``<hook>.<number of batches trained on>`` at the end of batches and epochs."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def _save(self, trainer, hook):
-        trainer.save_checkpoint(self.folder / f"{hook}.{trained_on(trainer)}")
-
-    def on_train_batch_end(self, trainer, *_):
-        self._save(trainer, "batch")
-
-    def on_validation_end(self, trainer, pl_module):
-        self._save(trainer, "validation")
-
-    def on_train_epoch_end(self, trainer, pl_module):
-        self._save(trainer, "epoch")
-
-
 class EarlyModel(MeanModel):
     """Asks for the loader, and an iterator, before Lightning restores the loops."""
 
     def configure_optimizers(self):
         assert self.trainer.estimated_stepping_batches > 0
         return super().configure_optimizers()
-
-
-def trained_on(trainer):
-    return trainer.fit_loop.epoch_loop.batch_progress.total.processed
 
 
 def data(datasets, name="single", **options):
@@ -79,17 +52,8 @@ def data(datasets, name="single", **options):
 def trainer_with(*callbacks, **settings):
     """A quiet trainer, and what records its batches."""
     recorder = Recorder()
-    settings = {"max_epochs": EPOCHS, "enable_checkpointing": False} | settings
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        callbacks=[recorder, *callbacks],
-        **settings,
-    )
-    return trainer, recorder
+    settings = {"max_epochs": EPOCHS, "num_sanity_val_steps": 0} | settings
+    return quiet_trainer(Path(), recorder, *callbacks, **settings), recorder
 
 
 def fit(datamodule, *callbacks, ckpt=None, model=None, **settings):
@@ -428,12 +392,7 @@ print(json.dumps([whole, resumed]), file=open(folder / f"result{trainer.global_r
 
 
 def test_two_processes(datasets, tmp_path):
-    path, config = datasets["single"]
-    (tmp_path / "run.py").write_text(TWO_PROCESSES)
-    command = [sys.executable, str(tmp_path / "run.py"), str(path), config.to_json(), str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, env=environment, check=True, timeout=250)
-    runs = [json.loads((tmp_path / f"result{rank}").read_text()) for rank in range(2)]
+    runs = in_two_processes(TWO_PROCESSES, datasets["single"], tmp_path)
     for whole, resumed in runs:
         assert len(set(whole)) == EPOCHS * BATCHES
         assert resumed == {place: whole[int(place.split(".")[1]) :] for place in resumed}

