@@ -1,4 +1,4 @@
-"""Quantize features with VectorQuantize and ResidualVQ of lucidrains."""
+"""Trains VectorQuantize and ResidualVQ of vector-quantize-pytorch on scaled features."""
 
 import torch
 from vector_quantize_pytorch import ResidualVQ, VectorQuantize
@@ -17,4 +17,4 @@ for quantizer in (VectorQuantize(46, 64), ResidualVQ(dim=46, codebook_size=64, n
     for batch in (batch for epoch in range(10) for batch in loader):
         quantized, tokens, commitment = quantizer(batch["features"][None])
         errors[name].append(torch.nn.functional.mse_loss(quantized[0], batch["features"]).item())
-    print(f"{name}: error {errors[name][0]:.3f} in the first batch, {errors[name][-1]:.3f} last")
+    print(f"{name}: error {errors[name][0]:.3f} (first batch), {errors[name][-1]:.3f} (last batch)")

@@ -29,7 +29,7 @@ SHRINK = {
 
 @pytest.fixture(autouse=True)
 def _no_seed(monkeypatch):
-    """`seed_everything` leaves its seed in the environment, where other tests would find it."""
+    """`seed_everything` stores its seed in the environment, which would affect other tests."""
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
 
 

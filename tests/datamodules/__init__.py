@@ -1,4 +1,4 @@
-"""What the tests of the data module share."""
+"""Helpers for tests of the data module."""
 
 import torch
 
@@ -6,7 +6,7 @@ from spinlock import SpinlockDataModule
 
 
 def ready(path, config, **options):
-    """A data module whose file is built, set up."""
+    """Return a data module after `prepare_data` and `setup`."""
     options.setdefault("batch_size", 8)
     datamodule = SpinlockDataModule(path, config, progress=False, **options)
     datamodule.prepare_data()
@@ -15,13 +15,13 @@ def ready(path, config, **options):
 
 
 def collect(loader):
-    """All batches of an epoch in one."""
+    """Concatenate all batches of an epoch."""
     batches = list(loader)
     return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
 
 
 def loaders(datamodule):
-    """Split -> loader."""
+    """Return the loader of each split."""
     return {
         "train": datamodule.train_dataloader(),
         "val": datamodule.val_dataloader(),

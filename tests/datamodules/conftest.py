@@ -1,4 +1,4 @@
-"""Small datasets with made-up values, written once for all tests of the data module."""
+"""Small synthetic datasets, written once for all tests of the data module."""
 
 import pytest
 
@@ -17,7 +17,7 @@ CONFIGS = {
 
 @pytest.fixture(scope="session")
 def datasets(tmp_path_factory):
-    """Name in `CONFIGS` -> (path, configuration)."""
+    """Map each name in `CONFIGS` to (path, configuration)."""
     folder = tmp_path_factory.mktemp("datasets")
     for name, config in CONFIGS.items():
         write_synthetic(folder / f"{name}.h5", config)

@@ -1,4 +1,4 @@
-"""A callback and a model that tell what they were given, also to runs in other processes."""
+"""A callback that records batches, and a small model, importable by runs in other processes."""
 
 import json
 import os
@@ -9,10 +9,10 @@ from lightning.pytorch import Callback, LightningModule
 
 
 class BatchRecorder(Callback):
-    """Writes each training batch to ``<path>.<rank>``, a line a batch, which begins with the epoch.
+    """Writes one line for each training batch to ``<path>.<rank>``, which begins with the epoch.
 
     Args:
-        path: Where to.
+        path: Path of the files, without the rank.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -24,7 +24,7 @@ class BatchRecorder(Callback):
 
 
 def describe(epoch, batch):
-    """A line that differs where batches differ."""
+    """Return a line of text that differs if batches differ."""
     content = {key: value.double().sum().item() for key, value in batch.items()}
     return json.dumps([epoch, batch["index"].tolist(), content])
 

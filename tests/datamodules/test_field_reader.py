@@ -1,4 +1,4 @@
-"""Reading raw chunks: in any process, and only what is what it should be."""
+"""The field reader reads raw chunks in any process and refuses damaged or repacked ones."""
 
 import dataclasses
 import multiprocessing
@@ -37,7 +37,7 @@ def _inputs_of(given):
 
 
 def test_a_reader_works_in_another_process(datasets):
-    """Forked, with the descriptor and the threads of its parent; and copied."""
+    """The reader works in a forked process and after pickling."""
     given = reader(datasets)
     expected = _inputs_of(given)
     with multiprocessing.get_context("fork").Pool(1) as pool:

@@ -1,4 +1,4 @@
-"""Which file is the dataset of a configuration."""
+"""A file is recognized as the dataset of a configuration, or refused."""
 
 import dataclasses
 import shutil

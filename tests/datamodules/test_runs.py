@@ -1,4 +1,4 @@
-"""Runs: the same batches from a script, from a trainer, from yaml; dealt out to two ranks."""
+"""Runs from a script, a trainer and yaml have the same batches; two ranks share them."""
 
 import dataclasses
 import json
@@ -37,7 +37,7 @@ def trainer(epochs=2, **options):
 
 @pytest.fixture(autouse=True)
 def _no_seed(monkeypatch):
-    """`seed_everything` leaves its seed in the environment, where other tests would find it."""
+    """`seed_everything` stores its seed in the environment, which would affect other tests."""
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
 
 
@@ -109,7 +109,7 @@ if __name__ == "__main__":
 
 
 def epochs_of(folder, rank):
-    """Epoch -> indices of the samples that a rank saw."""
+    """Map each epoch to the indices of the samples that a rank saw."""
     seen = {}
     for line in (folder / f"batches.{rank}").read_text().splitlines():
         epoch, index, _ = json.loads(line)
@@ -136,12 +136,12 @@ def test_two_ranks_see_each_training_sample_once(datasets, tmp_path):
     assert world_and_mean[0] == world_and_mean[1]
     size, mean = world_and_mean[0]
     assert size == 2
-    # Trained: from ones towards the mean of scaled features, which is zero.
+    # Training moves the mean from one towards that of scaled features, which is zero.
     assert torch.tensor(mean).abs().mean() < 0.99
 
 
 def test_ranks_share_a_balanced_epoch(datasets):
-    """Lightning wraps a sampler that is not torch's own like this."""
+    """Lightning wraps custom samplers like this."""
     loader = ready(*datasets["single"], balance="family", max_samples=94).train_dataloader()
     expected = [Counter(loader.sampler) for _ in range(3)]
     ranks = [
@@ -177,7 +177,7 @@ def test_a_run_can_be_resumed_in_the_middle(datasets, tmp_path):
 
 @pytest.fixture(scope="module")
 def checkpoint(datasets, tmp_path_factory):
-    """Of a model trained on the dataset `single`, with rank scaling."""
+    """Return a checkpoint of a model trained on the dataset `single` with rank scaling."""
     path, config = datasets["single"]
     datamodule = SpinlockDataModule(path, config, scaling="rank", batch_size=32, progress=False)
     run = trainer(1)
@@ -188,10 +188,10 @@ def checkpoint(datasets, tmp_path_factory):
 
 
 def test_a_checkpoint_keeps_the_scaling(datasets, checkpoint):
-    """The samples that a model is tested with are scaled as those that it was trained with."""
+    """Test samples are scaled by the scalers of training."""
     path, config = datasets["single"]
     trained = ready(path, config, scaling="rank")
-    # Others to train on: fitted on these, the scaling would be another.
+    # A scaler fitted on fewer training samples would differ.
     fewer = {"max_samples": 40, "scaling": "rank", "batch_size": 8, "progress": False}
     datamodule = SpinlockDataModule(path, config, **fewer)
     trainer().test(MeanModel(), datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
@@ -200,7 +200,7 @@ def test_a_checkpoint_keeps_the_scaling(datasets, checkpoint):
     for key in ("features", "initial_features"):
         assert torch.equal(served[key], expected[key])
         assert not torch.equal(own[key], expected[key])
-    # Also when the state comes before the file is read.
+    # The state may also be loaded before the file is read.
     early = SpinlockDataModule(path, config, **fewer)
     early.load_state_dict(trained.state_dict())
     early.setup()

@@ -1,4 +1,4 @@
-"""The order of training samples: seeded, told the epoch, balanced on request."""
+"""The order of training samples depends on the seed and the epoch, and can be balanced."""
 
 from types import SimpleNamespace
 
@@ -47,11 +47,11 @@ def test_classes_come_equally_often():
         counts = np.bincount(CLASSES[order], minlength=4)
         assert counts.tolist() == [15, 15, 15, 15]
         for which in range(4):
-            # In turn: no position a second time before all of its class.
+            # No position is drawn again before all of its class have been.
             times = np.bincount(order[CLASSES[order] == which], minlength=60)[which == CLASSES]
             assert times.max() - times.min() <= 1
         ones += np.bincount(CLASSES[order[:30]], minlength=4)
-    # The order of the classes is random too: each has its share of the first half.
+    # The order of classes is random too, so each class has its share of the first half.
     assert np.abs(ones / 40 - 7.5).max() < 1.5
 
 
@@ -73,7 +73,7 @@ def test_training_batches_are_balanced_on_request(datasets, balance, label):
     assert len(epoch["index"]) == len(
         collect(ready(*datasets["single"]).train_dataloader())["index"]
     )
-    # Evaluation is left as it is.
+    # Evaluation is not balanced.
     val = collect(datamodule.val_dataloader())
     assert torch.equal(val["index"], val["index"].unique())
 
@@ -86,7 +86,7 @@ def test_the_seed_is_the_arguments_else_seed_everythings(datasets, monkeypatch):
     assert order() == order(sampling_seed=0)
     monkeypatch.setenv("PL_GLOBAL_SEED", "7")
     assert order() == order(sampling_seed=7) != order(sampling_seed=0)
-    # The global generator has no say.
+    # The global generator has no influence.
     torch.manual_seed(1)
     once = order()
     torch.manual_seed(2)
@@ -94,7 +94,7 @@ def test_the_seed_is_the_arguments_else_seed_everythings(datasets, monkeypatch):
 
 
 def test_a_loader_that_is_made_late_begins_with_the_runs_epoch(datasets):
-    """Also where the trainer does not iterate over it."""
+    """The sampler has the trainer's epoch even if the trainer does not iterate over it."""
     datamodule = ready(*datasets["single"])
     datamodule.trainer = SimpleNamespace(current_epoch=3)
     sampler = datamodule.train_dataloader().sampler

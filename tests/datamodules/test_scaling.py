@@ -1,10 +1,9 @@
-"""Scaling: what is learned from the training split maps columns to order one, and back."""
+"""Scalers fitted on training samples map columns to order one, and back."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy import stats
 from sklearn.preprocessing import QuantileTransformer, RobustScaler, StandardScaler
 
@@ -44,7 +43,7 @@ def test_rank_agrees_with_the_ranks(log):
 
 
 def test_rank_of_many_samples_is_that_of_scikit_learn():
-    """Beyond 1,001 samples some of them stand for all."""
+    """With more than 1,001 samples, the map is interpolated between some of them."""
     features = heavy_tailed(20_000)
     scaled = FeatureScaler.fit(features, "rank", signed_log=False).transform(features)
     oracle = QuantileTransformer(output_distribution="normal", subsample=None)
@@ -81,7 +80,7 @@ def test_inverse(method, log):
     features = heavy_tailed()
     scaler = FeatureScaler.fit(features, method, signed_log=log)
     error = (scaler.inverse(scaler.transform(features)) - features).abs()
-    # float32 keeps seven digits of what it is given: of the scaled value, hence of the column.
+    # float32 has seven digits of the scaled value, hence of the whole column.
     assert (error <= 2e-5 * (features.abs() + features.std(dim=0))).all()
 
 
@@ -168,7 +167,7 @@ def test_the_description_names_every_column():
 
 
 def test_tails_go_on_with_the_slope_of_the_whole_distribution():
-    """Not with that between the last two samples, which here are nearly the same."""
+    """The slope between the last two samples, which are nearly equal here, is not used."""
     inner = torch.linspace(-1, 1, 99)
     column = torch.cat([torch.tensor([-2.0001, -2.0]), inner, torch.tensor([2.0, 2.0001])])[:, None]
     scaler = FeatureScaler.fit(column, "rank", signed_log=False)

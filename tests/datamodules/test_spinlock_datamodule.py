@@ -1,4 +1,4 @@
-"""The data module: batches, splits, life cycle, and the same run from a script and from yaml."""
+"""The data module: batches, splits, life cycle, and equal runs from a script and from yaml."""
 
 import dataclasses
 import logging
@@ -184,13 +184,13 @@ MODEL = {"codebook_size": 16, "hidden_dims": [32], "latent_dim": 4}
 
 
 def losses(folder):
-    """train/loss by step."""
+    """Return train/loss of each step."""
     rows = np.genfromtxt(folder / "metrics.csv", delimiter=",", names=True, dtype=None)
     return [float(x) for x in rows["trainloss"] if np.isfinite(x)]
 
 
 def test_script_and_yaml_give_the_same_loss_curve(tmp_path):
-    """The datasets are built by both runs, each in its own file."""
+    """Each run builds the dataset in its own file."""
     lightning.seed_everything(7)
     trainer = lightning.Trainer(
         max_epochs=3,

@@ -1,9 +1,8 @@
-"""Splits: a function of the operator's index alone, balanced over everything in the design."""
+"""Splits depend on the operator's index alone and are balanced over all axes of the design."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy import stats
 
 from benchmarks.synthetic import write_synthetic
@@ -25,7 +24,7 @@ def test_an_operator_never_moves_when_the_dataset_grows(count, seed):
 @pytest.mark.parametrize("design_seed", [42, 0, 7])
 @pytest.mark.parametrize(("count", "most"), [(500, 6), (1500, 10), (10_000, 15)])
 def test_every_variant_is_split_in_the_given_fractions(count, most, design_seed):
-    """An independent hash misses by 9, 20 and 50 at these sizes."""
+    """Independent hashes have errors of 9, 20 and 50 at these sizes."""
     variant = make_design(GenerationConfig(count, seed=design_seed)).variant
     for split_seed in (0, 1, 42):
         split = split_operators(count, FRACTIONS, split_seed)
@@ -36,7 +35,7 @@ def test_every_variant_is_split_in_the_given_fractions(count, most, design_seed)
 
 
 def test_splits_are_independent_of_the_parameters():
-    """Also where design and split have the same seed."""
+    """This holds even if the design and the split have the same seed."""
     params = make_design(GenerationConfig(2000, seed=42)).params
     split = split_operators(2000, FRACTIONS, 42)
     for axis in params.T:
@@ -63,7 +62,7 @@ def test_probes_of_an_operator_stay_together(datasets):
 
 
 def test_extending_from_500_to_1500_moves_no_sample(tmp_path):
-    """Files with made-up features: what is split is the index."""
+    """Only the index matters, so synthetic features are sufficient."""
     before = {}
     for count in (500, 1500):
         config = GenerationConfig(count, storage=StorageConfig(fields="none"))

@@ -1,4 +1,4 @@
-"""The stream: the file's samples without the file, each dealt out once."""
+"""A stream returns the samples of the file without the file, each to one rank and worker."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Ablations: variants left out, held out, swapped; fewer samples."""
+"""Ablations: variants are left out, held out or swapped, or fewer samples are used."""
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def test_a_family_can_be_dropped(datasets):
     left = set(datamodule.family_names) - {"sinusoids"}
     assert families(datamodule, datamodule.train_dataloader()) == left
     assert "sinusoids" not in families(datamodule, datamodule.val_dataloader())
-    # Prediction serves the file.
+    # Prediction includes all variants.
     assert len(collect(datamodule.predict_dataloader())["index"]) == 120
     assert datamodule.eval_parts == ("held_in",)
 
@@ -79,7 +79,7 @@ def test_a_family_can_be_held_out(datasets):
         held_in, held_out = loaders
         assert "sinusoids" not in families(datamodule, held_in)
         assert families(datamodule, held_out) == {"sinusoids"}
-    # All of the split, dealt to the two.
+    # The two loaders partition the split.
     whole = collect(
         ready(*datasets["single"], val_fraction=0.3, test_fraction=0.3).val_dataloader()
     )

@@ -1,4 +1,4 @@
-"""Training reads nothing that is damaged: `setup` verifies what a view serves, before any batch."""
+"""`setup` verifies everything that a view reads, so training never sees damaged data."""
 
 import dataclasses
 import os
@@ -36,13 +36,13 @@ FIELDS = (schema.INPUTS, schema.OUTPUTS)
 
 
 def columns_of(view):
-    """The datasets of which `setup` reads the values."""
+    """Return the datasets that `setup` reads."""
     return LABELS if view == "fields" else LABELS + FEATURES
 
 
 @pytest.fixture(scope="module")
 def intact(tmp_path_factory):
-    """Compression -> an undamaged file."""
+    """Map each compression to an undamaged file."""
     folder = tmp_path_factory.mktemp("intact")
     for config in (CONFIG, RAW):
         generate(config, folder / f"{config.storage.compression}.h5", progress=False)
@@ -51,7 +51,7 @@ def intact(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def batches(intact):
-    """View -> all samples in order, as the undamaged file serves them."""
+    """Map each view to all samples of the undamaged file."""
     return {view: served(intact["deflate"], view) for view in VIEWS}
 
 
@@ -82,7 +82,7 @@ def require_equal(found, expected, count=None):
 
 
 def refused(path, view, pattern):
-    """`setup` names what is wrong, at each of its calls, and no batch is served."""
+    """Check that every call of `setup` names the damage, and that no batch is returned."""
     before = path.read_bytes()
     datamodule = module(path, view)
     for stage in ("fit", "predict"):
@@ -101,7 +101,7 @@ def refused(path, view, pattern):
 
 
 def flip(path, name, row, bit=0x10):
-    """Flip a bit of a sample's entry, in the file, behind the back of HDF5."""
+    """Flip a bit of a sample's entry in the bytes of the file."""
     with h5py.File(path) as file:
         data = file[name]
         if data.chunks is None:
@@ -115,7 +115,7 @@ def flip(path, name, row, bit=0x10):
     path.write_bytes(content)
 
 
-# -------------------------------------------------------------------------------------- damage
+# ------------------------------------------------------------------------------------------- damage
 
 
 def swap(file, names):
@@ -170,7 +170,7 @@ def roll(*names):
 
 
 def zero(name):
-    """As HDF5 reads what is not there."""
+    """Set all values to zero, as HDF5 reads missing data."""
 
     def edit(file):
         file[name][...] = np.zeros((), file[name].dtype)
@@ -178,7 +178,7 @@ def zero(name):
     return edit
 
 
-# Damage -> (how it is done, the dataset that is changed).
+# Name of the damage -> (function that does it, pattern of the datasets that are changed).
 IN_FEATURES = {
     "NaN": (put(schema.PER_TIMESTEP, 3, np.nan, (1, 7)), schema.PER_TIMESTEP),
     "NaN at the first timestep": (put(schema.PER_TIMESTEP, 3, np.nan, (0, 7)), schema.PER_TIMESTEP),
@@ -239,7 +239,7 @@ def test_a_flipped_bit_of_a_column_is_found(path, view, name, row):
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_damage_beyond_the_first_samples_is_found_too(path, view):
-    """A digest covers a whole column; a file that is damaged anywhere is not to be trusted."""
+    """A digest covers a whole column, so damage to samples that are not used is found too."""
     flip(path, schema.OPERATOR_INDEX, 22)
     datamodule = module(path, view, dataclasses.replace(CONFIG, num_samples=16))
     with pytest.raises(DatasetError, match=schema.OPERATOR_INDEX):
@@ -249,7 +249,7 @@ def test_damage_beyond_the_first_samples_is_found_too(path, view):
 @pytest.mark.parametrize(("view", "realizations"), [("fields", "all"), ("both", "mean")])
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_flipped_bit_of_a_compressed_field_is_not_served(path, view, realizations, name):
-    """Fields are read for each batch; their checksums come with the compression."""
+    """Fields are verified when a batch is read, by the checksums of the compression."""
     flip(path, name, 6)
     datamodule = module(path, view, realizations=realizations)
     datamodule.setup()
@@ -257,11 +257,11 @@ def test_a_flipped_bit_of_a_compressed_field_is_not_served(path, view, realizati
         collect(datamodule.predict_dataloader())
 
 
-# --------------------------------------------------- wrong values under digests of their own
+# --------------------------------------------------------------- wrong values with matching digests
 
 
 def resealed(edit):
-    """A change that the file's digests agree with: made by another program, or on purpose."""
+    """Make a change and update the digests, as another program or an attacker might."""
 
     def spoil(file):
         edit(file)
@@ -332,7 +332,7 @@ def test_features_that_are_not_finite_are_not_served(path, view, damage):
     refused(path, view, name)
 
 
-# A value that is taken for a length would keep a reader busy for days.
+# A huge value that is used as a length would keep a reader busy for days.
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("damage", SEALED_LABELS)
 @pytest.mark.parametrize("view", ["pairs", "fields"])
@@ -355,18 +355,18 @@ def test_labels_out_of_range_are_not_served_in_other_views(path, view, damage):
 
 @pytest.mark.parametrize("view", FEATURE_VIEWS)
 def test_what_is_not_asked_for_may_be_missing(path, view, batches):
-    """The file agrees with its digests, and the samples that are served are whole."""
+    """The digests are right, and the damaged sample is not among the requested ones."""
     with h5py.File(path, "r+") as file:
         resealed(put(schema.PER_TIMESTEP, 20, np.nan, (1, 7)))(file)
     shorter = dataclasses.replace(CONFIG, num_samples=16)
     require_equal(served(path, view, shorter), batches[view], 16)
 
 
-# ------------------------------------------------------------------------------ local storage
+# ------------------------------------------------------------------------------------ local storage
 
 
 def replaced(make):
-    """A dataset gives way to something else of its name, by which the same values are read."""
+    """Replace a dataset with another object of the same name that yields the same values."""
 
     def edit(file, name):
         attributes, values = dict(file[name].attrs), file[name][...]
@@ -440,7 +440,7 @@ def external_storage_without_file(file, name, values):
 
 
 def group_in_another_file(file, name):
-    """The link is on the way to the dataset."""
+    """The group of the dataset is a link."""
     group = name.rpartition("/")[0]
     with h5py.File(os.path.join(os.path.dirname(file.filename), "other.h5"), "w") as other:
         file.copy(group, other, "group")
@@ -507,7 +507,7 @@ def test_links_and_sources_that_lead_nowhere_are_named(path, view, name):
     refused(path, view, re.escape(name))
 
 
-# ------------------------------------------------------------------------- a trainer, for one
+# ----------------------------------------------------------------------------------- with a trainer
 
 
 class Counting(LightningModule):
@@ -552,7 +552,7 @@ def test_a_trainer_sees_the_batches_of_an_undamaged_file(path):
     assert fit(path, "features") > 2
 
 
-# ------------------------------------------------------------------------------ no false alarm
+# ----------------------------------------------------------------------------------- no false alarm
 
 
 @pytest.mark.parametrize("compression", ["deflate", "none"])
@@ -564,7 +564,7 @@ def test_undamaged_files_are_served(intact, batches, view, compression):
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_the_first_samples_of_a_longer_file_are_served(intact, batches, view):
-    """Of 13 samples the last operator lacks its second probe, so that there are 6 pairs of each."""
+    """With 13 samples the last operator has only one probe, which leaves 12 pairs."""
     for count in (16, 13):
         shorter = dataclasses.replace(CONFIG, num_samples=count)
         rows = 12 if view == "pairs" and count == 13 else count
@@ -616,9 +616,9 @@ REPACKED = (
 @pytest.mark.parametrize("repack", REPACKED)
 @pytest.mark.parametrize("view", VIEWS)
 def test_repacked_files_pass(path, batches, view, repack):
-    """The same values, stored in another way: `setup` passes, and no value differs.
+    """If the same values are stored in another way, `setup` passes and no value differs.
 
-    Fields that are packed otherwise may be refused when a loader is made, and never misread.
+    Fields that are packed in another way may be refused when a loader is made, but never misread.
     """
     with h5py.File(path, "r+") as file:
         repack(file)
@@ -643,7 +643,7 @@ def require_same_or_refused(path, view, batches, fields_repacked):
 @pytest.mark.parametrize("options", [{"userblock_size": 512}, {"libver": "latest"}])
 @pytest.mark.parametrize("view", ["features", "fields"])
 def test_files_of_other_kinds_are_served(intact, tmp_path, batches, view, options):
-    """With a block of the user's own before the data, and in a newer format."""
+    """Files may have a user block before the data, or a newer format."""
     path = tmp_path / "a.h5"
     with h5py.File(intact["deflate"]) as old, h5py.File(path, "w", **options) as file:
         for name in old:

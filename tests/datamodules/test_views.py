@@ -1,4 +1,4 @@
-"""Views: what a batch holds of a file, compared with the file."""
+"""Batches of each view, compared with the file."""
 
 import dataclasses
 
@@ -148,7 +148,7 @@ def test_fields_are_those_of_the_file(datasets, name, view):
 
 
 def shown(rows, outputs):
-    """Which realization of the file each row is."""
+    """Return the realization of the file that each row equals."""
     candidates = outputs[rows["index"].numpy()]
     same = (rows["output_fields"].numpy() == candidates).reshape(*candidates.shape[:2], -1)
     assert (same.all(axis=-1).sum(axis=1) == 1).all()
@@ -262,7 +262,7 @@ def test_a_view_is_described_with_its_settings(datasets, name, options, text):
 
 
 class OddOperators(PairView):
-    """A view of one's own: a class in the table, and nothing else."""
+    """A custom view is one class in the table."""
 
     name = "initial"
     one_timestep = False
