@@ -1,6 +1,7 @@
 """Map-style datasets whose batches are dictionaries of tensors."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ Realizations = Literal["mean", "one", "all"]
 PROBE_KEYS = ("features", "initial_features", "variant", "family", "index")
 
 
+@dataclass(eq=False)
 class FeatureDataset(Dataset[Batch]):
     """Selected rows of columns in memory. A batch is one indexed read of each column.
 
@@ -36,9 +38,8 @@ class FeatureDataset(Dataset[Batch]):
         tensor([20.,  0.])
     """
 
-    def __init__(self, columns: Batch, rows: Tensor) -> None:
-        self.columns = columns
-        self.rows = rows
+    columns: Batch
+    rows: Tensor
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -71,6 +72,7 @@ class PairDataset(FeatureDataset):
         return super().__getitems__(indices) | {f"other_{k}": v for k, v in others.items()}
 
 
+@dataclass(eq=False)
 class FieldDataset(FeatureDataset):
     """Columns in memory with ``input_fields`` and ``output_fields`` read from disk for each batch.
 
@@ -86,21 +88,10 @@ class FieldDataset(FeatureDataset):
         seed: Seed of the random choice of a realization.
     """
 
-    def __init__(
-        self,
-        columns: Batch,
-        rows: Tensor,
-        reader: FieldReader,
-        *,
-        num_realizations: int,
-        realizations: Realizations,
-        seed: int,
-    ) -> None:
-        super().__init__(columns, rows)
-        self.reader = reader
-        self.num_realizations = num_realizations
-        self.realizations = realizations
-        self.seed = seed
+    reader: FieldReader
+    num_realizations: int
+    realizations: Realizations
+    seed: int
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """Return a batch with fields."""
@@ -120,6 +111,7 @@ class FieldDataset(FeatureDataset):
         return self.reader.read_one(schema.OUTPUTS, samples, which)
 
 
+@dataclass(eq=False)
 class BatchDataset(Dataset[Batch]):
     """Computed batches as a map-style dataset, whose unit is a whole batch.
 
@@ -131,9 +123,8 @@ class BatchDataset(Dataset[Batch]):
         count: Number of batches in an epoch.
     """
 
-    def __init__(self, batch: Callable[[int], Batch], count: int) -> None:
-        self.batch = batch
-        self.count = count
+    batch: Callable[[int], Batch]
+    count: int
 
     def __len__(self) -> int:
         return self.count

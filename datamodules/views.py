@@ -1,7 +1,7 @@
 """Views: what the batches of a data module contain.
 
-A view is a subclass of `FeatureView`, registered in `VIEWS`. It checks that the dataset has what it
-needs, names the columns to read, makes datasets and describes itself. To add one, write it here.
+A view is a subclass of `FeatureView`. It checks that the dataset has what it needs, reads columns,
+makes datasets and describes itself. To add a view, define its class here and list it in `VIEWS`.
 """
 
 import os
@@ -10,7 +10,6 @@ from typing import ClassVar, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from spinlock.configuration.generation_config import GenerationConfig
@@ -136,7 +135,11 @@ class FeatureView:
         )
         require_labels(columns, self.config, path)
         for dataset in datasets:
-            _require_finite(columns[dataset], dataset, path)
+            if len(wrong := np.argwhere(~np.isfinite(columns[dataset]))):
+                raise DatasetError(
+                    f"{path}: {dataset} has NaN or infinite values, the first in sample "
+                    f"{wrong[0, 0]}. `spinlock check` lists what is wrong with the file"
+                )
         features = {
             key: torch.from_numpy(np.concatenate([columns[part] for part in parts], axis=-1))
             for key, parts in sources.items()
@@ -270,13 +273,3 @@ def make_view(
 
 def _names(views: Iterable[type[FeatureView]]) -> str:
     return ", ".join(view.name for view in views)
-
-
-def _require_finite(values: NDArray[np.float32], dataset: str, path: object) -> None:
-    wrong = np.argwhere(~np.isfinite(values))
-    if len(wrong):
-        raise DatasetError(
-            f"{path}: {dataset} has NaN or infinite values in {len(np.unique(wrong[:, 0]))} "
-            f"samples, the first at {wrong[0].tolist()}. Features that a view returns must be "
-            "finite; `spinlock check` lists what is wrong with the file"
-        )
