@@ -45,8 +45,8 @@ class TrainingLoader(DataLoader[Batch]):
         self._epoch, self._given = 0, 0
         # State that the next pass resumes from.
         self._loaded: tuple[int, int] | None = None
-        # First pass of the trainer's run: the trainer's epoch and total number of batches, number of
-        # epochs by which the trainer's count is ahead, and number of batches to skip.
+        # First pass of the trainer's run: the trainer's epoch and total number of batches, by how
+        # many epochs its count is ahead, and the number of batches to skip.
         self._first: tuple[tuple[int, int], int, int] | None = None
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]

@@ -16,8 +16,7 @@ import torch
 
 from spinlock.configuration.generation_config import Every, StorageConfig
 from spinlock.errors import ConfigurationError, DatasetError
-from spinlock.generation import build as generation
-from spinlock.generation import shard_task
+from spinlock.generation import build as generation, shard_task
 from spinlock.generation.build import generate, shard_folder
 from spinlock.simulation.sobol_design import make_design
 from spinlock.storage import read_info, schema

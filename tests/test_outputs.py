@@ -12,8 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from spinlock.__main__ import main as command_line
-from spinlock.callbacks import DatasetReport, dataset_report
-from spinlock.callbacks import plot_logging as figures
+from spinlock.callbacks import DatasetReport, plot_logging as figures
 from spinlock.checks import CheckReport
 from spinlock.commands import plot
 from spinlock.commands.command_line import main
@@ -21,8 +20,7 @@ from spinlock.commands.plot import plot_sample
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.export.the_well import export_well
 from spinlock.generation.build import generate, shard_folder
-from spinlock.report import report_builder as build
-from spinlock.report import write_report
+from spinlock.report import report_builder as build, write_report
 from spinlock.report.page import render_page
 from spinlock.runtime.output_files import PNG, belongs_to, check_output, new_file, unused_path
 from spinlock.storage import read_info
@@ -476,8 +474,9 @@ def log_figure(folder):
 
 def log_report(folder):
     trainer = SimpleNamespace(log_dir=str(folder), is_global_zero=True, loggers=[], global_step=0)
-    DatasetReport()._report(trainer, dataset_report._Outcome(table="all claims hold"))
-    return folder, "dataset_report.txt", b"all claims hold\n"
+    report = CheckReport(())
+    DatasetReport()._log(trainer, report)
+    return folder, "dataset_report.txt", report.table().encode()
 
 
 @pytest.mark.parametrize("log", [log_figure, log_report])

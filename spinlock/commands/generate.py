@@ -1,8 +1,7 @@
 """``spinlock generate`` generates the dataset of a yaml file, completely or in parts."""
 
 import json
-from argparse import ArgumentParser as PlainParser
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser as PlainParser, ArgumentTypeError
 from pathlib import Path
 from typing import TYPE_CHECKING
 

@@ -88,8 +88,8 @@ def model_of_checkpoint(path: Path) -> dict[str, Any] | None:
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise DatasetError(
             f"{path} is not a checkpoint that is safe to load: it is damaged, or contains more "
-            "than tensors and plain data. If you trust its author, --weights_only false loads it, which "
-            "runs code that it contains"
+            "than tensors and plain data. If you trust its author, load it with --weights_only "
+            "false, which runs code that it contains"
         ) from error
     arguments = held.get("hyper_parameters") if isinstance(held, Mapping) else None
     if not isinstance(arguments, Mapping):
