@@ -100,7 +100,7 @@ class CheckReport:
     def table(self) -> str:
         """Return the rows as a text table, by group, followed by the summary."""
         head = ("status", "claim", "target", "measured")
-        cells = [(row.status, row.claim, row.target, row.measured) for row in self.rows]
+        cells = [(row.status, row.claim, row.target, _printable(row.measured)) for row in self.rows]
         widths = [max(len(line[column]) for line in (head, *cells)) for column in range(3)]
         lines, group = [_line(head, widths)], None
         for row, line in zip(self.rows, cells, strict=True):
@@ -132,3 +132,8 @@ class CheckReport:
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:
     padded = (f"{cell:<{width}}" for cell, width in zip(cells[:3], widths, strict=True))
     return "  ".join(["", *padded, cells[3]]).rstrip()
+
+
+def _printable(text: str) -> str:
+    """Return a text without control characters, which a file could use as terminal commands."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

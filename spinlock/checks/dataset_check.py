@@ -60,6 +60,15 @@ def check_dataset(
     Raises:
         DatasetNotFoundError: If the file does not exist.
         ConfigurationError: If ``replay`` is negative or the device does not exist.
+
+    Example:
+        >>> import tempfile
+        >>> from spinlock import GenerationConfig, ParameterSpaceConfig, generate
+        >>> config = GenerationConfig(2, parameter_space=ParameterSpaceConfig(grid_size=(32,)))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     generate(config, f"{folder}/data.h5", progress=False)
+        ...     check_dataset(f"{folder}/data.h5", replay=1, progress=False).passed
+        True
     """
     if replay < 0:
         raise ConfigurationError(f"replay: must be at least 0, got {replay}")

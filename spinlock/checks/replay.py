@@ -93,8 +93,8 @@ def _tolerances(part: str) -> tuple[float, float]:
 
 def _same_origin(source: CheckSource, device: torch.device) -> bool:
     """Return whether one device of this model, with these packages, computed the whole file."""
-    here = provenance(source.config, device)
     try:
+        here = provenance(source.config, device)
         return all(
             json.loads(source.text(name)) == json.loads(here[name])
             for name in ("device", "package_versions")

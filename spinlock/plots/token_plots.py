@@ -54,7 +54,7 @@ def transition_matrix(transitions: Tensor, *, title: str = "Token transitions") 
     order = _most_frequent(counts.sum(0) + counts.sum(1))
     plot = new_plot(6.4, 5.6)
     axes = _shares(plot, counts, order, order, "magma", "probability of the next code")
-    axes.set_xticks(*_code_ticks(order))
+    axes.set_xticks(*_code_ticks(order), fontsize="x-small")
     axes.set(title=title, xlabel="code at t + 1", ylabel="code at t")
     return plot
 
@@ -116,8 +116,7 @@ def _shares(
     rows = counts[codes] / np.maximum(counts[codes].sum(1, keepdims=True), 1)
     image = axes.imshow(rows[:, columns], vmin=0, vmax=1, cmap=cmap, interpolation="none")
     plot.colorbar(image, ax=axes, label=label)
-    axes.set_yticks(*_code_ticks(codes))
-    axes.tick_params(labelsize="x-small")
+    axes.set_yticks(*_code_ticks(codes), fontsize="x-small")
     return axes
 
 

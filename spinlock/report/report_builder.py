@@ -34,6 +34,8 @@ def write_report(
 ) -> CheckReport:
     """Write the report of a dataset file: one HTML page that embeds its plots.
 
+    This is what ``spinlock report FILE --out PAGE`` does. Drawing the plots takes seconds.
+
     Args:
         path: Path of the dataset file.
         out: Path of the page to write.

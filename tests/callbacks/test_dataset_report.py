@@ -152,7 +152,7 @@ trainer:
     - class_path: spinlock.callbacks.FiniteCheck
       init_args: {{gradients: true}}
     - class_path: spinlock.callbacks.ICMutualInformation
-      init_args: {{threshold: 0.99, figures_every_n_epochs: 2}}
+      init_args: {{threshold: 0.99, plots_every_n_epochs: 2}}
     - class_path: spinlock.callbacks.CodebookUsage
     - class_path: spinlock.callbacks.ReconstructionByGroup
     - class_path: spinlock.callbacks.OperatorConsistency

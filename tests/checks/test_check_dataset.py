@@ -243,6 +243,16 @@ def test_what_cannot_be_measured_for_damage_fails(pristine, tmp_path):
     assert row.measured == "KeyError: 'sideways'"
 
 
+def test_the_table_contains_no_control_characters(pristine, tmp_path):
+    path = shutil.copy(pristine, tmp_path / "commands.h5")
+    with h5py.File(path, "r+") as file:
+        file.attrs["attributes_digest"] = "\x1b]0;title\x07\n"
+    report = check_dataset(path, replay=0, progress=False)
+    assert not report.row("integrity", "attributes digest").passed
+    assert report.table().replace("\n", "").isprintable()
+    assert "\\x1b]0;title\\x07\\n" in report.table()
+
+
 def claim_samples(file, number):
     configuration = json.loads(file.attrs["configuration"])
     file.attrs["configuration"] = json.dumps(configuration | {"num_samples": number})
