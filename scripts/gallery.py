@@ -1,4 +1,4 @@
-"""Makes the README's picture: one sample of each variant of the baseline configuration.
+"""Makes the plot in the README: one sample of each variant of the baseline configuration.
 
     python scripts/gallery.py [docs/images/gallery.png]
 
@@ -40,8 +40,8 @@ def examples(config: GenerationConfig) -> dict[str, int]:
     }
 
 
-def picture(config: GenerationConfig) -> bytes:
-    """Return the picture as a PNG.
+def gallery_png(config: GenerationConfig) -> bytes:
+    """Return the plot as a PNG.
 
     Args:
         config: Configuration of the dataset.
@@ -62,14 +62,14 @@ def picture(config: GenerationConfig) -> bytes:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write the picture.
+    """Write the plot.
 
     Args:
         arguments: Path of the PNG, default: ``docs/images/gallery.png``.
     """
     path = Path(arguments[0] if arguments else "docs/images/gallery.png")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(picture(GenerationConfig(_CANDIDATES)))
+    path.write_bytes(gallery_png(GenerationConfig(_CANDIDATES)))
 
 
 if __name__ == "__main__":

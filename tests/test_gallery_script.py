@@ -1,14 +1,14 @@
-"""The script that makes the README's picture."""
+"""The script that makes the plot in the README."""
 
 from pathlib import Path
 
-from scripts.gallery import examples, main, picture
+from scripts.gallery import examples, gallery_png, main
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.variant_mixture import Mixture
 from spinlock.simulation.sobol_design import make_design
 from tests.helpers import small_config
 
-PICTURE = Path(__file__).parents[1] / "docs" / "images" / "gallery.png"
+PLOT = Path(__file__).parents[1] / "docs" / "images" / "gallery.png"
 
 
 def test_there_is_an_example_of_each_variant():
@@ -20,10 +20,10 @@ def test_there_is_an_example_of_each_variant():
     assert [names[design.variant[index]] for index in chosen.values()] == list(names)
 
 
-def test_the_picture_is_small_and_there(tmp_path, monkeypatch):
+def test_the_plot_is_small_and_reproducible(tmp_path, monkeypatch):
     monkeypatch.setattr("scripts.gallery.GenerationConfig", small_config)
     main([str(tmp_path / "gallery.png")])
     content = (tmp_path / "gallery.png").read_bytes()
-    assert content == picture(small_config(400))
+    assert content == gallery_png(small_config(400))
     assert content.startswith(b"\x89PNG")
-    assert PICTURE.stat().st_size < 200_000
+    assert PLOT.stat().st_size < 200_000
