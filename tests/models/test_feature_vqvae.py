@@ -32,13 +32,13 @@ def trained(tmp_path, *callbacks, epochs=2, size=96, **settings):
 
 
 def paired(batch):
-    """Each sample with the next one as its other probe."""
+    """A batch in which the other probe of each sample is the next sample."""
     keys = ("features", "initial_features", "variant", "family", "index")
     return {**batch, **{f"other_{key}": batch[key].roll(-1, 0) for key in keys}}
 
 
 class Steps(Callback):
-    """Keeps what a run logs and whether there was a codebook, at every step and every epoch."""
+    """Records losses, learning rates and logged values, and whether the codebook exists."""
 
     def __init__(self):
         self.losses, self.codebook, self.rates, self.epochs = [], [], [], []
@@ -202,7 +202,7 @@ def test_terms_are_ramped_and_logged(tmp_path):
     for name in TERMS:
         assert values[name][0] == 0
         assert values[name][-1] != 0
-    # Two of twelve steps later, a third of the way.
+    # The ramp takes six of the twelve steps.
     assert values["code_entropy"][1] > 0
 
 

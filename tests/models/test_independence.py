@@ -1,12 +1,11 @@
-"""The independence terms: zero of independent latents, positive of dependent ones, oracles."""
+"""Independence terms: zero for independent latents, positive for dependent ones."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from sklearn.metrics import mutual_info_score
 
 from spinlock.errors import ConfigurationError
@@ -23,7 +22,7 @@ AXES = torch.eye(3)
 
 
 def same_for_all(variants=4, samples=25, dim=3):
-    """Latents of one and the same set in every variant, shuffled."""
+    """Latents that are the same set in every variant, shuffled."""
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(samples, dim, generator=generator)
     order = torch.randperm(samples * variants, generator=generator)
@@ -53,7 +52,7 @@ def test_sliced_wasserstein_of_dependent_latents_is_positive(seed, shift, which)
     near = sliced_wasserstein(latent, variant, AXES)
     far = sliced_wasserstein(moved, variant, AXES)
     assert near >= 0
-    # A third of a two-point mixture of distance s lies 2/3 s from the pooled mean, the rest 1/3 s.
+    # A third of the samples is 2/3 of the shift from the pooled mean, the rest 1/3 of it.
     assert far > 0.8 * 2 / 9 * shift**2 - 0.5 * shift
 
 
@@ -97,7 +96,7 @@ def test_sliced_wasserstein_pulls_each_variant_to_the_pool():
         optimizer.step()
     means = [latent[variant == which].mean(0) for which in (0, 1)]
     assert (means[0] - means[1]).abs().max() < 0.2
-    # Towards each other, not into a point.
+    # The variants move towards each other and do not collapse to a point.
     assert latent.detach().std() > 0.5 * spread
 
 
@@ -127,14 +126,14 @@ def test_code_information_is_mutual_information_of_many_samples():
 
 
 def test_code_information_remembers():
-    # In each batch each variant occurs with one code: only over batches do they depend.
+    # Each batch has a single variant, so that the dependence exists only across batches.
     term = CodeInformation(2, 4, memory=0.9)
     for _ in range(50):
         for which in range(2):
             tokens = torch.full((16,), 2 * which)
             value = term(one_hot_codes(tokens, 4), torch.full((16,), which))
     assert value > 0.5 * math.log(2)
-    # 16 each in every second step: 16 (1 + m^2 + ...) and that once more decayed.
+    # Each variant has 16 samples in every second step; the first one decayed once more.
     full = 16 / (1 - 0.9**2)
     assert term.counts.sum(1).tolist() == pytest.approx([0.9 * full, full], rel=1e-3)
 
@@ -169,7 +168,7 @@ def test_entropy_deficit():
     assert entropy_deficit(one.requires_grad_()).item() == pytest.approx(math.log(8))
     entropy_deficit(one).backward()
     assert one.grad.isfinite().all()
-    # All codes by turns are as good as all at once.
+    # Hard assignments to all codes are even use, too.
     assert entropy_deficit(torch.eye(8)).item() == pytest.approx(0, abs=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""Planted data: separable operators, shifted by the initial condition, are what tokens name."""
+"""Tokens of synthetic data identify the operator, although the initial condition shifts it."""
 
 import pytest
 import torch
@@ -14,10 +14,10 @@ KEYS = ("features", "initial_features", "variant", "operator")
 
 
 def planted(size, seed):
-    """Features: the operator's own, plus a larger shift by the variant, plus a little noise.
+    """Features of an operator plus a larger shift of the variant plus a little noise.
 
-    Every operator meets every variant equally often, so that tokens which name the operator share
-    nothing with the variant, not even by chance.
+    Every operator has every variant equally often, so that tokens that identify the operator have
+    no mutual information with the variant, not even by chance.
     """
     maps = torch.Generator().manual_seed(0)
     generator = torch.Generator().manual_seed(seed)

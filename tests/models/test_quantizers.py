@@ -1,4 +1,4 @@
-"""Codebooks: nearest codes, straight-through gradients, k-means, revival, every kind."""
+"""Quantizers of every kind: nearest codes, gradients, k-means, replacement of dead codes."""
 
 import sys
 
@@ -84,7 +84,7 @@ def test_dead_codes_are_revived(kind):
     points = latents(256)
     for codebook, book in zip(quantizer.codebooks, quantizer._books, strict=True):
         assert len(codebook) == 16
-        # Far from all latents, and with nothing in its moving average.
+        # Far from all latents, and without samples in the moving average.
         book._codebook.embed[0, :8] = 1e3
         book._codebook.embed_avg[0, :8] = 0
         book._codebook.cluster_size[0, :8] = 0
@@ -115,7 +115,7 @@ def test_k_means_finds_planted_clusters():
     quantizer.train().initialize(points, 32)
     code, _ = quantizer.eval()(points)
     assert (code - points).square().mean() < 0.001
-    # A batch of 32 weighs like any batch to come: counts sum to its size.
+    # The latents count as one batch of 32.
     assert quantizer._books[0]._codebook.cluster_size.sum() == pytest.approx(32, rel=0.1)
 
 

@@ -21,7 +21,7 @@ STEPS = 5
 
 
 class Sequences(SyntheticData):
-    """Features that turn from those of the sample into those of the next one."""
+    """Features that change over time from those of the sample to those of the next sample."""
 
     def __init__(self, size, first_index=0):
         super().__init__(size, first_index)

@@ -1,4 +1,4 @@
-"""Statistics of each variant, against a hand computation."""
+"""Statistics of each variant, compared with NumPy and with torch's batch normalization."""
 
 import numpy as np
 import pytest
