@@ -19,7 +19,3 @@ class DatasetError(SpinlockError):
 
 class DatasetNotFoundError(DatasetError, FileNotFoundError):
     """There is no file where a dataset was expected."""
-
-
-class DatasetReadError(DatasetError, OSError):
-    """The system cannot read a file at present, which does not mean that the file is damaged."""

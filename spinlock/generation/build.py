@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.errors import ConfigurationError, DatasetError, DatasetReadError
+from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.generation.run_summary import describe_run, summarize_run
 from spinlock.generation.shard_task import ShardTask, compute_shards
 from spinlock.runtime.progress import Progress, announce
@@ -190,12 +190,17 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, DatasetError):
             raise
-        # The message of the system is shorter than the one of HDF5.
-        reason = os.strerror(error.errno) if error.errno else str(error)
         raise DatasetError(
-            f"cannot write {path}: {reason}. Existing files are unchanged; finished shards are "
-            "kept, and the next run resumes from them"
+            f"cannot write {path}: {_reason(error)}. Existing files are unchanged; finished shards "
+            "are kept, and the next run resumes from them"
         ) from error
+
+
+def _reason(error: OSError | MemoryError) -> str:
+    """Describe an error of the system, whose message is shorter than the one of HDF5."""
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _plan(config: GenerationConfig, path: Path, held: int) -> Plan:
@@ -215,10 +220,13 @@ def _plan(config: GenerationConfig, path: Path, held: int) -> Plan:
         try:
             verify_shard(shard, config)
             sources.append(shard)
-        except DatasetReadError:
-            raise
         except DatasetError as error:
             _LOG.warning("computing samples %d..%d again: %s", shard.start, shard.stop - 1, error)
+        except (OSError, MemoryError) as error:
+            raise DatasetError(
+                f"cannot read {shard.path}: {_reason(error)}. The shard may be intact and was left "
+                "unchanged; run the command again when it can be read, or remove it"
+            ) from error
     return plan_assembly(config.num_samples, sources)
 
 
