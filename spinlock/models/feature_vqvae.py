@@ -253,8 +253,8 @@ class FeatureVQVAE(ResumableModule):
             del self._recent[0]
 
     def _terms(self, batch: Batch, latent: Tensor, ramp: float) -> Outputs:
-        needs_assignments = self.quantizer.is_initialized and self.independence.need_assignments
-        assignments = self.quantizer.soft_assignments(latent) if needs_assignments else []
+        quantizer = self.quantizer
+        assignments = quantizer.soft_assignments(latent) if quantizer.is_initialized else []
         terms = self.independence(latent, variants(batch, self.num_variants), assignments)
         if self.alignment_weight:
             distance = functional.mse_loss(latent, self.autoencoder.encode(other_probe(batch)))
@@ -273,10 +273,8 @@ class FeatureVQVAE(ResumableModule):
         prefix = stage + _LOADERS[loader]
         r2 = cast(R2Score, self.r2[prefix])
         r2.update(outputs["reconstruction"], rows["features"])
-        options: dict[str, Any] = {
-            "batch_size": len(batch["features"]),
-            "add_dataloader_idx": False,
-        }
+        size = len(batch["features"])
+        options: dict[str, Any] = {"batch_size": size, "add_dataloader_idx": False}
         self.log_dict({f"{prefix}/{k}": v for k, v in losses.items()}, sync_dist=True, **options)
         self.log(f"{prefix}/r2", r2, **options)
         return {**self._outputs(outputs, batch), "loss": losses["loss"]}

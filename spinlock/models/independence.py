@@ -186,11 +186,6 @@ class IndependenceTerms(nn.Module):
             for _ in range(num_codebooks)
         )
 
-    @property
-    def need_assignments(self) -> bool:
-        """Whether a term with a weight depends on assignments."""
-        return self.config.mutual_information > 0 or self.config.code_entropy > 0
-
     def forward(
         self, latent: Tensor, variant: Tensor, assignments: Sequence[Tensor]
     ) -> dict[str, Tensor]:
