@@ -1,13 +1,13 @@
 """Overhead of the callbacks: `python -m benchmarks.callbacks [--device cuda] [--timesteps 50]`.
 
-Times validation epochs of 10,000 samples in memory (operators and labels of the baseline's design,
-two probes each, features with the design's parameters and noise in them), from the start of the
-epoch to its last log, without callbacks and with all of them (`--each`: and with each alone), in
-turn; the median of several rounds counts, and of a difference that of the rounds' differences.
-Models are the package's own, trained for two short epochs: FeatureVQVAE on features of one
-timestep, SequenceVQVAE on those of `--timesteps`, and a convolutional encoder on `--grid` fields,
-which stands for models that read the simulations themselves. Drawing figures, which happens every
-tenth epoch, is timed apart.
+Times validation epochs of 10,000 samples in memory, from the start of the epoch to its last log,
+without callbacks and with all of them (with ``--each`` also with each alone), in turn. Operators
+and labels are those of the baseline's design with two probes each; features depend on the design's
+parameters, plus noise. The reported times are medians over several rounds, and reported differences
+are medians of the differences within rounds. The models are trained for two short epochs first:
+FeatureVQVAE on features of one timestep, SequenceVQVAE on those of ``--timesteps`` timesteps, and
+a convolutional encoder on ``--grid`` fields, which stands for models that read the simulations
+themselves. Plots, which are drawn every tenth epoch, are timed separately.
 """
 
 import argparse
@@ -38,7 +38,7 @@ Batch = dict[str, Tensor]
 
 
 class Rows(torch.utils.data.Dataset[Batch]):
-    """Columns in memory; a batch is one indexed read of each."""
+    """Columns in memory; each column of a batch is one indexed read."""
 
     def __init__(self, columns: Batch) -> None:
         self.columns = columns
@@ -54,17 +54,16 @@ class Rows(torch.utils.data.Dataset[Batch]):
 
 
 def as_it_is(batch: Any) -> Any:  # noqa: ANN401 (a whole batch already)
-    """What the loader would otherwise collate."""
+    """Return the batch, which needs no collation."""
     return batch
 
 
 class Data(BaseDataModule):
-    """All samples as training split, and as two validation loaders of half of them each."""
+    """All samples as training split, and two validation loaders with half of them each."""
 
     def __init__(self, batch_size: int, timesteps: int, grid: int) -> None:
         config = GenerationConfig(SAMPLES, probes_per_operator=PROBES)
-        super().__init__(config)
-        self.batch_size = batch_size
+        super().__init__(config, batch_size)
         generator = torch.Generator().manual_seed(0)
         labels = labels_of_design(make_design(config), self.label_names, CHANNELS)
         initial = torch.randn(self.num_variants, 46, generator=generator)[labels["variant"]]
@@ -80,11 +79,11 @@ class Data(BaseDataModule):
             self.columns["output_fields"] = torch.randn(shape, generator=generator)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """All samples."""
+        """Return a loader of all samples."""
         return self._loader(slice(None))
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """Half of the samples each."""
+        """Return two loaders with half of the samples each."""
         half = SAMPLES // 2
         return [self._loader(slice(half)), self._loader(slice(half, None))]
 
@@ -94,7 +93,7 @@ class Data(BaseDataModule):
 
 
 class FieldVQVAE(FeatureVQVAE):
-    """FeatureVQVAE with the features of the fields, by convolutions, added to the given ones."""
+    """FeatureVQVAE that adds features of the fields, computed by convolutions, to the others."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +109,7 @@ class FieldVQVAE(FeatureVQVAE):
 
 
 class Timer(Callback):
-    """Seconds of the last validation epoch; the first of the callbacks."""
+    """Measures the seconds of the last validation epoch; must be the first callback."""
 
     def __init__(self, device: torch.device, clock: Callable[[], float]) -> None:
         self.device = device
@@ -118,11 +117,11 @@ class Timer(Callback):
         self.started = self.seconds = 0.0
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start."""
+        """Start the clock."""
         self.started = self._now()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop."""
+        """Stop the clock."""
         self.seconds = self._now() - self.started
 
     def _now(self) -> float:
@@ -132,7 +131,7 @@ class Timer(Callback):
 
 
 def quiet() -> dict[str, Any]:
-    """Settings of a trainer that prints and writes nothing."""
+    """Return settings of a trainer that prints and writes nothing."""
     return {
         "logger": False,
         "enable_progress_bar": False,
@@ -141,18 +140,15 @@ def quiet() -> dict[str, Any]:
     }
 
 
-def watching(figures: int) -> dict[str, Callable[[], Callback]]:
-    """Name -> a maker of each callback that works during epochs."""
+def observers(plots: int, detailed: bool) -> dict[str, Callable[[], Callback]]:
+    """Return a constructor of each callback that works during epochs, by name."""
+    options: dict[str, Any] = {"plots_every_n_epochs": plots, "detailed": detailed}
     return {
         "FiniteCheck": callbacks.FiniteCheck,
-        "ICMutualInformation": lambda: callbacks.ICMutualInformation(
-            figures_every_n_epochs=figures
-        ),
-        "CodebookUsage": lambda: callbacks.CodebookUsage(figures_every_n_epochs=figures),
-        "ReconstructionByGroup": lambda: callbacks.ReconstructionByGroup(
-            figures_every_n_epochs=figures
-        ),
-        "OperatorConsistency": callbacks.OperatorConsistency,
+        "ICMutualInformation": lambda: callbacks.ICMutualInformation(**options),
+        "CodebookUsage": lambda: callbacks.CodebookUsage(**options),
+        "ReconstructionByGroup": lambda: callbacks.ReconstructionByGroup(**options),
+        "OperatorConsistency": lambda: callbacks.OperatorConsistency(detailed=detailed),
         "TokenTransfer": callbacks.TokenTransfer,
     }
 
@@ -165,7 +161,7 @@ def epoch_seconds(
     settings: dict[str, list[Callback]],
     clock: Callable[[], float],
 ) -> dict[str, list[float]]:
-    """Times of validation epochs under each setting, taken in turn; the first round is dropped."""
+    """Return times of validation epochs under each setting, in turn, without the first round."""
     trainers = {}
     for name, chosen in settings.items():
         timer = Timer(device, clock)
@@ -189,17 +185,18 @@ def report(
     clock: Callable[[], float],
     each: bool,
 ) -> None:
-    """Train shortly, then time."""
+    """Train for two short epochs, then print times."""
     accelerator = "gpu" if device.type == "cuda" else "cpu"
     options = {**quiet(), "accelerator": accelerator, "devices": 1}
     # Two epochs: the codebook is made after the warm-up of its schedule.
     Trainer(max_epochs=2, limit_train_batches=10, limit_val_batches=0, **options).fit(model, data)
-    makers = watching(figures=0)
+    makers = observers(plots=0, detailed=False)
     settings: dict[str, list[Callback]] = {"none": []}
     settings["all"] = [make() for make in makers.values()]
     if each:
         settings |= {name: [make()] for name, make in makers.items()}
-    settings["all, drawing figures"] = [make() for make in watching(figures=1).values()]
+    settings["all, detailed"] = [make() for make in observers(plots=0, detailed=True).values()]
+    settings["all, with plots"] = [make() for make in observers(plots=1, detailed=False).values()]
     seconds = epoch_seconds(model, data, device, runs, settings, clock)
     alone = seconds.pop("none")
     base = median(alone)
@@ -210,15 +207,19 @@ def report(
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Print the figures."""
+    """Parse the command line and print the times."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--timesteps", type=int, default=50)
-    parser.add_argument("--grid", type=int, default=128, help="the baseline's is 128")
+    parser.add_argument(
+        "--grid", type=int, default=128, help="grid size, default: 128 as in the baseline"
+    )
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--cpu-time", action="store_true", help="of one thread: on a busy machine")
-    parser.add_argument("--each", action="store_true", help="also each callback alone")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="CPU time of one thread, for a busy machine"
+    )
+    parser.add_argument("--each", action="store_true", help="also time each callback alone")
     parser.add_argument("--models", nargs="+", default=["features", "sequence", "fields"])
     options = parser.parse_args(args)
     warnings.simplefilter("ignore")
@@ -238,7 +239,7 @@ def main(args: Sequence[str] | None = None) -> None:
         ),
         "fields": (f"fields of {options.grid}x{options.grid}", FieldVQVAE, 1, options.grid),
     }
-    # Without a logger, figures go to the current folder.
+    # Without a logger, plots go to the current folder.
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for name in options.models:
             label, model, timesteps, grid = cases[name]

@@ -35,14 +35,9 @@ def r_squared(prediction: Tensor, target: Tensor) -> float:
 
 
 def ridge_r_squared(
-    inputs: Tensor,
-    target: Tensor,
-    groups: Tensor,
-    *,
-    folds: int = 5,
-    penalties: Sequence[float] = PENALTIES,
+    inputs: Tensor, target: Tensor, groups: Tensor, *, penalties: Sequence[float] = PENALTIES
 ) -> float:
-    """Return the cross-validated R2 of linear ridge regression.
+    """Return the R2 of linear ridge regression, cross-validated in five folds.
 
     Inputs are standardized, and the intercept is not penalized. Each fold is predicted by the
     coefficients fitted on the other folds. The result is that of the best penalty, since a baseline
@@ -52,7 +47,6 @@ def ridge_r_squared(
         inputs: Predictors ``[N, P]``; constant columns are left out.
         target: Values to predict ``[N, F]``.
         groups: Integers ``[N]``; samples of one group are in one fold.
-        folds: Number of folds, default: 5.
         penalties: Ridge penalties, default: :data:`PENALTIES`.
 
     Returns:
@@ -66,7 +60,7 @@ def ridge_r_squared(
         1.0
     """
     number = torch.unique(groups, return_inverse=True)[1]
-    folds = min(folds, int(number.max()) + 1)
+    folds = min(5, int(number.max()) + 1)
     if folds < 2:
         return float("nan")
     x, y = inputs.double(), target.double()

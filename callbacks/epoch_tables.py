@@ -44,11 +44,9 @@ class TokenTable:
             ValueError: The numbers of samples differ. Tokens and labels out of range are reported
                 when they are counted.
         """
-        for label in labels:
-            if len(tokens) != len(label):
-                raise ValueError(
-                    f"the output has tokens of {len(tokens)} samples, the batch {len(label)}"
-                )
+        sizes = {len(label) for label in labels}
+        if sizes != {len(tokens)}:
+            raise ValueError(f"there are {len(tokens)} tokens, but {sizes} labels in the batch")
         self._waiting.append((tokens, *labels))
         self._num_waiting += len(tokens)
         if self._num_waiting >= _WAITING:

@@ -107,8 +107,7 @@ class EvaluationCallback(Callback, ABC):
         if self.plots_every_n_epochs and self._is_due(trainer, self.plots_every_n_epochs):
             folder = log_folder(trainer)
             if trainer.is_global_zero:
-                plots = {f"{prefix}{key}": figure for key, figure in self._draw().items()}
-                log_plots(trainer, plots, folder)
+                log_plots(trainer, {f"{prefix}{k}": v for k, v in self._draw().items()}, folder)
 
     def _is_due(self, trainer: Trainer, every_n_epochs: int) -> bool:
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:

@@ -170,7 +170,7 @@ class ICMutualInformation(EvaluationCallback):
             permutations=self.permutations,
             seed=self.seed,
         )
-        values = {}
+        values: dict[str, float] = {}
         for number, label in enumerate(LABELS):
             counts = self._by_label(strata)[number]
             scores = label_scores(counts, null[:, number], self._policies, detailed=self.detailed)

@@ -56,12 +56,12 @@ class TokenWriter(BasePredictionWriter):
         self._batches: list[dict[str, NDArray[np.int64]]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check the path."""
-        if stage != "predict":
-            return
-        check_output(self.path, source=contract.known_property(trainer, "path"))
-        if not self.path.parent.is_dir():
-            raise ConfigurationError(f"the folder of {self.path} does not exist; create it first")
+        """Check the path and the model."""
+        if stage == "predict":
+            contract.model_attribute(pl_module, "codebook_size", reader="TokenWriter")
+            check_output(self.path, source=contract.known_property(trainer, "path"))
+            if not self.path.parent.is_dir():
+                raise ConfigurationError(f"the folder of {self.path} does not exist; create it")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start a new file."""

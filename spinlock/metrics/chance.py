@@ -172,7 +172,7 @@ def _expected(table: Tensor) -> Tensor:
         _chance_sums(a[piece], b[piece], total, first[piece], last[piece])
         for piece in _pieces(ends)
     ]
-    return times @ torch.cat(sums)
+    return torch.dot(times, torch.cat(sums))
 
 
 def _range(a: Tensor, b: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:

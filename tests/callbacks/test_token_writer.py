@@ -126,6 +126,8 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 class Silent(LightningModule):
+    codebook_size = 8
+
     def predict_step(self, batch, batch_idx):
         return {"tokens": batch["variant"]}
 
@@ -136,6 +138,12 @@ def test_predictions_without_index_are_refused(tmp_path):
     ):
         quiet_trainer(tmp_path, TokenWriter(tmp_path / "t.h5")).predict(Silent(), Shuffled())
     assert not (tmp_path / "t.h5").exists()
+
+
+def test_a_model_without_codebook_size_is_refused_before_predicting(tmp_path, monkeypatch):
+    monkeypatch.setattr(Silent, "codebook_size", None)
+    with pytest.raises(ContractError, match="TokenWriter needs the model's codebook_size"):
+        quiet_trainer(tmp_path, TokenWriter(tmp_path / "t.h5")).predict(Silent(), Shuffled())
 
 
 def test_other_stages_do_not_mind_the_file(tmp_path):
