@@ -1,63 +1,61 @@
-"""Spinlock: datasets of random stochastic neural operators.
+"""Spinlock: datasets of random stochastic neural operators, and models trained on them.
 
-The public names below are imported when they are first used, so that ``import spinlock`` is fast.
+The public names are imported when they are first used, so ``import spinlock`` is fast.
+
+Example:
+    >>> import spinlock
+    >>> spinlock.GenerationConfig(num_samples=1000).num_realizations
+    5
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from spinlock.checks import check_dataset
+    from spinlock.checks import check_dataset as check_dataset
     from spinlock.configuration import (
-        GenerationConfig,
-        IntegerRange,
-        ParameterSpaceConfig,
-        StorageConfig,
+        GenerationConfig as GenerationConfig,
+        IntegerRange as IntegerRange,
+        ParameterSpaceConfig as ParameterSpaceConfig,
+        StorageConfig as StorageConfig,
     )
-    from spinlock.datamodules import SpinlockDataModule
-    from spinlock.generation import generate
-    from spinlock.simulation.initial_conditions import InitialCondition
-    from spinlock.simulation.operator_family import OperatorFamily
-    from spinlock.simulation.randomness import Stream
-    from spinlock.storage import read_info
+    from spinlock.datamodules import SpinlockDataModule as SpinlockDataModule
+    from spinlock.features import custom_feature as custom_feature
+    from spinlock.generation import generate as generate
+    from spinlock.simulation.initial_conditions import InitialCondition as InitialCondition
+    from spinlock.simulation.operator_family import (
+        Operator as Operator,
+        OperatorFamily as OperatorFamily,
+    )
+    from spinlock.simulation.parameter_space import ParameterValues as ParameterValues
+    from spinlock.simulation.randomness import Stream as Stream
+    from spinlock.storage import read_info as read_info
 
     __version__: str
-
-__all__ = [
-    "GenerationConfig",
-    "InitialCondition",
-    "IntegerRange",
-    "OperatorFamily",
-    "ParameterSpaceConfig",
-    "SpinlockDataModule",
-    "StorageConfig",
-    "Stream",
-    "__version__",
-    "check_dataset",
-    "generate",
-    "read_info",
-]
 
 # Public name -> the module that defines it.
 _MODULES = {
     "GenerationConfig": "spinlock.configuration",
     "InitialCondition": "spinlock.simulation.initial_conditions",
     "IntegerRange": "spinlock.configuration",
+    "Operator": "spinlock.simulation.operator_family",
     "OperatorFamily": "spinlock.simulation.operator_family",
     "ParameterSpaceConfig": "spinlock.configuration",
+    "ParameterValues": "spinlock.simulation.parameter_space",
     "SpinlockDataModule": "spinlock.datamodules",
     "StorageConfig": "spinlock.configuration",
     "Stream": "spinlock.simulation.randomness",
     "check_dataset": "spinlock.checks",
+    "custom_feature": "spinlock.features",
     "generate": "spinlock.generation",
     "read_info": "spinlock.storage",
 }
+__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        return version("spinlock")
+        return import_module("importlib.metadata").version("spinlock")
     if name in _MODULES:
         value: object = getattr(import_module(_MODULES[name]), name)
         globals()[name] = value

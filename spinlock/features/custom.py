@@ -162,15 +162,17 @@ class CustomFeatures:
     Raises:
         ConfigurationError: If a function cannot be imported or is not a `custom_feature` of the
             right kind.
+
+    Example:
+        >>> CustomFeatures("sdf").rows
+        ()
     """
 
     def __init__(self, selection: Selection, trusted: Trusted = None) -> None:
-        per_field, per_trajectory = (
-            ((), ()) if selection == "sdf" else (selection.per_field, selection.per_trajectory)
-        )
-        self.per_field = tuple(_imported("per_field", path, trusted) for path in per_field)
+        config = CustomFeatureConfig() if selection == "sdf" else selection
+        self.per_field = tuple(_imported("per_field", path, trusted) for path in config.per_field)
         self.per_trajectory = tuple(
-            _imported("per_trajectory", path, trusted) for path in per_trajectory
+            _imported("per_trajectory", path, trusted) for path in config.per_trajectory
         )
 
     @property

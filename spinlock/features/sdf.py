@@ -39,6 +39,12 @@ class SDFFeatures(NamedTuple):
             below the minimum of the feature.
         aggregated: Mean, population standard deviation and coefficient of variation of
             ``per_trajectory`` over realizations, [N, 39]. NaN where T is too small.
+
+    Example:
+        >>> import torch
+        >>> from spinlock.features import extract
+        >>> extract(torch.randn(2, 1, 4, 3, 16, 16))._fields
+        ('per_timestep', 'per_trajectory', 'aggregated')
     """
 
     per_timestep: Tensor

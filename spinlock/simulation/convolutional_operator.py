@@ -183,23 +183,6 @@ class _Block:
         return y.add_(x if self._projection is None else periodic_convolution(x, self._projection))
 
 
-def _draw_hidden(
-    draw: OperatorDrawing,
-    values: ParameterValues,
-    width_in: int,
-    width: int,
-    inputs: Tensor | None,
-    *,
-    prune: bool,
-) -> _HiddenConvolution:
-    gain = variance_preserving_gain(values.activation)
-    weight = draw.weight(width, width_in, values.kernel_size, gain, inputs)
-    # Silenced channels are up to a third of the work, but GPUs prefer multiples of 4 channels.
-    prune = prune and values.dropout_rate > 0 and weight.device.type == "cpu"
-    mask = draw.mask(width)
-    return _HiddenConvolution(weight, mask, values.normalization, values.activation, prune=prune)
-
-
 class ConvOperator:
     """A random operator F, drawn and calibrated.
 
@@ -248,18 +231,28 @@ class ConvOperator:
             self._round_weights(torch.bfloat16)
 
     def _draw(self, values: ParameterValues, draw: OperatorDrawing, channels: int) -> None:
-        widths = hidden_widths(values)
+        widths, gain = hidden_widths(values), variance_preserving_gain(values.activation)
         residual = values.num_layers > MAX_PLAIN_LAYERS
+        # Silenced channels are up to a third of the work, but GPUs prefer multiples of 4 channels.
+        may_prune = values.dropout_rate > 0 and draw.device.type == "cpu"
+
+        def hidden(
+            width_in: int, width: int, inputs: Tensor | None, *, prune: bool
+        ) -> _HiddenConvolution:
+            weight = draw.weight(width, width_in, values.kernel_size, gain, inputs)
+            rules = values.normalization, values.activation
+            return _HiddenConvolution(weight, draw.mask(width), *rules, prune=prune and may_prune)
+
         self._input = draw.weight(widths[0], channels, values.kernel_size, gain=1.0)
         self._blocks: list[_Block] = []
         kept: Tensor | None = None
         for width_in, width in zip([widths[0], *widths[:-1]], widths, strict=True):
             # A residual block adds its shortcut, which has all channels, so it is not pruned.
-            convolutions = [_draw_hidden(draw, values, width_in, width, kept, prune=True)]
+            convolutions = [hidden(width_in, width, kept, prune=True)]
             projection = None
             if residual:
                 inner = convolutions[0].kept
-                convolutions.append(_draw_hidden(draw, values, width, width, inner, prune=False))
+                convolutions.append(hidden(width, width, inner, prune=False))
                 if width_in != width:
                     projection = draw.weight(width, width_in, 1, gain=1.0)
             kept = convolutions[-1].kept

@@ -25,7 +25,7 @@ class OperatorDrawing:
     def __init__(
         self, seed: int, index: int, values: ParameterValues, device: torch.device
     ) -> None:
-        self._seed, self._index, self._values, self._device = seed, index, values, device
+        self._seed, self._index, self._values, self.device = seed, index, values, device
         self._layer = 0
 
     def weight(
@@ -54,7 +54,7 @@ class OperatorDrawing:
             fan_out * fan_in * kernel**2,
             substream=self._layer,
             scale=gain * math.sqrt(3 / (fan_in * kernel**2)),
-            device=self._device,
+            device=self.device,
         ).view(kernel**2, fan_in, fan_out)
         if inputs is not None:
             drawn = drawn.index_select(1, inputs)
@@ -76,6 +76,6 @@ class OperatorDrawing:
         """
         rate = self._values.dropout_rate
         address = self._seed, Stream.DROPOUT, self._index
-        drawn = uniform(*address, width + 1, substream=self._layer, device=self._device)
+        drawn = uniform(*address, width + 1, substream=self._layer, device=self.device)
         rank = drawn[:width].argsort(stable=True).argsort(stable=True)
         return (rank + drawn[width] >= rate * width).float() / (1 - rate)

@@ -22,6 +22,15 @@ class ParameterValues:
     """Typed values on the 15 axes, in column order.
 
     `ParameterSpaceConfig` documents what each axis means.
+
+    Example:
+        >>> import numpy as np
+        >>> from spinlock import GenerationConfig
+        >>> from spinlock.simulation.parameter_space import typed_row
+        >>> from spinlock.simulation.sobol_design import make_design
+        >>> values = typed_row(make_design(GenerationConfig(4)).values[0])
+        >>> values.num_layers, values.update_policy
+        (2, 'autoregressive')
     """
 
     num_layers: int

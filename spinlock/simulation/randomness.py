@@ -40,7 +40,14 @@ _CHUNK = 1 << 15
 
 
 class Stream(IntEnum):
-    """Purpose of a random number. The values decide the bytes of samples: never renumber them."""
+    """Purpose of a random number. The values decide the bytes of samples: never renumber them.
+
+    Example:
+        >>> from spinlock import Stream
+        >>> from spinlock.simulation.randomness import uniform
+        >>> uniform(42, Stream.WEIGHTS, 0, 1) == uniform(42, Stream.FORCING, 0, 1)
+        tensor([False])
+    """
 
     CALIBRATION = 0
     WEIGHTS = 1
