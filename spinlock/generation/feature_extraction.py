@@ -7,14 +7,12 @@ which then replaces the old one in one step.
 import dataclasses
 import glob
 import os
-import uuid
 from collections.abc import Collection, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,7 +30,7 @@ from spinlock.runtime.threads import settle_vector_math, use_one_thread
 from spinlock.simulation.provenance import provenance
 from spinlock.simulation.simulator import choose_device
 from spinlock.storage import schema
-from spinlock.storage.assemble import feature_names, update_features
+from spinlock.storage.assemble import update_features
 from spinlock.storage.columns import feature_columns
 from spinlock.storage.copying import require_copyable
 from spinlock.storage.dataset_file import DatasetFile
@@ -75,8 +73,9 @@ def extract_features(
     """Recompute the features of a dataset file, and update the file if they differ.
 
     On the device and with the packages that generated the file, the features are the same to the
-    bit and the file is left unchanged, so this is also a check. Memory does not grow with the
-    file. Replacing the file takes room for a copy on its disk. The lock of the dataset is held.
+    bit and the file is left unchanged, so this is also a check. The features of all samples are
+    held in memory. Replacing the file takes room for a copy on its disk. The lock of the dataset
+    is held.
 
     Args:
         path: Dataset file. Every timestep of its trajectories must be stored in it.
@@ -97,6 +96,18 @@ def extract_features(
             features need, or would have samples without features afterwards; or if the disk cannot
             take the data. The file is left unchanged.
         ConfigurationError: If an argument is not valid, or a feature is not trusted.
+
+    Example:
+        >>> import tempfile
+        >>> from spinlock.configuration import IntegerRange, ParameterSpaceConfig
+        >>> from spinlock.generation import generate
+        >>> space = ParameterSpaceConfig(base_channels=IntegerRange(1, 2), grid_size=(8,))
+        >>> config = GenerationConfig(2, parameter_space=space, num_realizations=1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/data.h5"
+        ...     generate(config, path, progress=False)
+        ...     extract_features(path, progress=False)
+        Extraction(samples=2, changed=0, rewritten=False)
     """
     if max_samples is not None and max_samples < 1:
         raise ConfigurationError(f"max_samples: must be at least 1, got {max_samples}")
@@ -135,17 +146,13 @@ class _Task:
             require_seal(dataset)
             require_copyable(dataset, self.config)
         self.custom = CustomFeatures(self.config.features, self.config.trusted_modules)
-        held, wanted = (
-            {spec.name: spec for spec in schema.dataset_specs(config)}
-            for config in (self.old, self.config)
-        )
-        self.names = feature_names(self.config)
+        held, wanted = schema.feature_specs(self.old), schema.feature_specs(self.config)
         # Custom features of one name may be those of another module.
         changed = self.config.features != self.old.features
         self.missing = [
             name
-            for name in self.names
-            if held.get(name) != wanted[name] or (changed and "/custom/" in name)
+            for name, spec in wanted.items()
+            if held.get(name) != spec or (changed and "/custom/" in name)
         ]
         rows = self.config.num_samples
         self.count = rows if max_samples is None else min(max_samples, rows)
@@ -178,23 +185,17 @@ def _require_fields(dataset: DatasetFile) -> None:
 def _run(task: _Task, device: torch.device, progress: bool) -> Extraction:
     _remove_copies(task.path)
     require_intact(task.path, _REMEDY)
-    scratch = task.path.with_name(f".{task.path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with h5py.File(scratch, "x") as computed:
-            changed = _compute(task, computed, device, progress)
-            rewrite = changed > 0 or task.config != task.old
-            if rewrite:
-                record = provenance(task.config, device)
-                update_features(task.path, task.config, computed, record)
-    finally:
-        scratch.unlink(missing_ok=True)
+    changed, features = _compute(task, device, progress)
+    rewrite = changed > 0 or task.config != task.old
+    if rewrite:
+        update_features(task.path, task.config, features, provenance(task.config, device))
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return Extraction(task.count, changed, rewrite)
 
 
-def _compute(task: _Task, computed: h5py.File, device: torch.device, progress: bool) -> int:
-    """Fill a file with the features of all samples, and return how many of them changed."""
+def _compute(task: _Task, device: torch.device, progress: bool) -> tuple[int, Columns]:
+    """Return the number of samples whose features changed, and the features of all samples."""
     changed = 0
     title = f"features of {task.path.name}"
     with (
@@ -202,21 +203,20 @@ def _compute(task: _Task, computed: h5py.File, device: torch.device, progress: b
         DatasetFile.open(task.path) as dataset,
         closing(_computed(dataset, task, device)) as results,
     ):
-        for spec in schema.dataset_specs(task.config):
-            if spec.name in task.names:
-                shape = (task.config.num_samples, *spec.shape)
-                computed.create_dataset(spec.name, shape, spec.dtype)
+        features = {
+            name: np.empty((task.config.num_samples, *spec.shape), spec.dtype)
+            if name in task.missing
+            else dataset.column(name)
+            for name, spec in schema.feature_specs(task.config).items()
+        }
         for rows, columns in results:
-            differs = np.zeros(len(rows), dtype=bool)
+            part, differs = slice(rows.start, rows.stop), np.zeros(len(rows), dtype=bool)
             for name, values in columns.items():
-                computed[name][rows.start : rows.stop] = values
-                differs |= name in task.missing or _differs(values, dataset.column(name, rows))
+                differs |= name in task.missing or _differs(values, features[name][part])
+                features[name][part] = values
             changed += int(differs.sum())
             bar.update(len(rows))
-        if rest := range(task.count, task.config.num_samples):
-            for name in task.names:
-                computed[name][task.count :] = dataset.column(name, rest)
-    return changed
+    return changed, features
 
 
 def _differs(values: NDArray[np.float32], stored: NDArray[np.float32]) -> NDArray[np.bool_]:

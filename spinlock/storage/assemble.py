@@ -14,8 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
@@ -25,6 +25,7 @@ from spinlock.storage import schema
 from spinlock.storage.copying import copy_additions, copy_samples
 from spinlock.storage.dataset_file import DatasetFile, row_blocks
 from spinlock.storage.digests import columns_of, field_digests, require_seal, sample_digests, seal
+from spinlock.storage.reader import json_attribute
 from spinlock.storage.shards import Shard
 from spinlock.storage.verify import (
     name_samples,
@@ -110,14 +111,17 @@ def assemble(
 
 
 def update_features(
-    path: Path, config: GenerationConfig, computed: h5py.File, provenance: dict[str, str]
+    path: Path,
+    config: GenerationConfig,
+    features: Mapping[str, NDArray[np.float32]],
+    provenance: dict[str, str],
 ) -> None:
     """Replace a dataset file by one with other features.
 
     Args:
         path: Dataset file, which has been verified; not a link.
         config: Configuration of the new file, which may differ from the old one in its features.
-        computed: File with the datasets of features of all samples.
+        features: Name of a dataset -> features (N, ...) of all samples.
         provenance: Root attributes that describe what computed the features; see
             `spinlock.simulation.provenance`.
 
@@ -126,7 +130,6 @@ def update_features(
             unchanged.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    everything = range(config.num_samples)
     segment = Segment(Shard(path, 0, config.num_samples), 0, config.num_samples)
     with (
         DatasetFile.open(path) as old,
@@ -135,19 +138,10 @@ def update_features(
         for name in _KEPT:
             new.file.attrs[name] = old.text(name)
         copy_additions(old, new.file)
-        features = feature_names(config)
-        copy_samples(old, new, everything, without=features)
-        for name in features:
-            for rows in row_blocks(everything):
-                part = slice(rows.start, rows.stop)
-                new.file[name][part] = computed[name][part]
+        copy_samples(old, new, old.samples, without=features)
+        for name, values in features.items():
+            new.file[name][...] = values
         _write_digests(old, new)
-
-
-def feature_names(config: GenerationConfig) -> list[str]:
-    """Return the names of the datasets of features in a file of this configuration."""
-    specs = schema.dataset_specs(config)
-    return [spec.name for spec in specs if spec.name.startswith("features/")]
 
 
 @contextmanager
@@ -171,7 +165,7 @@ def _new_dataset(
     Raises:
         DatasetError: If a sample differs from its digest or from the design.
     """
-    merged = _merged_provenance(segments, path, computed)
+    merged = _merged_provenance(segments, computed)
     try:
         everything = range(config.num_samples)
         with DatasetFile.create(temporary, config, everything, merged) as new:
@@ -182,42 +176,30 @@ def _new_dataset(
             wrong, problem = wrong_samples(written)
         if wrong:
             source = next(s.source.path for s in segments if s.start <= wrong[0] < s.stop)
+            own = "Restore the file from a copy, or generate the dataset to another path"
+            shard = "Run the same command again: damaged shards are computed again"
             raise DatasetError(
                 f"{problem}, copied from {source}: the file was changed or damaged since it was "
-                f"verified. No dataset was written or replaced. {_remedy(source, path)}"
+                "verified. No dataset was written or replaced. "
+                + (own if source == path else shard)
             )
         publish(temporary, path, replace=any(s.source.path == path for s in segments))
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _remedy(source: Path, path: Path) -> str:
-    if source == path:
-        return "Restore the file from a copy, or generate the dataset to another path"
-    return "Run the same command again: damaged shards are computed again"
-
-
-def _merged_provenance(
-    segments: list[Segment], path: Path, computed: Mapping[str, str]
-) -> dict[str, str]:
+def _merged_provenance(segments: list[Segment], computed: Mapping[str, str]) -> dict[str, str]:
     """Return what computed the segments, and then other features; each distinct record once."""
     merged: dict[str, list[object]] = {name: [] for name in schema.PROVENANCE}
     for segment in segments:
         with DatasetFile.open(segment.source.path) as source:
             for name, records in merged.items():
-                try:
-                    held = list(json.loads(source.text(name)))
-                except (TypeError, ValueError, RecursionError) as error:
-                    raise DatasetError(
-                        f"{source.path} is damaged: its attribute {name} is not a list in JSON "
-                        f"({error}). {_remedy(source.path, path)}"
-                    ) from error
-                records += [record for record in held if record not in records]
+                records += [r for r in json_attribute(source, name) if r not in records]
     if computed:
         # The registry describes the features that the new file holds.
         merged["features"] = []
     for name, text in computed.items():
-        merged[name] += [record for record in json.loads(text) if record not in merged[name]]
+        merged[name] += [r for r in json.loads(text) if r not in merged[name]]
     return {name: json.dumps(records) for name, records in merged.items()}
 
 
@@ -247,13 +229,12 @@ def _sizes(dataset: DatasetFile) -> dict[str, float]:
 
 def _write_digests(old: DatasetFile, new: DatasetFile) -> None:
     """Write the digests of the new file after comparing what was copied with the old ones."""
-    features = feature_names(old.config)
+    features = schema.feature_specs(old.config)
     for rows in row_blocks(new.rows):
         fields, columns = field_digests(new, rows), columns_of(new, rows)
         copied = columns | {name: old.column(name, rows) for name in features}
-        differs = sample_digests(old.specs.values(), copied, fields) != old.column(
-            schema.DIGESTS, rows
-        )
+        expected = old.column(schema.DIGESTS, rows)
+        differs = sample_digests(old.specs.values(), copied, fields) != expected
         if differs.any():
             wrong = (np.flatnonzero(differs) + rows.start).tolist()
             raise DatasetError(

@@ -60,19 +60,18 @@ def require_copyable(source: DatasetFile, wanted: GenerationConfig) -> None:
             sample, and there will be more samples.
     """
     file, num_samples = source.file, source.config.num_samples
-    with h5py.File("attributes", "w", driver="core", backing_store=False) as trial:
-        for name, holder in _holders(source):
-            for attribute in _added_attributes(name, holder):
-                _require_no_references(holder, name, attribute)
-                _copy_attribute(holder, trial, attribute)
-    added = list(_added_links(source))
-    taken = sorted(set(added) & set(_schema_paths(s.name for s in schema.dataset_specs(wanted))))
+    links = list(_added_links(source))
+    taken = sorted(set(links) & set(_schema_paths(s.name for s in schema.dataset_specs(wanted))))
     if taken:
         raise DatasetError(
             f"{source.path}: {taken[0]} was added to the file, and is the name of a dataset that "
             f"is to be written. {_REMEDY}"
         )
-    for path in _added_objects(file, added):
+    with h5py.File("attributes", "w", driver="core", backing_store=False) as trial:
+        for path, holder, attribute in _added_attributes(source):
+            _require_no_references(holder, path, attribute)
+            _copy_attribute(holder, trial, attribute)
+    for path in _added_objects(file, links):
         item = file[path]
         for attribute in item.attrs:
             _require_no_references(item, path, attribute)
@@ -95,10 +94,9 @@ def copy_additions(source: DatasetFile, target: h5py.File) -> None:
         source: Dataset file that `require_copyable` accepts.
         target: New dataset file, open for writing.
     """
-    for name, holder in _holders(source):
-        if name in target:
-            for attribute in _added_attributes(name, holder):
-                _copy_attribute(holder, target[name], attribute)
+    for path, holder, attribute in _added_attributes(source):
+        if path in target:
+            _copy_attribute(holder, target[path], attribute)
     for path in _added_links(source):
         parent, name = str(PurePosixPath(path).parent), PurePosixPath(path).name
         link = source.file.get(path, getlink=True)
@@ -109,13 +107,6 @@ def copy_additions(source: DatasetFile, target: h5py.File) -> None:
             into[name] = link
 
 
-def _holders(source: DatasetFile) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
-    """Yield the root, the groups and the datasets that the schema names."""
-    yield "/", source.file
-    for name in _schema_paths(source.specs):
-        yield name, source.file[name]
-
-
 def _schema_paths(names: Iterable[str]) -> list[str]:
     """Return the paths of datasets and of the groups that contain them."""
     paths = [PurePosixPath(name) for name in names]
@@ -123,13 +114,18 @@ def _schema_paths(names: Iterable[str]) -> list[str]:
     return [*dict.fromkeys(group for group in groups if group != "."), *map(str, paths)]
 
 
-def _added_attributes(name: str, holder: h5py.Group | h5py.Dataset) -> list[str]:
-    named: Collection[str] = ()
-    if name == "/":
-        named = schema.ROOT_ATTRIBUTES
-    elif isinstance(holder, h5py.Dataset):
-        named = schema.DATASET_ATTRIBUTES
-    return [attribute for attribute in holder.attrs if attribute not in named]
+def _added_attributes(
+    source: DatasetFile,
+) -> Iterator[tuple[str, h5py.Group | h5py.Dataset, str]]:
+    """Yield path, holder and name of the attributes that users added to objects of the schema."""
+    for path in ("/", *_schema_paths(source.specs)):
+        holder: h5py.Group | h5py.Dataset = source.file[path]
+        named: tuple[str, ...] = ()
+        if path == "/":
+            named = tuple(schema.ROOT_ATTRIBUTES)
+        elif isinstance(holder, h5py.Dataset):
+            named = schema.DATASET_ATTRIBUTES
+        yield from ((path, holder, name) for name in holder.attrs if name not in named)
 
 
 def _copy_attribute(source: h5py.HLObject, target: h5py.HLObject, name: str) -> None:

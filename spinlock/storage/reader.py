@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spinlock.configuration.config_difference import explain_difference
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.storage.dataset_file import DatasetFile, row_blocks
@@ -36,6 +37,12 @@ class DatasetInfo:
         design_quality: Measured evenness of the design, see
             `spinlock.simulation.sobol_design.design_quality`.
         run_summary: Statistics of the run that completed the file.
+
+    Example:
+        >>> config = GenerationConfig(num_samples=2)
+        >>> info = DatasetInfo(Path("a.h5"), config, config.fingerprint, "", {}, {}, {})
+        >>> info.config.num_samples
+        2
     """
 
     path: Path
@@ -61,6 +68,18 @@ def read_info(path: str | os.PathLike[str], *, trust: Collection[str] = ()) -> D
         DatasetNotFoundError: If there is no such file.
         DatasetError: If the path is not a regular file, or the file is not HDF5, lacks an attribute
             or a dataset, or refers to data in another file. Names what is wrong.
+
+    Example:
+        >>> import tempfile
+        >>> from spinlock.configuration import IntegerRange, ParameterSpaceConfig
+        >>> from spinlock.generation import generate
+        >>> space = ParameterSpaceConfig(base_channels=IntegerRange(1, 2), grid_size=(8,))
+        >>> config = GenerationConfig(2, parameter_space=space, num_realizations=1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/data.h5"
+        ...     generate(config, path, progress=False)
+        ...     read_info(path).config.grid_size
+        8
     """
     with DatasetFile.open(path, trust=trust) as dataset:
         return _info(dataset, Path(path))
@@ -76,13 +95,18 @@ def _info(dataset: DatasetFile, path: Path) -> DatasetInfo:
         config=dataset.config,
         fingerprint=dataset.text("fingerprint"),
         digest=dataset.text("digest"),
-        provenance={name: _json_attribute(dataset, name) for name in PROVENANCE},
-        design_quality=_json_attribute(dataset, "design_quality"),
-        run_summary=_json_attribute(dataset, "run_summary"),
+        provenance={name: json_attribute(dataset, name) for name in PROVENANCE},
+        design_quality=json_attribute(dataset, "design_quality"),
+        run_summary=json_attribute(dataset, "run_summary"),
     )
 
 
-def _json_attribute(dataset: DatasetFile, name: str) -> Any:  # noqa: ANN401 (any JSON)
+def json_attribute(dataset: DatasetFile, name: str) -> Any:  # noqa: ANN401 (any JSON)
+    """Return a root attribute in JSON: a list of records, or a mapping to numbers.
+
+    Raises:
+        DatasetError: If it is missing or another value.
+    """
     where = f"{dataset.path}: the root attribute {name}"
     try:
         value = json.loads(dataset.text(name))
@@ -136,8 +160,20 @@ def require_dataset(path: str | os.PathLike[str], config: GenerationConfig) -> D
         config: Configuration of the dataset, apart from the number of samples.
 
     Raises:
-        DatasetError: Also if the file holds another dataset, naming the differences; or if its
-            attributes were changed.
+        DatasetError: If the file holds another dataset, naming the differences; if its attributes
+            were changed; or for the reasons of `read_info`.
+
+    Example:
+        >>> import tempfile
+        >>> from spinlock.configuration import IntegerRange, ParameterSpaceConfig
+        >>> from spinlock.generation import generate
+        >>> space = ParameterSpaceConfig(base_channels=IntegerRange(1, 2), grid_size=(8,))
+        >>> config = GenerationConfig(2, parameter_space=space, num_realizations=1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/data.h5"
+        ...     generate(config, path, progress=False)
+        ...     require_dataset(path, config).fingerprint == config.fingerprint
+        True
     """
     with DatasetFile.open(path) as dataset:
         info = _info(dataset, Path(path))
@@ -150,44 +186,6 @@ def require_dataset(path: str | os.PathLike[str], config: GenerationConfig) -> D
             )
         require_seal(dataset)
     return info
-
-
-def explain_difference(theirs: GenerationConfig, ours: GenerationConfig) -> str:
-    """Describe the settings in which two datasets differ.
-
-    Args:
-        theirs: Configuration of a file or a checkpoint.
-        ours: Requested configuration.
-    """
-    one, two = (_flattened("", json.loads(config.to_json())) for config in (theirs, ours))
-    ignored = ("num_samples", "storage.compression", "storage.shard_size")
-    keys = [k for k in dict.fromkeys((*one, *two)) if one.get(k) != two.get(k) and k not in ignored]
-    if keys:
-        return "; ".join(
-            f"{_shown(key)}: {_shown(one.get(key))} there, {_shown(two.get(key))} asked for"
-            for key in keys
-        )
-    orders = [list(config.initial_conditions.weights) for config in (theirs, ours)]
-    if orders[0] != orders[1]:
-        # The order decides which variant a coordinate of the design stands for.
-        return f"order of initial_conditions.weights: {orders[0]} there, {orders[1]} asked for"
-    return "the versions of the simulation differ"
-
-
-def _flattened(prefix: str, value: object) -> dict[str, object]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {
-        path: leaf
-        for key, item in value.items()
-        for path, leaf in _flattened(f"{prefix}.{key}" if prefix else key, item).items()
-    }
-
-
-def _shown(value: object) -> str:
-    """Return a value as text without control characters."""
-    text = str(value)
-    return text if text.isprintable() else ascii(text)
 
 
 def read_columns(
@@ -212,6 +210,19 @@ def read_columns(
 
     Raises:
         DatasetError: If a dataset differs from its digest.
+
+    Example:
+        >>> import tempfile
+        >>> from spinlock.configuration import IntegerRange, ParameterSpaceConfig
+        >>> from spinlock.generation import generate
+        >>> space = ParameterSpaceConfig(base_channels=IntegerRange(1, 2), grid_size=(8,))
+        >>> config = GenerationConfig(2, parameter_space=space, num_realizations=1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = f"{folder}/data.h5"
+        ...     generate(config, path, progress=False)
+        ...     columns = read_columns(path, ["metadata/operator_index"], num_samples=2)
+        >>> columns["metadata/operator_index"].tolist()
+        [0, 1]
     """
     with DatasetFile.open(path) as dataset:
         return {

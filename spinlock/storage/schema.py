@@ -68,13 +68,6 @@ PER_TRAJECTORY = "features/sdf/per_trajectory/features"
 AGGREGATED = "features/sdf/aggregated/features"
 INITIAL_FEATURES = "features/sdf/initial/features"
 
-_FEATURE_ARRAYS = {
-    "per_timestep": "features of each of the fields u_1..u_T, mean over realizations and channels",
-    "per_trajectory": "features of u_1..u_T together, mean over channels; NaN where T is too small",
-    "aggregated": "mean, std and cv of per_trajectory over realizations; NaN where T is too small",
-    "initial": "features of u_0, the columns of per_timestep, mean over channels",
-}
-
 
 @dataclass(frozen=True)
 class DatasetSpec:
@@ -119,54 +112,56 @@ class DatasetSpec:
         return tuple(product(*steps))
 
 
-def _text(values: tuple[str, ...]) -> np.dtype[Any]:
-    """Return the fixed-width UTF-8 type that is wide enough for the values."""
-    width = max(len(value.encode()) for value in values)
+def _spec(
+    name: str,
+    dims: dict[str, int],
+    dtype: type[np.generic] | np.dtype[Any],
+    description: str,
+    names: tuple[str, ...] = (),
+    chunk: tuple[int, ...] | None = None,
+) -> DatasetSpec:
+    """Return a specification from the name and size of each dimension of a sample's entry."""
+    shape, kind = tuple(dims.values()), np.dtype(dtype)
+    return DatasetSpec(name, shape, kind, ("sample", *dims), description, names, chunk)
+
+
+def _utf8(width: int) -> np.dtype[Any]:
+    """Return the type of UTF-8 text with a fixed number of bytes."""
     dtype: np.dtype[Any] = h5py.string_dtype("utf-8", length=width)
     return dtype
 
 
+def _label_spec(name: str, description: str, labels: tuple[str, ...]) -> DatasetSpec:
+    width = max(len(label.encode()) for label in labels)
+    return _spec(name, {}, _utf8(width), description, labels)
+
+
 def _values_dtype(config: GenerationConfig) -> np.dtype[Any]:
     """Return the compound type of parameters/values, with text marked as UTF-8."""
-    dtype = ParameterSpace(config.parameter_space).dtype
+    plain = {name: ParameterSpace(config.parameter_space).dtype[name] for name in PARAMETER_NAMES}
     return np.dtype(
-        [
-            (name, h5py.string_dtype("utf-8", length=dtype[name].itemsize))
-            if dtype[name].kind == "S"
-            else (name, dtype[name])
-            for name in PARAMETER_NAMES
-        ]
+        [(n, _utf8(dtype.itemsize) if dtype.kind == "S" else dtype) for n, dtype in plain.items()]
     )
 
 
 def _field_specs(config: GenerationConfig) -> list[DatasetSpec]:
-    field = (config.channels, config.grid_size, config.grid_size)
     stored = len(config.stored_steps)
     if not stored:
         return []
-    steps = (stored,) if config.num_timesteps > 1 else ()
-    step_dims = ("stored timestep",) if steps else ()
-    float32 = np.dtype(np.float32)
+    field = {"channel": config.channels, "y": config.grid_size, "x": config.grid_size}
+    repeated = {"realization": config.num_realizations}
+    repeated |= {"stored timestep": stored} if config.num_timesteps > 1 else {}
+    # One channel with all its realizations and timesteps. Deflate looks back 32 KiB, and after the
+    # byte shuffle, neighboring realizations of a 128 x 128 channel lie 16 KiB apart: it finds the
+    # leading bytes that they share.
+    chunk = tuple((repeated | field | {"channel": 1}).values())
+    initial, later = (
+        "initial conditions u_0, dimensionless",
+        "fields u_t at the stored timesteps, dimensionless",
+    )
     return [
-        DatasetSpec(
-            INPUTS,
-            field,
-            float32,
-            ("sample", "channel", "y", "x"),
-            "initial conditions u_0, dimensionless",
-            chunk=field,
-        ),
-        DatasetSpec(
-            OUTPUTS,
-            (config.num_realizations, *steps, *field),
-            float32,
-            ("sample", "realization", *step_dims, "channel", "y", "x"),
-            "fields u_t at the stored timesteps, dimensionless",
-            # One channel with all its realizations and timesteps. Deflate looks back 32 KiB, and
-            # after the byte shuffle, neighboring realizations of a 128 x 128 channel lie 16 KiB
-            # apart: it finds the leading bytes that they share.
-            chunk=(config.num_realizations, *steps, 1, *field[1:]),
-        ),
+        _spec(INPUTS, field, np.float32, initial, chunk=tuple(field.values())),
+        _spec(OUTPUTS, repeated | field, np.float32, later, chunk=chunk),
     ]
 
 
@@ -175,7 +170,23 @@ def custom_features(array: str) -> str:
     return f"features/custom/{array}/features"
 
 
-def _feature_specs(config: GenerationConfig) -> list[DatasetSpec]:
+def feature_specs(config: GenerationConfig) -> dict[str, DatasetSpec]:
+    """Return the datasets of features that a file of this configuration holds, by name."""
+    arrays: dict[str, tuple[dict[str, int], str]] = {
+        "per_timestep": (
+            {"timestep": config.num_timesteps},
+            "features of each of the fields u_1..u_T, mean over realizations and channels",
+        ),
+        "per_trajectory": (
+            {"realization": config.num_realizations},
+            "features of u_1..u_T together, mean over channels; NaN where T is too small",
+        ),
+        "aggregated": (
+            {},
+            "mean, std and cv of per_trajectory over realizations; NaN where T is too small",
+        ),
+        "initial": ({}, "features of u_0, the columns of per_timestep, mean over channels"),
+    }
     sdf = {
         PER_TIMESTEP: ("per_timestep", PER_TIMESTEP_NAMES),
         PER_TRAJECTORY: ("per_trajectory", PER_TRAJECTORY_NAMES),
@@ -186,23 +197,11 @@ def _feature_specs(config: GenerationConfig) -> list[DatasetSpec]:
         custom_features(array): (array, names)
         for array, names in custom_columns(config.features).items()
     }
-    dims: dict[str, dict[str, int]] = {
-        "per_timestep": {"timestep": config.num_timesteps},
-        "per_trajectory": {"realization": config.num_realizations},
-        "aggregated": {},
-        "initial": {},
-    }
-    return [
-        DatasetSpec(
-            name,
-            (*dims[array].values(), len(names)),
-            np.dtype(np.float32),
-            ("sample", *dims[array], "feature"),
-            _FEATURE_ARRAYS[array],
-            names,
-        )
+    return {
+        name: _spec(name, dims | {"feature": len(names)}, np.float32, description, names)
         for name, (array, names) in (sdf | custom).items()
-    ]
+        for dims, description in [arrays[array]]
+    }
 
 
 def dataset_specs(config: GenerationConfig) -> tuple[DatasetSpec, ...]:
@@ -210,40 +209,21 @@ def dataset_specs(config: GenerationConfig) -> tuple[DatasetSpec, ...]:
     mixture = Mixture(config.initial_conditions)
     families = tuple(dict.fromkeys(mixture.families))
     policies = config.parameter_space.update_policy
+    axes = {"axis": len(PARAMETER_NAMES)}
+    point, values = "the operator as a point of the unit cube", "the operator's parameter values"
     first, second = NOISE_REGIME_BOUNDS
     regimes = f"low < {first:g} <= medium < {second:g} <= high (noise_scale)"
-
-    def text(name: str, what: str, values: tuple[str, ...]) -> DatasetSpec:
-        return DatasetSpec(name, (), _text(values), ("sample",), what, values)
-
-    def number(name: str, what: str, kind: type[np.generic]) -> DatasetSpec:
-        return DatasetSpec(name, (), np.dtype(kind), ("sample",), what)
-
+    digests = "SHA-256 (hexadecimal) of everything else that the file holds of the sample"
     return (
         *_field_specs(config),
-        DatasetSpec(
-            PARAMS,
-            (len(PARAMETER_NAMES),),
-            np.dtype(np.float32),
-            ("sample", "axis"),
-            "the operator as a point of the unit cube",
-            PARAMETER_NAMES,
-        ),
-        DatasetSpec(
-            VALUES, (), _values_dtype(config), ("sample",), "the operator's parameter values"
-        ),
-        text(IC_TYPES, "variant of the initial condition", mixture.names),
-        text(IC_FAMILIES, "family of the initial condition", families),
-        text(POLICIES, "update policy", policies),
-        number(GRID_SIZES, "side of the grid in pixels", np.int32),
-        text(NOISE_REGIMES, regimes, NOISE_REGIME_NAMES),
-        number(OPERATOR_INDEX, "operator of the sample", np.int64),
-        *_feature_specs(config),
-        DatasetSpec(
-            DIGESTS,
-            (),
-            DIGEST_DTYPE,
-            ("sample",),
-            "SHA-256 (hexadecimal) of everything else that the file holds of the sample",
-        ),
+        _spec(PARAMS, axes, np.float32, point, PARAMETER_NAMES),
+        _spec(VALUES, {}, _values_dtype(config), values),
+        _label_spec(IC_TYPES, "variant of the initial condition", mixture.names),
+        _label_spec(IC_FAMILIES, "family of the initial condition", families),
+        _label_spec(POLICIES, "update policy", policies),
+        _spec(GRID_SIZES, {}, np.int32, "side of the grid in pixels"),
+        _label_spec(NOISE_REGIMES, regimes, NOISE_REGIME_NAMES),
+        _spec(OPERATOR_INDEX, {}, np.int64, "operator of the sample"),
+        *feature_specs(config).values(),
+        _spec(DIGESTS, {}, DIGEST_DTYPE, digests),
     )

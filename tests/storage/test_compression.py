@@ -5,8 +5,7 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from spinlock.storage.compression import FILTERS, decode_chunk, encode_chunk, shuffle

@@ -11,7 +11,6 @@ import re
 import shutil
 import sys
 import zlib
-from concurrent.futures import Executor, Future
 
 import h5py
 import numpy as np
@@ -32,11 +31,22 @@ from spinlock.storage import require_dataset, schema
 from spinlock.storage.digests import combined_digest
 from spinlock.storage.shards import list_shards
 from tests.helpers import dataset_contents, reseal, seal, small_config
+from tests.storage.sabotage import (
+    CONFIG,
+    DATASETS,
+    FIELDS,
+    ThisThread,
+    flip,
+    flip_when_closed,
+    names,
+    replace_dataset,
+    swap,
+    swap_all,
+    swap_all_and_seal,
+)
 
-CONFIG = small_config(12, base_channels=(2, 3), num_realizations=2)
 RAW = dataclasses.replace(CONFIG, storage=dataclasses.replace(CONFIG.storage, compression="none"))
-DATASETS = tuple(spec.name for spec in schema.dataset_specs(CONFIG))
-FIELDS = (schema.INPUTS, schema.OUTPUTS)
+LONGER = dataclasses.replace(CONFIG, num_samples=16)
 OTHER_FEATURES = CustomFeatureConfig(("tests.features.custom_features.mean_modulus",))
 # What the feature below does besides, in the middle of an extraction.
 DEED = []
@@ -63,36 +73,12 @@ def path(intact, tmp_path):
     return shutil.copy(intact["deflate"], tmp_path / "a.h5")
 
 
-def names(*samples):
-    """Pattern of a message that names samples."""
-    return r"samples? [\d, ]*" + r"[\d, ]*".join(rf"\b{sample}\b" for sample in samples)
-
-
 def leftovers(path):
     """What lies beside a file, but for its lock."""
     return sorted(set(os.listdir(path.parent)) - {path.name, f"{path.name}.lock"})
 
 
 # ------------------------------------------------------------------------- damage to a dataset
-
-
-def place(path, name, row):
-    """Where the middle of a sample's entry lies in the file, or that of its first chunk."""
-    with h5py.File(path) as file:
-        data = file[name]
-        if data.chunks is None:
-            size = data.nbytes // len(data)
-            return data.id.get_offset() + row * size + size // 2
-        info = data.id.get_chunk_info_by_coord((row,) + (0,) * (data.ndim - 1))
-        return info.byte_offset + info.size // 2
-
-
-def flip(path, name, row, bit=0x10):
-    """Flip a bit of a sample's entry, in the file, behind the back of HDF5."""
-    where = place(path, name, row)
-    content = bytearray(path.read_bytes())
-    content[where] ^= bit
-    path.write_bytes(content)
 
 
 def flipped(name):
@@ -128,27 +114,11 @@ def different_rows(file, name):
     return 0, next(row for row, entry in enumerate(rows) if entry != rows[0])
 
 
-def swap(file, dataset_names, one, two):
-    for name in dataset_names:
-        rows = file[name][...]
-        rows[[one, two]] = rows[[two, one]]
-        file[name][...] = rows
-
-
 def swapped(name):
     def edit(file):
         swap(file, [name], *different_rows(file, name))
 
     return edited(edit, "metadata/digests|" + names(0) if name == schema.DIGESTS else names(0))
-
-
-def swap_all(file):
-    swap(file, DATASETS, 3, 7)
-
-
-def swap_all_and_seal(file):
-    swap_all(file)
-    seal(file, CONFIG)
 
 
 def roll_all_and_seal(file):
@@ -200,29 +170,19 @@ def say_that_filters_were_skipped(file):
 
 def leave_a_chunk_out(file):
     """HDF5 reads what was never written as zeros."""
-    data = file[schema.INPUTS]
-    chunks = [data.id.read_direct_chunk((row, 0, 0, 0))[1] for row in range(12)]
-    attributes, shape = dict(data.attrs), data.shape
-    options = {"chunks": data.chunks, "shuffle": True, "compression": "gzip"}
-    del file[schema.INPUTS]
-    data = file.create_dataset(schema.INPUTS, shape, "<f4", **options)
-    data.attrs.update(attributes)
-    for row, chunk in enumerate(chunks):
-        if row != 6:
-            data.id.write_direct_chunk((row, 0, 0, 0), chunk)
+
+    def create(file, name, values):
+        options = {"chunks": (1, *values.shape[1:]), "shuffle": True, "compression": "gzip"}
+        data = file.create_dataset(name, values.shape, "<f4", **options)
+        data[:6], data[7:] = values[:6], values[7:]
+
+    replace_dataset(file, schema.INPUTS, create)
 
 
 def replaced(name, make):
     """A dataset gives way to something else of its name."""
 
-    def edit(file):
-        attributes, values = dict(file[name].attrs), file[name][...]
-        del file[name]
-        make(file, name, values)
-        if isinstance(file.get(name, getlink=True), h5py.HardLink):
-            file[name].attrs.update(attributes)
-
-    return edited(edit, re.escape(name))
+    return edited(lambda file: replace_dataset(file, name, make), re.escape(name))
 
 
 def shorter(file, name, values):
@@ -352,12 +312,18 @@ DAMAGES = {
 HARMLESS_TO_VALUES = {"a chunk with more behind it"}
 
 
-def refused(path, pattern, **options):
+def refused(path, pattern, compression="deflate", **options):
+    """The file is neither extracted from nor extended, and is left as it was."""
     before, beside = path.read_bytes(), leftovers(path)
-    with pytest.raises(DatasetError, match=pattern):
-        extract_features(path, progress=False, **options)
-    assert path.read_bytes() == before
-    assert leftovers(path) == beside
+    longer = LONGER if compression == "deflate" else dataclasses.replace(RAW, num_samples=16)
+    for use in (
+        lambda: extract_features(path, progress=False, **options),
+        lambda: generate(longer, path, progress=False),
+    ):
+        with pytest.raises(DatasetError, match=pattern):
+            use()
+        assert path.read_bytes() == before
+        assert leftovers(path) == beside
 
 
 @pytest.mark.parametrize("damage", [d for d in DAMAGES if d not in HARMLESS_TO_VALUES])
@@ -393,15 +359,34 @@ def test_what_does_not_change_a_value_is_found_or_harmless(path, intact, damage)
         refused(path, pattern)
 
 
-@pytest.mark.parametrize("name", FIELDS)
-@pytest.mark.parametrize("bit", [0x01, 0x80])
-def test_bits_of_plain_fields_are_covered_too(intact, tmp_path, name, bit):
-    """Without compression there is no checksum but the digest."""
+def half_a_chunk(path):
+    with h5py.File(path, "r+") as file:
+        data, place = file[schema.OUTPUTS].id, (7, 0, 2, 0, 0)
+        _, chunk = data.read_direct_chunk(place)
+        half = len(chunk) // 2
+        data.write_direct_chunk(place, chunk[:half] + bytes(len(chunk) - half))
+
+
+# Without compression there is no checksum but the digest.
+PLAIN_DAMAGES = {
+    **{
+        f"bit {bit:#x} of {name}": lambda path, name=name, bit=bit: flip(path, name, 7, bit)
+        for name in FIELDS
+        for bit in (0x01, 0x80)
+    },
+    "half a chunk": half_a_chunk,
+    "NaN": set_value(schema.OUTPUTS, 7, (1, 2, 5, 5), np.nan)[0],
+    "swapped inputs": edited(lambda file: swap(file, [schema.INPUTS], 3, 7), "")[0],
+}
+
+
+@pytest.mark.parametrize("damage", PLAIN_DAMAGES)
+def test_plain_fields_are_covered_too(intact, tmp_path, damage):
     path = shutil.copy(intact["none"], tmp_path / "a.h5")
-    flip(path, name, 7, bit)
+    PLAIN_DAMAGES[damage](path)
     assert not check_dataset(path, full=True, replay=0, progress=False).passed
-    refused(path, names(7))
-    refused(path, names(7), features=OTHER_FEATURES)
+    refused(path, names(7), "none")
+    refused(path, names(7), "none", features=OTHER_FEATURES)
 
 
 def test_every_damaged_sample_is_named(path):
@@ -464,18 +449,8 @@ def test_damage_while_features_are_computed_is_found(path, monkeypatch, name):
 @pytest.mark.parametrize("name", WHILE)
 def test_what_the_disk_made_of_the_new_file_is_read(path, monkeypatch, name):
     """A bit flips when the new file is closed, after everything was written as it should be."""
-    before, hits, plain = path.read_bytes(), [], h5py.File.close
-
-    def close(file):
-        written = None
-        if file.id.valid and file.mode == "r+" and schema.DIGESTS in file:
-            written = type(path)(file.filename)
-        plain(file)
-        if written is not None and not hits:
-            hits.append(written)
-            flip(written, name, 9)
-
-    monkeypatch.setattr(h5py.File, "close", close)
+    before = path.read_bytes()
+    hits = flip_when_closed(monkeypatch, lambda file: schema.DIGESTS in file, name, 9)
     with pytest.raises(DatasetError):
         extract_features(path, features=OTHER_FEATURES, progress=False)
     monkeypatch.undo()
@@ -605,83 +580,13 @@ def renamed_with_the_range_that_it_says(folder, shards):
         file.attrs[schema.SAMPLES] = [2, 4]
 
 
-def of_another_dataset(folder, shards):
-    shutil.copy(shards.folder / "other" / name_of(2), folder)
-
-
-def of_another_dataset_in_disguise(folder, shards):
-    of_another_dataset(folder, shards)
-    with h5py.File(folder / name_of(2), "r+") as file, h5py.File(folder / name_of(0)) as own:
-        for name in ("configuration", "fingerprint"):
-            file.attrs[name] = own.attrs[name]
-
-
 def a_dataset_in_the_place_of_a_shard(folder, shards):
     for start in (0, 2, 4):
         (folder / name_of(start)).unlink()
     shutil.copy(shards.folder / "undisturbed.h5", folder / name_of(0, 6))
 
 
-def rows_that_changed_places(folder, shards):
-    with h5py.File(folder / name_of(2), "r+") as file:
-        swap(file, DATASETS, 0, 1)
-        file.attrs["digest"] = combined_digest(file[schema.DIGESTS][...])
-
-
-MOVES = (
-    renamed_forward,
-    renamed_backward,
-    renamed_to_the_end,
-    renamed_to_a_shorter_range,
-    renamed_to_a_longer_range,
-    renamed_to_overlap,
-    swapped_names,
-    rotated_names,
-    copied_over_another,
-    linked_in_the_place_of_another,
-    renamed_with_the_range_that_it_says,
-    of_another_dataset,
-    of_another_dataset_in_disguise,
-    a_dataset_in_the_place_of_a_shard,
-    rows_that_changed_places,
-)
-
-
-@pytest.mark.usefixtures("fetched")
-@pytest.mark.parametrize("move", MOVES)
-def test_shards_under_wrong_names_are_computed_again(shards, target, move):
-    move(shards.lay_out(target, 0, 2, 4), shards)
-    generate(SHARDED, target, progress=False)
-    shards.require_whole(target)
-
-
-SOME_MOVES = (
-    renamed_forward,
-    swapped_names,
-    linked_in_the_place_of_another,
-    of_another_dataset_in_disguise,
-    rows_that_changed_places,
-)
-
-
-@pytest.mark.parametrize("move", SOME_MOVES)
-def test_shards_under_wrong_names_are_not_joined(shards, target, move):
-    move(shards.lay_out(target, 0, 2, 4), shards)
-    with pytest.raises(DatasetError, match=r"samples .* are missing"):
-        assemble_parts(SHARDED, target)
-    assert not target.exists()
-    generate_part(SHARDED, target, 1, 1, progress=False)
-    assemble_parts(SHARDED, target)
-    shards.require_whole(target)
-
-
-def test_a_shard_says_which_samples_it_holds(shards):
-    for shard in list_shards(shards.folder):
-        with h5py.File(shard.path) as file:
-            assert file.attrs[schema.SAMPLES].tolist() == [shard.start, shard.stop]
-
-
-# What becomes of the shard of samples 2 and 3, after it was written or verified.
+# What may become of the shard of samples 2 and 3.
 
 
 def flipped_in(name):
@@ -760,6 +665,69 @@ def made_a_link(shard, shards):
     shard.symlink_to(shards.folder / name_of(0))
 
 
+def at_samples_2_and_3(spoil):
+    """The move of a folder's shards that spoils one of them."""
+
+    def move(folder, shards):
+        spoil(folder / name_of(2), shards)
+
+    move.__name__ = spoil.__name__
+    return move
+
+
+MOVES = (
+    renamed_forward,
+    renamed_backward,
+    renamed_to_the_end,
+    renamed_to_a_shorter_range,
+    renamed_to_a_longer_range,
+    renamed_to_overlap,
+    swapped_names,
+    rotated_names,
+    copied_over_another,
+    linked_in_the_place_of_another,
+    renamed_with_the_range_that_it_says,
+    at_samples_2_and_3(replaced_by_another_dataset),
+    at_samples_2_and_3(replaced_by_another_dataset_in_disguise),
+    a_dataset_in_the_place_of_a_shard,
+    at_samples_2_and_3(rows_swapped),
+)
+
+
+@pytest.mark.usefixtures("fetched")
+@pytest.mark.parametrize("move", MOVES)
+def test_shards_under_wrong_names_are_computed_again(shards, target, move):
+    move(shards.lay_out(target, 0, 2, 4), shards)
+    generate(SHARDED, target, progress=False)
+    shards.require_whole(target)
+
+
+SOME_MOVES = (
+    renamed_forward,
+    swapped_names,
+    linked_in_the_place_of_another,
+    at_samples_2_and_3(replaced_by_another_dataset_in_disguise),
+    at_samples_2_and_3(rows_swapped),
+)
+
+
+@pytest.mark.parametrize("move", SOME_MOVES)
+def test_shards_under_wrong_names_are_not_joined(shards, target, move):
+    move(shards.lay_out(target, 0, 2, 4), shards)
+    with pytest.raises(DatasetError, match=r"samples .* are missing"):
+        assemble_parts(SHARDED, target)
+    assert not target.exists()
+    generate_part(SHARDED, target, 1, 1, progress=False)
+    assemble_parts(SHARDED, target)
+    shards.require_whole(target)
+
+
+def test_a_shard_says_which_samples_it_holds(shards):
+    for shard in list_shards(shards.folder):
+        with h5py.File(shard.path) as file:
+            assert file.attrs[schema.SAMPLES].tolist() == [shard.start, shard.stop]
+
+
 SPOILED = (
     *(flipped_in(name) for name in (*FIELDS, schema.PARAMS, schema.VALUES)),
     *(flipped_in(name) for name in (schema.IC_TYPES, schema.PER_TIMESTEP, schema.DIGESTS)),
@@ -825,27 +793,11 @@ def test_a_shard_that_is_spoiled_after_it_was_written(shards, target, monkeypatc
     repaired(shards, target)
 
 
-class Here(Executor):
-    """Computes shards in this thread, and does something after each."""
-
-    def __init__(self, deed):
-        self.deed = deed
-
-    def submit(self, function, /, *args, **options):
-        future = Future()
-        try:
-            future.set_result(function(*args, **options))
-        except BaseException as error:
-            future.set_exception(error)
-        self.deed()
-        return future
-
-
 @pytest.mark.usefixtures("fetched")
 @pytest.mark.parametrize("spoil", SOME_SPOILED, ids=lambda function: function.__name__)
 def test_a_workers_shard_that_is_spoiled(shards, target, spoil):
     folder = shards.lay_out(target, 0, 4)
-    executor = Here(lambda: spoil(folder / name_of(2), shards))
+    executor = ThisThread(lambda: spoil(folder / name_of(2), shards))
     with pytest.raises(DatasetError):
         generate(SHARDED, target, executor=executor, progress=False)
     repaired(shards, target)
@@ -855,7 +807,7 @@ def test_a_workers_shard_that_is_spoiled(shards, target, spoil):
 @pytest.mark.parametrize("spoil", SOME_SPOILED, ids=lambda function: function.__name__)
 def test_a_verified_shard_that_is_spoiled_while_others_are_computed(shards, target, spoil):
     folder = shards.lay_out(target, 0, 2)
-    executor = Here(lambda: spoil(folder / name_of(2), shards))
+    executor = ThisThread(lambda: spoil(folder / name_of(2), shards))
     with pytest.raises(DatasetError):
         generate(SHARDED, target, executor=executor, progress=False)
     repaired(shards, target)

@@ -12,7 +12,6 @@ import shutil
 import stat
 import subprocess
 import zlib
-from concurrent.futures import Executor, Future
 
 import h5py
 import numpy as np
@@ -25,14 +24,23 @@ from spinlock.generation.build import assemble_parts, generate, generate_part, s
 from spinlock.generation.feature_extraction import extract_features
 from spinlock.generation.shard_task import ShardTask, compute_shard
 from spinlock.storage import read_info, schema
-from tests.helpers import dataset_contents, seal, small_config
+from tests.helpers import dataset_contents
+from tests.storage.sabotage import (
+    CONFIG,
+    DATASETS,
+    FIELDS,
+    ThisThread,
+    flip,
+    flip_when_closed,
+    names,
+    replace_dataset,
+    swap_all_and_seal,
+)
 
-WHOLE = small_config(20, base_channels=(2, 3), num_realizations=2)
-SHORT = dataclasses.replace(WHOLE, num_samples=12)
+SHORT = CONFIG
+WHOLE = dataclasses.replace(SHORT, num_samples=20)
 OTHER_FEATURES = CustomFeatureConfig(("tests.features.custom_features.mean_modulus",))
 COMPRESSIONS = ("deflate", "none")
-FIELDS = (schema.INPUTS, schema.OUTPUTS)
-DATASETS = tuple(spec.name for spec in schema.dataset_specs(WHOLE))
 COLUMNS = tuple(spec.name for spec in schema.dataset_specs(WHOLE) if spec.chunk is None)
 TYPES = {spec.name: spec.dtype for spec in schema.dataset_specs(WHOLE)}
 # One of each kind.
@@ -139,26 +147,7 @@ def refused(path, match, compression="deflate", **options):
     return str(caught.value)
 
 
-def names_sample(*samples):
-    """Pattern of a message that names samples."""
-    return r"samples? [\d, ]*" + r"[\d, ]*".join(rf"\b{sample}\b" for sample in samples)
-
-
 # ----------------------------------------------------------------------------- rewritten files
-
-
-def replace_dataset(file, name, dtype=None, create=None, **options):
-    """Write a dataset anew with the same values and attributes, but stored in another way."""
-    old = file[name]
-    attributes = {n: (old.attrs[n], old.attrs.get_id(n).dtype) for n in old.attrs}
-    values, kind = old[...], old.dtype if dtype is None else np.dtype(dtype)
-    del file[name]
-    if create is None:
-        file.create_dataset(name, values.shape, kind, **options)[...] = values
-    else:
-        create(file, name, values)
-    for attribute, (value, type_) in attributes.items():
-        file[name].attrs.create(attribute, value, dtype=type_)
 
 
 def pack(**options):
@@ -519,125 +508,6 @@ def test_a_rewritten_file_is_undamaged_and_gets_other_features_by_value(made, tm
 # ------------------------------------------------------------------------ damage in the old file
 
 
-def flip(path, name, row, bit=0x10):
-    """Flip a bit of a sample's entry, in the file, behind the back of HDF5."""
-    with h5py.File(path) as file:
-        data = file[name]
-        if data.chunks is None:
-            size = data.nbytes // len(data)
-            place = data.id.get_offset() + row * size + size // 2
-        else:
-            info = data.id.get_chunk_info_by_coord((row,) + (0,) * (data.ndim - 1))
-            place = info.byte_offset + info.size // 2
-    content = bytearray(path.read_bytes())
-    content[place] ^= bit
-    path.write_bytes(content)
-
-
-def swap(file, names, one=3, two=7):
-    for name in names:
-        rows = file[name][...]
-        rows[[one, two]] = rows[[two, one]]
-        file[name][...] = rows
-
-
-def swap_all(file):
-    swap(file, DATASETS)
-
-
-def swap_all_and_seal(file):
-    swap(file, DATASETS)
-    seal(file, SHORT)
-
-
-def edit_a_digest(file):
-    file[schema.DIGESTS][5] = b"0" * 64
-
-
-def edit_a_digest_and_seal(file):
-    edit_a_digest(file)
-    seal(file, SHORT)
-
-
-def edit_the_file_digest(file):
-    file.attrs["digest"] = "0" * 64
-
-
-def edit_the_attributes_digest(file):
-    file.attrs["attributes_digest"] = "0" * 64
-
-
-def edit_a_column_digest(file):
-    file[schema.PARAMS].attrs["sha256"] = "0" * 64
-
-
-def edit_the_devices(file):
-    file.attrs["device"] = '[{"type": "cuda", "name": "a fast one"}]'
-
-
-def plant_nan(file):
-    values = file[schema.OUTPUTS][8]
-    values[1, 2, 5, 5] = np.nan
-    file[schema.OUTPUTS][8] = values
-
-
-def swap_features(file):
-    swap(file, [schema.PER_TIMESTEP])
-
-
-def swap_inputs(file):
-    swap(file, [schema.INPUTS])
-
-
-def cut_a_chunk(file):
-    """Half of it is left; where chunks have no length of their own, zeros follow."""
-    place, data = (6, 0, 2, 0, 0), file[schema.OUTPUTS]
-    _, chunk = data.id.read_direct_chunk(place)
-    half = len(chunk) // 2
-    rest = b"" if data.compression else bytes(len(chunk) - half)
-    data.id.write_direct_chunk(place, chunk[:half] + rest)
-
-
-DIGEST_COLUMN = r"metadata/digests|" + names_sample(5)
-# Damage -> what the refusal names.
-DAMAGES = {
-    swap_all: r"metadata/digests|" + names_sample(3, 7),
-    swap_all_and_seal: names_sample(3, 7),
-    edit_a_digest: DIGEST_COLUMN,
-    edit_a_digest_and_seal: names_sample(5),
-    edit_the_file_digest: r"\b(attributes|digest)\b",
-    edit_the_attributes_digest: r"attributes_digest",
-    edit_a_column_digest: r"attributes_digest|parameters/params",
-    edit_the_devices: r"attributes|device",
-    plant_nan: names_sample(8),
-    swap_features: names_sample(3, 7),
-    swap_inputs: names_sample(3, 7),
-    cut_a_chunk: names_sample(6),
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "compression"),
-    [(name, "deflate") for name in DATASETS] + [(name, "none") for name in FIELDS],
-)
-def test_a_flipped_bit_is_found_before_a_file_is_extended(made, tmp_path, name, compression):
-    path = made.short(tmp_path, compression)
-    flip(path, name, 5)
-    refused(path, DIGEST_COLUMN if name == schema.DIGESTS else names_sample(5), compression)
-
-
-@pytest.mark.parametrize(
-    ("damage", "compression"),
-    [(damage, "deflate") for damage in DAMAGES]
-    + [(damage, "none") for damage in (plant_nan, swap_inputs, cut_a_chunk)],
-)
-def test_damage_is_found_before_a_file_is_extended(made, tmp_path, damage, compression):
-    path = made.short(tmp_path, compression)
-    with h5py.File(path, "r+") as file:
-        damage(file)
-    refused(path, DAMAGES[damage], compression)
-
-
 def test_nothing_is_computed_for_a_damaged_file(made, tmp_path, monkeypatch):
     path = made.short(tmp_path, shards=False)
     flip(path, schema.OUTPUTS, 2)
@@ -645,7 +515,7 @@ def test_nothing_is_computed_for_a_damaged_file(made, tmp_path, monkeypatch):
         "spinlock.generation.shard_task.compute_shard",
         lambda *args: pytest.fail("samples are computed"),
     )
-    assert re.search("Restore|another path", refused(path, names_sample(2)))
+    assert re.search("Restore|another path", refused(path, names(2)))
 
 
 def test_parts_are_not_joined_to_a_damaged_file(made, tmp_path):
@@ -653,7 +523,7 @@ def test_parts_are_not_joined_to_a_damaged_file(made, tmp_path):
     generate_part(WHOLE, path, 1, 1, progress=False)
     flip(path, schema.PER_TIMESTEP, 11)
     before = path.read_bytes()
-    with pytest.raises(DatasetError, match=names_sample(11)):
+    with pytest.raises(DatasetError, match=names(11)):
         assemble_parts(WHOLE, path)
     require_untouched(path, before)
 
@@ -661,29 +531,11 @@ def test_parts_are_not_joined_to_a_damaged_file(made, tmp_path):
 # ------------------------------------------------------------- damage while the new file is made
 
 
-class Saboteur(Executor):
-    """Computes shards in this thread, and does something after the first of them."""
-
-    def __init__(self, deed):
-        self.deed, self.done = deed, False
-
-    def submit(self, function, /, *args, **options):
-        future = Future()
-        try:
-            future.set_result(function(*args, **options))
-        except BaseException as error:
-            future.set_exception(error)
-        if not self.done:
-            self.done = True
-            self.deed()
-        return future
-
-
 def sabotaged(made, tmp_path, deed, compression="deflate"):
     """Extend a file while a deed is done to it; it is not replaced, and the shards are kept."""
     path = made.short(tmp_path, compression)
     next(shard_folder(WHOLE, path).glob("shard-*16-*")).unlink()
-    saboteur = Saboteur(lambda: deed(path))
+    saboteur = ThisThread(lambda: deed(path), once=True)
     with pytest.raises(DatasetError):
         extend(path, compression, executor=saboteur)
     assert saboteur.done
@@ -793,14 +645,14 @@ def test_a_chunk_that_is_not_written_as_given_is_found(made, tmp_path, monkeypat
         return [(offset, chunk, {})]
 
     install_faulty_chunks(monkeypatch, at_the_seventh_sample)
-    refused(path, names_sample(6))
+    refused(path, names(6))
     assert hits
 
 
 def test_a_fault_that_goes_away_does_no_harm(made, tmp_path, monkeypatch):
     path = made.short(tmp_path)
     install_faulty_chunks(monkeypatch, lost_chunk)
-    refused(path, names_sample(0))
+    refused(path, names(0))
     monkeypatch.undo()
     extend(path)
     made.require_whole(path)
@@ -821,25 +673,16 @@ def test_a_column_that_is_not_written_as_given_is_found(made, tmp_path, monkeypa
             plain(data, ..., rows)
 
     monkeypatch.setattr(h5py.Dataset, "__setitem__", set_item)
-    refused(path, rf"{name}|" + names_sample(4))
+    refused(path, rf"{name}|" + names(4))
     assert hits
 
 
 @pytest.mark.parametrize("name", SOME_DATASETS)
 def test_what_the_disk_made_of_the_new_file_is_read(made, tmp_path, monkeypatch, name):
     """A bit flips when the new file is closed, after everything was written as it should be."""
-    path, hits, plain = made.short(tmp_path), [], h5py.File.close
-
-    def close(file):
-        writing = file.id.valid and file.mode == "r+"
-        written = os.fsdecode(file.filename) if writing else ""
-        plain(file)
-        if written.endswith(".tmp") and not hits:
-            hits.append(written)
-            flip(path.with_name("a.h5.parts").joinpath(written), name, 5)
-
-    monkeypatch.setattr(h5py.File, "close", close)
-    refused(path, rf"{name}|" + names_sample(5))
+    path = made.short(tmp_path)
+    hits = flip_when_closed(monkeypatch, lambda file: file.filename.endswith(".tmp"), name, 5)
+    refused(path, rf"{name}|" + names(5))
     assert hits
 
 
