@@ -21,7 +21,7 @@ from spinlock.datamodules.scaling import FeatureScaler
 from spinlock.datamodules.training_loader import TrainingLoader
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.simulation.parameter_space import PARAMETER_NAMES, ParameterSpace
-from spinlock.storage.reader import explain_difference
+from spinlock.configuration.config_difference import explain_difference
 
 DEFAULT_LOADER = LoaderOptions()
 
@@ -36,7 +36,7 @@ class BaseDataModule(LightningDataModule):
     """A data module that knows names and sizes of its dataset before `setup`.
 
     Callbacks take names from here, and yaml files can link the sizes to arguments of models. A
-    checkpoint stores the identity of the dataset, `settings` and `scalers`.
+    checkpoint stores the identity of the dataset, ``settings`` and ``scalers``.
 
     ===========================  ==================================================================
     ``variant_names``            names of the values of ``variant``
@@ -52,6 +52,7 @@ class BaseDataModule(LightningDataModule):
     ``num_timesteps``            number T of timesteps of a trajectory
     ``num_variants``             number V of variants of initial conditions
     ``scalers``                  scaler of each scaled entry of a batch; available after `setup`
+    ``settings``                 settings that a checkpoint and the data must agree on
     ===========================  ==================================================================
 
     Args:
@@ -96,6 +97,7 @@ class BaseDataModule(LightningDataModule):
         self.sampling_seed = sampling_seed
         self.allow_transfer = allow_transfer
         self.scalers: dict[str, FeatureScaler] = {}
+        self.settings: dict[str, object] = {}
 
     @property
     def feature_scaler(self) -> FeatureScaler:
@@ -106,11 +108,6 @@ class BaseDataModule(LightningDataModule):
     def initial_feature_scaler(self) -> FeatureScaler:
         """Scaler of ``initial_features``; available after `setup`."""
         return self._scaler("initial_features")
-
-    @property
-    def settings(self) -> dict[str, object]:
-        """Settings that a checkpoint and the data must agree on, as plain data."""
-        return {}
 
     def column_names(self, key: str) -> tuple[str, ...]:
         """Return the names of the columns of a scaled entry of a batch."""

@@ -155,6 +155,7 @@ class SpinlockDataModule(BaseDataModule):
             scaling=scaling,
             signed_log=signed_log,
         )
+        self.settings = self.preparation.settings
         self.device = device
         self.executor = executor
         self.progress = progress
@@ -255,11 +256,6 @@ class SpinlockDataModule(BaseDataModule):
     def eval_parts(self) -> tuple[str, ...]:
         """Parts that the validation and test loaders return, in order, such as ``held_in``."""
         return tuple(self.preparation.masks.parts)
-
-    @property
-    def settings(self) -> dict[str, object]:
-        """Settings that a checkpoint and the data must agree on, as plain data."""
-        return self.preparation.settings
 
     def column_names(self, key: str) -> tuple[str, ...]:
         """Return the names of the columns of a scaled entry of a batch."""

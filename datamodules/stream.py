@@ -213,6 +213,8 @@ class SpinlockStreamModule(BaseDataModule):
             "test": range(test, test + eval_samples),
             "scaling": range(2 * test, 2 * test + scaling_samples),
         }
+        sizes = {f"{name}_samples": len(samples) for name, samples in self.sets.items()}
+        self.settings = {**sizes, "scaling": scaling, "signed_log": signed_log}
         self.stream = SpinlockStream(
             generation,
             order="random",
@@ -221,12 +223,6 @@ class SpinlockStreamModule(BaseDataModule):
             num_batches=num_batches,
             device=device,
         )
-
-    @property
-    def settings(self) -> dict[str, object]:
-        """Settings that a checkpoint and the data must agree on, as plain data."""
-        sizes = {f"{name}_samples": len(samples) for name, samples in self.sets.items()}
-        return {**sizes, "scaling": self.scaling, "signed_log": self.signed_log}
 
     def setup(self, stage: str | None = None) -> None:
         """Fit the scalers, unless a checkpoint has set them.
