@@ -1,7 +1,9 @@
-"""The README's code does what it says."""
+"""The commands and the code of the README run."""
 
 import re
 from pathlib import Path
+
+from spinlock.commands.command_line import _COMMANDS
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -23,6 +25,21 @@ def test_python_blocks_run(tmp_path, monkeypatch):
 
 def test_commands_are_those_that_ci_runs():
     ci = (Path(__file__).parent.parent / ".ci" / "run").read_text()
-    install, test = re.search(r"```sh\n(.*'\.\[test\]') && (.*)\n```", README).groups()
-    assert install.removeprefix("pip install ") in ci
-    assert test in ci
+    for extra in ("test", "vqvae"):
+        install, command = re.search(rf"```sh\n(.*'\.\[{extra}\]') && (.*)\n```", README).groups()
+        assert install.removeprefix("pip install ") in ci
+        assert command in ci
+
+
+def test_files_that_are_mentioned_exist():
+    root = Path(__file__).parent.parent
+    mentioned = re.findall(r"(?:docs|configs|examples|spinlock)/[\w/]+\.\w+", README)
+    linked = re.findall(r"\]\(([\w./]+)\)", README)
+    assert len({*mentioned, *linked}) > 12
+    assert [name for name in {*mentioned, *linked} if not (root / name).exists()] == []
+
+
+def test_every_command_is_shown():
+    """The overview of `spinlock --help` and the README list the same commands."""
+    shown = set(re.findall(r"^spinlock ([\w-]+)", README, re.MULTILINE))
+    assert shown == {"fit", "validate", *_COMMANDS}
