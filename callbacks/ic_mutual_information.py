@@ -228,5 +228,5 @@ class ICMutualInformation(EvaluationCallback):
         if self._drawn is None:
             return {}
         title = "Initial conditions by code"
-        figure = heatmap(self._drawn, class_names=self._variants, title=title)
-        return {"ic/code_by_variant": figure}
+        plot = heatmap(self._drawn, class_names=self._variants, title=title)
+        return {"ic/code_by_variant": plot}

@@ -31,21 +31,21 @@ def log_plots(trainer: Trainer, plots: Mapping[str, "Figure"], folder: Path) -> 
     """
     step = trainer.global_step
     writers = [write for logger in trainer.loggers if (write := _writer(logger)) is not None]
-    for name, figure in plots.items():
+    for name, plot in plots.items():
         for write in writers:
-            write(name, figure, step)
+            write(name, plot, step)
         if not writers:
             path = folder / "plots" / name / f"step_{step}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             with unused_path(path).open("xb") as file:
-                figure.savefig(file, format="png")
+                plot.savefig(file, format="png")
 
 
 def _writer(logger: Any) -> Any:  # noqa: ANN401 (loggers share no type that takes images)
-    """A function of name, figure and step; None if the logger takes no images."""
+    """A function of name, plot and step; None if the logger takes no images."""
     if hasattr(logger, "log_image"):
-        return lambda name, figure, step: logger.log_image(key=name, images=[figure], step=step)
+        return lambda name, plot, step: logger.log_image(key=name, images=[plot], step=step)
     add_figure = getattr(getattr(logger, "experiment", None), "add_figure", None)
     if add_figure is None:
         return None
-    return lambda name, figure, step: add_figure(name, figure, global_step=step)
+    return lambda name, plot, step: add_figure(name, plot, global_step=step)

@@ -107,8 +107,8 @@ class ReconstructionByGroup(EvaluationCallback):
 
         if not self._errors:
             return {}
-        figure = error_bars(self._errors, title="Reconstruction error by group")
-        return {"reconstruction/error_by_group": figure}
+        plot = error_bars(self._errors, title="Reconstruction error by group")
+        return {"reconstruction/error_by_group": plot}
 
 
 def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
