@@ -1,0 +1,52 @@
+"""The contract by itself, without a trainer."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from spinlock.contract import ContractError, StepOutputs, batch_entry, data_attribute
+
+FEATURES = torch.arange(12.0).view(2, 6)
+
+
+def step(batch, outputs):
+    return StepOutputs(batch, outputs, "Model", "Callback")
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [("spinlock.models", "spinlock.callbacks"), ("spinlock.contract", "lightning")],
+)
+def test_importing_stays_light(module, unwanted):
+    code = (
+        f"import sys, {module}\n"
+        f"loaded = [n for n in sys.modules if n.split('.')[:{unwanted.count('.') + 1}] "
+        f"== {unwanted.split('.')}]\n"
+        "assert not loaded, loaded\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
+
+
+def test_errors_are_means_over_columns():
+    errors = step({"features": FEATURES}, {"reconstruction": FEATURES + 3}).errors
+    assert errors.tolist() == [9, 9]
+    sequence = torch.stack([FEATURES, FEATURES + 1], 1)
+    assert step({"features": sequence}, {"reconstruction": FEATURES}).errors.tolist() == [1, 1]
+
+
+def test_tokens_have_a_dimension_of_levels():
+    assert step({}, {"tokens": torch.tensor([3, 4])}).tokens.tolist() == [[3], [4]]
+    assert step({}, {"tokens": torch.tensor([[3, 4]])}).tokens.tolist() == [[3, 4]]
+
+
+def test_a_batch_that_is_no_dict_is_refused():
+    with pytest.raises(ContractError, match=r"the model needs batch\['index'\].*of type list"):
+        batch_entry([FEATURES], "index")
+    assert not step([FEATURES], None).has_entry("index")
+
+
+def test_a_trainer_without_data_module_is_refused():
+    with pytest.raises(ContractError, match="Callback needs the data module's variant_names"):
+        data_attribute(object(), "variant_names", reader="Callback")
