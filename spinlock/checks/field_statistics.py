@@ -19,17 +19,10 @@ from spinlock.runtime.threads import settle_vector_math, shared_pool
 from spinlock.simulation.initial_conditions import BandLimited
 from spinlock.storage import schema
 
+_SCALARS = ("variance", "channel_mean", "change", "differing", "spread")
 _NUMBERS = np.dtype(
-    [
-        ("variance", np.float64),
-        ("channel_mean", np.float64),
-        ("band_power", np.float64, (len(BandLimited.PASSBANDS),)),
-        ("change", np.float64),
-        ("differing", np.float64),
-        ("spread", np.float64),
-        (schema.INPUTS, np.float64),
-        (schema.OUTPUTS, np.float64),
-    ]
+    [(name, np.float64) for name in (*_SCALARS, schema.INPUTS, schema.OUTPUTS)]
+    + [("band_power", np.float64, (len(BandLimited.PASSBANDS),))]
 )
 
 

@@ -152,9 +152,10 @@ trainer:
     - class_path: spinlock.callbacks.FiniteCheck
       init_args: {{gradients: true}}
     - class_path: spinlock.callbacks.ICMutualInformation
-      init_args: {{threshold: 0.99, plots_every_n_epochs: 2}}
+      init_args: {{threshold: 0.99, plots_every_n_epochs: 2, detailed: true}}
     - class_path: spinlock.callbacks.CodebookUsage
     - class_path: spinlock.callbacks.ReconstructionByGroup
+      init_args: {{detailed: true}}
     - class_path: spinlock.callbacks.OperatorConsistency
     - class_path: spinlock.callbacks.TokenTransfer
 """

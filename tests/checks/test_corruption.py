@@ -313,21 +313,7 @@ OWN = {
     | {("design", "centered_l2_discrepancy"), ("design", "min_stratum_count")},
     assign_by_operator: {("design", "assignment"), ("design", "independence")},
 }
-# Nothing that a sample's digest covers is changed, or its datasets are not all there to compare.
-UNTOUCHED = {
-    drop_a_dataset,
-    shorten_a_dataset,
-    widen_a_type,
-    rename_a_column,
-    drop_an_attribute,
-    garble_an_attribute,
-    change_the_fingerprint,
-    change_the_seed,
-    change_the_digest,
-    embellish_the_quality,
-    reorder_samples,
-}
-# What changes attributes that a digest covers.
+# Corruptions of attributes that a digest covers.
 ATTRIBUTES = {
     rename_a_column,
     drop_an_attribute,
@@ -338,7 +324,9 @@ ATTRIBUTES = {
     embellish_the_quality,
     reorder_samples,
 }
-# What changes no column: fields, attributes, or datasets that cannot be read as promised then.
+# Corruptions of nothing that a sample's digest covers, or of datasets that cannot be read then.
+UNTOUCHED = ATTRIBUTES | {drop_a_dataset, shorten_a_dataset, widen_a_type}
+# Corruptions of no column: of fields, of attributes, or of datasets that cannot be read then.
 NO_COLUMN = {
     scale_a_variant,
     shift_a_channel,
@@ -352,7 +340,7 @@ NO_COLUMN = {
     shorten_a_dataset,
     widen_a_type,
 } | (ATTRIBUTES - {reorder_samples})
-# Rows that fail besides, as they should: the corruption breaks their claims, too.
+# Groups whose claims the corruption breaks as well.
 ALSO = {
     assign_by_operator: {"amplitude", "spectrum"},
     cluster_the_operators: {"design"},
