@@ -91,14 +91,22 @@ def test_killed_runs_go_on(tmp_path, undisturbed):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.h5", "a.h5.lock"]
 
 
-@pytest.fixture
-def unfinished(tmp_path):
-    """A run of which two shards are done."""
-    path = tmp_path / "a.h5"
+@pytest.fixture(scope="module")
+def two_shards(tmp_path_factory):
+    """The shards of an interrupted run; copied by tests."""
+    path = tmp_path_factory.mktemp("shards") / "a.h5"
     folder = shard_folder(CONFIG, path)
     folder.mkdir(parents=True)
     for start in (8, 24):
         compute_shard(ShardTask(CONFIG, folder, start, start + 8))
+    return folder
+
+
+@pytest.fixture
+def unfinished(two_shards, tmp_path):
+    """The path of a dataset whose run was interrupted after two shards."""
+    path = tmp_path / "a.h5"
+    shutil.copytree(two_shards, shard_folder(CONFIG, path))
     return path
 
 
@@ -229,7 +237,7 @@ def test_digests_do_not_depend_on_compression(tmp_path, undisturbed):
 
 
 def test_extending_100_to_250_equals_250_at_once(tmp_path):
-    config = small_config(250, num_realizations=1, base_channels=(2, 3))
+    config = small_config(250, grid_size=24, channels=1, num_realizations=1, base_channels=(2, 3))
     generate(dataclasses.replace(config, num_samples=100), tmp_path / "grown.h5", progress=False)
     generate(config, tmp_path / "grown.h5", progress=False)
     generate(config, tmp_path / "whole.h5", progress=False)
@@ -391,9 +399,8 @@ class Broken(LocalProcesses):
 
     def _start(self):
         pool = super()._start()
-        pool.submit(os._exit, 1)
-        while not pool._broken:
-            time.sleep(0.01)
+        # As the pool is left by a worker that ended.
+        pool._broken = "a process in the process pool was terminated abruptly"
         return pool
 
 

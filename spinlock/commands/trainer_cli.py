@@ -44,7 +44,11 @@ class TrainerCLI(LightningCLI):
 
 
 class CheckpointPaths(Callback):
-    """Applies `drop_foreign_paths` to the checkpoint of any model before callbacks are restored."""
+    """Applies `drop_foreign_paths` to the checkpoint of any model before callbacks are restored.
+
+    Example:
+        >>> callbacks = [CheckpointPaths()]  # an argument of a trainer
+    """
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

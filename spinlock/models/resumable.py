@@ -141,6 +141,12 @@ def drop_foreign_paths(checkpoint: dict[str, Any], source: str | os.PathLike[str
     Args:
         checkpoint: Loaded checkpoint, which is changed in place.
         source: Path of the checkpoint file.
+
+    Example:
+        >>> state = {"best_model_path": "local:///home"}
+        >>> drop_foreign_paths({"callbacks": {"ModelCheckpoint": state}}, "model.ckpt")
+        >>> state
+        {'best_model_path': ''}
     """
     states = checkpoint.get("callbacks")
     if states is None:
