@@ -11,6 +11,7 @@ from lightning import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from spinlock.configuration.config_difference import explain_difference
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.stored_config import StoredConfig
 from spinlock.configuration.validation import structured
@@ -21,7 +22,6 @@ from spinlock.datamodules.scaling import FeatureScaler
 from spinlock.datamodules.training_loader import TrainingLoader
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.simulation.parameter_space import PARAMETER_NAMES, ParameterSpace
-from spinlock.configuration.config_difference import explain_difference
 
 DEFAULT_LOADER = LoaderOptions()
 

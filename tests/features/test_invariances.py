@@ -7,8 +7,7 @@ of section 8, and exactly where the specification leaves no room for rounding.
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from spinlock.features import batches, extract, extract_per_timestep, temporal
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from scipy.spatial import distance
 from sklearn import metrics as oracle
-from sklearn.metrics.cluster import contingency_matrix
-from sklearn.metrics.cluster import expected_mutual_information as oracle_expected
+from sklearn.metrics.cluster import (
+    contingency_matrix,
+    expected_mutual_information as oracle_expected,
+)
 from torch import Tensor
 
 from spinlock import metrics

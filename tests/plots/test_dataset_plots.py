@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-from spinlock.plots import field_plots as fields
-from spinlock.plots import spectrum_plots as spectra
+from spinlock.plots import field_plots as fields, spectrum_plots as spectra
 from spinlock.plots.design_plots import distribution_bars, sobol_pairs
 from spinlock.plots.feature_plots import correlation_map, feature_histograms, rank_correlations
 from spinlock.plots.plot_style import label_colors, png
