@@ -1,1 +1,1 @@
-"""Scripts that print figures; run each with `python -m benchmarks.<name>`."""
+"""Scripts that measure speed and memory; run each with `python -m benchmarks.<name>`."""

@@ -1,9 +1,7 @@
 """Speed of convolutions on one CPU thread: `python -m benchmarks.convolution [--fit]`.
 
-Prints, for layers of the baseline's operators, GFLOP/s of the library's convolution and of the
-method that the package chooses, both by the count of the direct sums, beside the rate of a large
-matrix product measured in the same run. Times are CPU times of the thread, so that other programs
-on the machine disturb little.
+Prints the GFLOP/s of torch's convolution and of the method that the package chooses for layers of
+the baseline's operators. Both count direct sums. A large matrix product is measured in the same run. Times are CPU times of the thread, so other programs on the machine have little effect.
 
 ``--fit`` measures every method on a grid of shapes and prints the constants of the cost model in
 `spinlock.simulation.convolution`.
@@ -38,7 +36,7 @@ FIT_FIELDS = ((1, 128), (5, 128), (1, 64), (5, 64), (1, 32), (8, 16), (8, 8), (2
 
 
 def seconds(task: Callable[[], object], repetitions: int = 3) -> float:
-    """Least CPU time of the thread, after a run that fills the caches."""
+    """Return the smallest CPU time of the thread, after a run that fills the caches."""
     task()
     times = []
     for _ in range(repetitions):
@@ -49,7 +47,7 @@ def seconds(task: Callable[[], object], repetitions: int = 3) -> float:
 
 
 def layer(kernel: int, fan_in: int, fan_out: int, num: int, size: int) -> tuple[Tensor, Tensor]:
-    """Fields and weights, laid out as an operator has them."""
+    """Return fields and weights in the memory layout of an operator."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(num, fan_in, size, size, generator=generator)
     weight = torch.randn(fan_out, fan_in, kernel, kernel, generator=generator)
@@ -57,13 +55,13 @@ def layer(kernel: int, fan_in: int, fan_out: int, num: int, size: int) -> tuple[
 
 
 def library_convolution(x: Tensor, weight: Tensor) -> Tensor:
-    """What one would write without this package."""
+    """Compute a periodic convolution with torch alone."""
     margin = weight.shape[-1] // 2
     return F.conv2d(F.pad(x, (margin,) * 4, mode="circular"), weight)
 
 
 def table(num: int, size: int) -> None:
-    """Print the library's convolution against the chosen method."""
+    """Print the speed of torch's convolution and of the chosen method."""
     a = torch.ones(2048, 2048)
     print(f"matrix product 2048^3: {2 * 2048**3 / seconds(lambda: a @ a) / 1e9:.0f} GFLOP/s")
     print(f"{num} x {size} x {size}    library    chosen  tile  ratio")
@@ -81,7 +79,7 @@ def table(num: int, size: int) -> None:
 
 
 def fit() -> None:
-    """Print least-squares constants of the cost model (relative errors, none negative)."""
+    """Print nonnegative least-squares constants of the cost model, for relative errors."""
     shapes = [
         (kernel, *channels, (num, size, size))
         for channels, kernel, (num, size) in product(FIT_CHANNELS, (3, 5, 7), FIT_FIELDS)
@@ -112,7 +110,7 @@ def fit() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Print the figures."""
+    """Run the benchmark and print its scores."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--fields", type=int, default=1)
     parser.add_argument("--grid", type=int, default=128)

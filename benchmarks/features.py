@@ -1,7 +1,7 @@
 """Speed of feature extraction: `python -m benchmarks.features [--device cuda] [--timesteps 100]`.
 
 A sample is 5 realizations of 3 channels of smooth synthetic fields. Prints samples per second and
-the share of the time that each feature group takes, centring included.
+the share of each group of features in the time, including standardization.
 """
 
 import argparse
@@ -17,7 +17,7 @@ REALIZATIONS, CHANNELS = 5, 3
 
 
 def synthetic(samples: int, timesteps: int, grid: int, device: str) -> Tensor:
-    """Sine waves of random orientation and phase in white noise, [N, M, T, C, H, W]."""
+    """Return sine waves of random orientation and phase plus noise, [N, M, T, C, H, W]."""
     generator = torch.Generator().manual_seed(0)
     shape = (samples, REALIZATIONS, timesteps, CHANNELS, grid, grid)
     noise = torch.randn(shape, generator=generator)
@@ -27,7 +27,7 @@ def synthetic(samples: int, timesteps: int, grid: int, device: str) -> Tensor:
 
 
 def seconds(task: Callable[[], object], device: str) -> float:
-    """Best time of three runs, after one that fills the caches."""
+    """Return the best time of three runs, after one that fills the caches."""
     times = []
     for _ in range(4):
         start = time.perf_counter()
@@ -39,7 +39,7 @@ def seconds(task: Callable[[], object], device: str) -> float:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Print the figures."""
+    """Run the benchmark and print its scores."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--samples", type=int, default=64)

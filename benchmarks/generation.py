@@ -1,9 +1,9 @@
 """Speed of generation: `python -m benchmarks.generation [--samples 64] [--device cuda]`.
 
 Builds the first samples of a shipped configuration into a temporary folder, end to end. Prints
-samples per second, processor time by stage, peak memory, and the FLOP/s achieved (each operator's
-convolutions counted once, directly, whatever algorithm ran) against a large float32 matrix product
-measured before and after.
+samples per second, processor time by stage, peak memory, and the achieved FLOP/s, which count the
+convolutions of each operator as direct sums, whatever algorithm ran. A large float32 matrix product
+is measured before and after for comparison.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from spinlock.simulation.sobol_design import make_design
 from spinlock.storage import read_info
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-# Processor time that counts as convolution: applying the operators and calibrating them.
+# Stages that consist of convolutions: applying and calibrating operators.
 CONVOLUTIONS = ("convolutions", "calibration")
 
 
 def application_flops(config: GenerationConfig) -> float:
-    """Direct FLOPs of all applications of all operators: F(u_0) once, then M fields a step."""
+    """Count the operations of direct sums: per operator F(u_0), then M fields per timestep."""
     fields = 1 + (config.num_timesteps - 1) * config.num_realizations
     rows = make_design(config).values
     weights = sum(parameter_count(typed_row(row), config.channels) for row in rows)
@@ -60,7 +60,7 @@ def main(args: Sequence[str] | None = None) -> None:
     rates = [matrix_product_rate(device)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "dataset.h5"
-        # One sample first: caches, libraries and kernels are loaded outside of the timing.
+        # The first sample fills caches and loads libraries and kernels, so it is not timed.
         warm = dataclasses.replace(config, num_samples=1)
         generate(warm, Path(folder) / "warm.h5", device=device, progress=False)
         start = time.perf_counter()

@@ -1,18 +1,18 @@
 """Speed of loading: `python -m benchmarks.loading [--samples 256] [--runs 5]`.
 
-The files are temporary and synthetic (`benchmarks.synthetic`): real in layout and compression, made
-up in values, since simulating 10,000 samples would take an hour.
+The files are temporary and synthetic (`benchmarks.synthetic`), with real layout and compression but
+artificial values, because simulating 10,000 samples would take an hour.
 
-Features: an epoch of 10,000 samples in batches of 512, against a Dataset as one would write it
-first (h5py, one sample at a time, torch's collation), the same with the columns in memory, and the
-bare indexing of tensors in memory in the same random order.
+Features: an epoch of 10,000 samples in batches of 512, compared with a plain Dataset (h5py, one
+sample at a time, torch's collation), with the same Dataset on columns in memory, and with indexing
+tensors in memory in the same random order.
 
-Fields: an epoch over files of 5 realizations of 128 x 128, deflated and not, in random order,
-against h5py reading the uncompressed file from beginning to end, and against a plain Dataset on the
-compressed file. `hot`: the file is in the page cache; `cold`: it has been dropped from there (Linux
-only). MB/s count the values of inputs and outputs. Loading takes place in this process.
+Fields: an epoch in random order over files of 5 realizations of 128 x 128, with and without
+compression, compared with h5py reading the uncompressed file sequentially, and with a plain Dataset
+on the compressed file. `hot` means that the file is in the page cache, `cold` that it was dropped
+from it (Linux only). MB/s count the values of inputs and outputs. Loading uses this process only.
 
-Best of several runs.
+All times are the best of several runs.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from spinlock.storage import read_info, schema
 
 Batch = dict[str, Tensor]
 FEATURE_SAMPLES, FEATURE_BATCH, FIELD_BATCH = 10_000, 512, 16
-# What the plain Dataset reads of a sample: entry of the batch -> dataset of the file.
+# Entries that the plain Dataset reads: entry of the batch -> dataset of the file.
 FEATURES = {
     "features": schema.PER_TIMESTEP,
     "initial_features": schema.INITIAL_FEATURES,
@@ -46,7 +46,7 @@ FIELDS = {"input_fields": schema.INPUTS, "output_fields": schema.OUTPUTS}
 
 
 class PlainDataset(Dataset[Batch]):
-    """One sample at a time, as one would write it first."""
+    """A plain Dataset that reads one sample at a time."""
 
     def __init__(self, path: Path, names: dict[str, str], *, in_memory: bool = False) -> None:
         self.file = h5py.File(path)
@@ -56,16 +56,16 @@ class PlainDataset(Dataset[Batch]):
         self.count = len(self.file[schema.OPERATOR_INDEX])
 
     def __len__(self) -> int:
-        """Samples in the file."""
+        """Return the number of samples in the file."""
         return self.count
 
     def __getitem__(self, index: int) -> Batch:
-        """One sample."""
+        """Return one sample."""
         return {key: torch.as_tensor(column[index]) for key, column in self.columns.items()}
 
 
 def ready(path: Path, view: str, batch_size: int) -> SpinlockDataModule:
-    """A data module that trains on everything there is."""
+    """Return a data module that trains on all samples of a file."""
     datamodule = SpinlockDataModule(
         path,
         read_info(path).config,
@@ -81,7 +81,7 @@ def ready(path: Path, view: str, batch_size: int) -> SpinlockDataModule:
 
 
 def drop_from_cache(path: Path) -> None:
-    """Have the next reading come from the disk."""
+    """Drop a file from the page cache, so that the next read comes from the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -89,7 +89,7 @@ def drop_from_cache(path: Path) -> None:
 
 
 def seconds(task: Callable[[], object], runs: int, cold: Path | None = None) -> float:
-    """Best time of some runs, each with a file dropped from the cache if one is given."""
+    """Return the best time of some runs, before each of which a file may leave the cache."""
     best = float("inf")
     for _ in range(runs):
         if cold is not None:
@@ -101,13 +101,13 @@ def seconds(task: Callable[[], object], runs: int, cold: Path | None = None) -> 
 
 
 def exhaust(batches: Iterable[object]) -> None:
-    """Go through an epoch."""
+    """Iterate over an epoch."""
     for _ in batches:
         pass
 
 
 def measure_features(folder: Path, runs: int) -> None:
-    """Print the figures of the view ``features``."""
+    """Measure and print the scores of the view ``features``."""
     path = folder / "features.h5"
     write_synthetic(path, GenerationConfig(FEATURE_SAMPLES, storage=StorageConfig(fields="none")))
     datamodule = ready(path, "features", FEATURE_BATCH)
@@ -145,7 +145,7 @@ def measure_features(folder: Path, runs: int) -> None:
 
 
 def read_sequentially(path: Path) -> None:
-    """Read all fields from beginning to end, a batch at a time."""
+    """Read all fields sequentially, one batch at a time."""
     with h5py.File(path) as file:
         for start in range(0, len(file[schema.INPUTS]), FIELD_BATCH):
             for name in FIELDS.values():
@@ -153,7 +153,7 @@ def read_sequentially(path: Path) -> None:
 
 
 def measure_fields(folder: Path, samples: int, runs: int) -> None:
-    """Print the figures of the view ``fields``."""
+    """Measure and print the scores of the view ``fields``."""
     config = GenerationConfig(samples)
     raw = dataclasses.replace(config, storage=StorageConfig(compression="none"))
     paths = {"deflate": folder / "deflate.h5", "none": folder / "none.h5"}
@@ -190,7 +190,7 @@ def measure_fields(folder: Path, samples: int, runs: int) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Print the figures."""
+    """Run the benchmark and print its scores."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--samples", type=int, default=256, help="of the files with fields")
     parser.add_argument("--runs", type=int, default=5)

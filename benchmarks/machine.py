@@ -1,4 +1,4 @@
-"""What the machine can do, measured in the same run as what is compared with it."""
+"""Measures the speed of the machine, for comparison in the same run."""
 
 import time
 
@@ -6,7 +6,7 @@ import torch
 
 
 def matrix_product_rate(device: torch.device, size: int = 4096, runs: int = 5) -> float:
-    """FLOP/s of the best of several large float32 matrix products, on all cores."""
+    """Return the FLOP/s of the fastest of several large float32 matrix products on all cores."""
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(size, size, generator=generator).to(device)
     best = float("inf")
@@ -20,7 +20,7 @@ def matrix_product_rate(device: torch.device, size: int = 4096, runs: int = 5) -
 
 
 def describe(device: torch.device) -> str:
-    """The device and its share of the machine."""
+    """Describe the device and the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"

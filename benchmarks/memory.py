@@ -1,7 +1,7 @@
 """Memory of generation: `python -m benchmarks.memory`.
 
-Builds datasets of different size in processes of their own and prints the largest resident memory
-of each, with what importing the package takes.
+Builds datasets of different sizes, each in its own process, and prints the peak resident memory of
+each, and that of importing the package.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from spinlock.generation import generate
 
 
 def peak_bytes(num_samples: int, grid_size: int, base_channels: tuple[int, int]) -> int:
-    """Largest resident memory of a process that builds so many samples; 0: that imports only."""
+    """Return the peak memory of a process that builds a dataset; without samples, of imports."""
     arguments = [str(num_samples), str(grid_size), *map(str, base_channels)]
     command = [sys.executable, "-m", "benchmarks.memory", "--build", *arguments]
     root = Path(__file__).parent.parent
@@ -26,7 +26,7 @@ def peak_bytes(num_samples: int, grid_size: int, base_channels: tuple[int, int])
 
 
 def build(num_samples: int, grid_size: int, low: int, high: int) -> None:
-    """Build a dataset and print the largest resident memory in bytes."""
+    """Build a dataset and print the peak resident memory in bytes."""
     if num_samples:
         space = {"grid_size": [grid_size], "base_channels": {"low": low, "high": high}}
         config = GenerationConfig.from_dict({"num_samples": num_samples, "parameter_space": space})
@@ -36,7 +36,7 @@ def build(num_samples: int, grid_size: int, low: int, high: int) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Print the figures."""
+    """Run the benchmark and print its scores."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--build", nargs=4, type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(args)

@@ -1,7 +1,7 @@
 """Scaling over processes: `python -m benchmarks.scaling [--samples 32]`.
 
-Builds the same samples with one and with two worker processes of one thread each. Workers are
-started, and have computed a sample, before the clock runs.
+Builds the same samples with one and with two worker processes of one thread each. Workers start and
+compute a few samples before the measurement begins.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from spinlock.generation.executors import LocalProcesses
 
 
 def rate(config: GenerationConfig, workers: int) -> float:
-    """Samples per second with this number of single-thread workers."""
+    """Return the samples per second of a number of single-thread workers."""
     executor = LocalProcesses(num_workers=workers, threads_per_worker=1)
     with tempfile.TemporaryDirectory() as folder:
         warm = dataclasses.replace(config, num_samples=4 * workers, seed=config.seed + 1)
@@ -30,7 +30,7 @@ def rate(config: GenerationConfig, workers: int) -> float:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Print the figures."""
+    """Run the benchmark and print its scores."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--samples", type=int, default=128)
     options = parser.parse_args(args)

@@ -1,7 +1,7 @@
 """Speed and ratio of compression: `python -m benchmarks.storage [--samples 32]`.
 
-Compresses output fields of the baseline, one channel to a chunk as the file has them and whole
-samples to a chunk, with each setting, in one thread. MB/s count the values; shuffle is included.
+Compresses output fields of the baseline in one thread with each setting. A chunk is one channel, as
+in the file, or a whole sample. MB/s count uncompressed values and include the byte shuffle.
 """
 
 import argparse
@@ -22,7 +22,7 @@ Chunk = NDArray[np.float32]
 
 
 def measure(chunks: list[Chunk], encode: Callable[[Chunk], bytes]) -> tuple[float, float]:
-    """MB/s of one core and the ratio of stored to given bytes."""
+    """Return the MB/s of one core and the ratio of compressed to uncompressed size."""
     start = time.thread_time()
     stored = sum(len(encode(chunk)) for chunk in chunks)
     seconds = time.thread_time() - start
@@ -31,7 +31,7 @@ def measure(chunks: list[Chunk], encode: Callable[[Chunk], bytes]) -> tuple[floa
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Print the figures."""
+    """Run the benchmark and print its scores."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--samples", type=int, default=32)
     options = parser.parse_args(args)

@@ -1,8 +1,7 @@
-"""Dataset files with made-up fields and features, written through the storage layer.
+"""Writes dataset files with artificial fields and features.
 
-Everything else in them is real: the design, the labels, the layout and the compression. They stand
-for simulated files where simulation would take long and values do not matter: in measurements of
-loading.
+Design, labels, layout and compression are those of real files. Benchmarks and tests of loading use
+these files where simulation would take too long and the values do not matter.
 """
 
 import math
@@ -30,14 +29,14 @@ _LOG_NOISE = (math.log(1e-4), math.log(1.0))
 
 
 def write_synthetic(path: Path, config: GenerationConfig) -> None:
-    """Write a dataset file; its folder is used for shards.
+    """Write a dataset file with artificial fields and features.
 
-    Features are normal numbers, heavy-tailed in every other column. Realizations of a smooth field
-    differ by white noise as strong as in real files, so that they compress about as well.
+    Features are normal numbers, with heavy tails in every other column. Realizations are a smooth
+    field plus white noise as strong as in real files, so their compression ratio is similar.
 
     Args:
-        path: The file.
-        config: The dataset.
+        path: File to write; its folder also holds the temporary shard.
+        config: Configuration of the dataset.
     """
     shard = Shard(shard_path(path.parent, 0, config.num_samples), 0, config.num_samples)
     origin = provenance(config, torch.device("cpu"))
@@ -76,7 +75,7 @@ def _features(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
 def _fields(
     count: int, config: GenerationConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Plane waves as initial conditions; their sines with noise at the stored timesteps."""
+    """Return plane waves as initial conditions, and noisy sines of them as outputs."""
     grid, shape = config.grid_size, (count, config.channels)
     kx, ky, phase = 6.28 * torch.rand(3, *shape, 1, 1, generator=generator)
     x = torch.linspace(0, 1, grid)

@@ -1,8 +1,8 @@
-"""What verification costs: reading a file back, and `setup` of the data module.
+"""Speed of verification: of the samples of a file, and in `setup` of the data module.
 
     python -m benchmarks.verification
 
-Rates are bytes of field values over processor time, that is, of one core.
+Rates are bytes of field values per second of processor time, that is, per core.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from spinlock.storage.verify import damaged_samples
 
 
 def best(task: Callable[[], object], clock: Callable[[], float], runs: int) -> float:
-    """Least time of some runs."""
+    """Return the smallest time of some runs."""
     times = []
     for _ in range(runs):
         start = clock()
