@@ -1,7 +1,8 @@
 """Speed of convolutions on one CPU thread: `python -m benchmarks.convolution [--fit]`.
 
 Prints the GFLOP/s of torch's convolution and of the method that the package chooses for layers of
-the baseline's operators. Both count direct sums. A large matrix product is measured in the same run. Times are CPU times of the thread, so other programs on the machine have little effect.
+the baseline's operators. Both count direct sums. A large matrix product is measured in the same
+run. Times are CPU times of the thread, so other programs on the machine have little effect.
 
 ``--fit`` measures every method on a grid of shapes and prints the constants of the cost model in
 `spinlock.simulation.convolution`.

@@ -46,7 +46,7 @@ def measure_reading(folder: Path, samples: int, runs: int) -> None:
 
 
 def measure_setup(folder: Path, samples: int, runs: int) -> None:
-    """Print the time of `setup`, and of the part of it that verifies."""
+    """Print the time of `setup`, and of its verification."""
     path = folder / "features.h5"
     write_synthetic(path, GenerationConfig(samples, storage=StorageConfig(fields="none")))
     config = read_info(path).config
@@ -76,7 +76,7 @@ def measure_setup(folder: Path, samples: int, runs: int) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Print the figures."""
+    """Run the benchmark and print its scores."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--samples", type=int, default=200, help="samples with fields")
     parser.add_argument("--setup-samples", type=int, default=10_000)

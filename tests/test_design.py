@@ -59,7 +59,7 @@ def test_quality_of_the_baseline(baseline):
     assert quality["min_pair_stratum_count"] >= 1090
 
 
-def test_quality_tells_good_from_bad():
+def test_quality_distinguishes_good_from_bad():
     rng = np.random.default_rng(0)
     random = design_quality(rng.random((1000, 15), dtype=np.float32))
     sobol = design_quality(make_design(GenerationConfig(1000)).params)

@@ -37,8 +37,8 @@ def test_forcing_is_part_of_the_operator_output(policy, gain):
     v = values(update_policy=policy, alpha=0.3, dt=0.05)
     noise = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     initial, out = run(v, torch.zeros_like, lambda t: noise * t, timesteps=1)
-    carried = {"autoregressive": 0.0, "residual": 1.0, "convex": 0.3}[policy]
-    torch.testing.assert_close(out[:, 0], carried * initial + gain * noise)
+    kept = {"autoregressive": 0.0, "residual": 1.0, "convex": 0.3}[policy]
+    torch.testing.assert_close(out[:, 0], kept * initial + gain * noise)
 
 
 def test_first_application_is_shared_by_all_realizations():

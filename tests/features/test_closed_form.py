@@ -184,7 +184,7 @@ def test_sinusoid(implementation, H, W, kx, ky):
     actual = implementation.one_field(u)
     implementation.check(actual, expected, shift=c, scale=A / math.sqrt(2))
 
-    phases = max(H // math.gcd(H, ky), W // math.gcd(W, kx))  # at least so many are sampled
+    phases = max(H // math.gcd(H, ky), W // math.gcd(W, kx))  # the least number that is sampled
     quantile_step = 2 * np.pi / phases
     quantiles = {"spatial_iqr": math.sqrt(2) * A, "spatial_mad": A / math.sqrt(2)}
     approximately(actual, quantiles, rel=quantile_step)

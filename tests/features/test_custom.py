@@ -1,4 +1,4 @@
-"""Features of the user's own: averaged like the built-in ones, refused when they do not fit."""
+"""Custom features are averaged like the built-in ones, and unsuitable functions are refused."""
 
 import numpy as np
 import pytest
