@@ -48,6 +48,10 @@ class TrainingLoader(DataLoader[Batch]):
         # First pass of the trainer's run: the trainer's epoch and total number of batches, by how
         # many epochs its count is ahead, and the number of batches to skip.
         self._first: tuple[tuple[int, int], int, int] | None = None
+        # Within a run, Lightning may replace the loader by a new one.
+        replaced = None if trainer is None else trainer.train_dataloader
+        if isinstance(replaced, TrainingLoader):
+            self._loaded, self._first = replaced._loaded, replaced._first
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Return the batches of an epoch, or the remaining ones if it is resumed."""

@@ -164,9 +164,9 @@ def test_workers(datasets, saved, workers, place, before):
 
 @pytest.mark.parametrize("cuts", [(2, 3), (3, 4, 9), (4, 8), (1, 10)])
 @pytest.mark.parametrize("default", [True, False])
-@pytest.mark.parametrize("model", [MeanModel, EarlyModel])
+@pytest.mark.parametrize(("model", "reload"), [(MeanModel, 0), (EarlyModel, 0), (EarlyModel, 1)])
 @pytest.mark.parametrize("last", ["max_steps", "max_epochs"])
-def test_a_run_cut_short_again_and_again(datasets, tmp_path, cuts, default, model, last):
+def test_a_run_cut_short_again_and_again(datasets, tmp_path, cuts, default, model, reload, last):
     """`max_steps` ends epochs in their middle, and Lightning counts them as whole ones."""
     steps = EPOCHS * BATCHES
     whole, _ = fit(data(datasets), max_epochs=-1, max_steps=steps)
@@ -174,6 +174,7 @@ def test_a_run_cut_short_again_and_again(datasets, tmp_path, cuts, default, mode
     for number, stop in enumerate([*cuts, steps]):
         callbacks = [ModelCheckpoint(tmp_path / str(number), "a")] if default else []
         settings = {"max_epochs": -1, "max_steps": stop, "enable_checkpointing": default}
+        settings["reload_dataloaders_every_n_epochs"] = reload
         if stop == steps and last == "max_epochs":
             # Lightning's count of epochs includes those that were cut short, and empty ones.
             settings |= {"max_epochs": 3 * EPOCHS, "max_steps": -1}
