@@ -1,7 +1,6 @@
-"""The slow obvious operator, in numpy float64: an oracle for the convolutional operator.
+"""A slow and simple operator in numpy float64, as an oracle for the convolutional operator.
 
-Written from design.md and the docstrings. It shares with the package only the random numbers, whose
-addresses are part of what a dataset is.
+It was written from the documentation, and shares only the random numbers with the package.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The number of an operator's weights, against the weights that are drawn for it."""
+"""The number of weights of an operator equals the number of weights that are drawn."""
 
 import numpy as np
 import pytest

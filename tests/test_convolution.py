@@ -1,4 +1,4 @@
-"""Periodic convolution: both methods against sums written out in float64, and what they promise."""
+"""Periodic convolution: both methods agree with explicit sums in float64."""
 
 import inspect
 
@@ -25,7 +25,7 @@ def normal(*shape, seed=0):
 
 
 def relative_error(y, expected):
-    """Root mean square of the error over that of what is expected."""
+    """Root mean square of the error, relative to that of the expected values."""
     return float((y.double() - expected).square().mean().sqrt() / expected.square().mean().sqrt())
 
 
@@ -109,7 +109,7 @@ def test_memory_made_in_inference_mode_serves_outside():
 
 
 def test_fields_in_one_pass_are_bounded(monkeypatch):
-    """Many fields go through in groups, with the same result to rounding."""
+    """Many fields are processed in groups, with the same result up to rounding."""
     x, weight = normal(5, 8, 32, 32), normal(8, 8, 5, 5, seed=1)
     whole = tiled_convolution(x, weight, tile=12)
     monkeypatch.setattr(fourier_tiles, "MAX_TILE_BYTES", 1)
@@ -117,7 +117,7 @@ def test_fields_in_one_pass_are_bounded(monkeypatch):
 
 
 def test_workspace_stays_bounded():
-    """At the largest layer of the baseline: the weights along rows and a few images of tiles."""
+    """For the largest layer of the baseline: weights transformed along rows, and a few tiles."""
     workspace = fourier_tiles._Workspace()
     original, fourier_tiles._workspace = fourier_tiles._workspace, workspace
     try:

@@ -1,4 +1,4 @@
-"""The design: a prefix-stable Sobol sequence that spreads operators and initial conditions."""
+"""The design is a prefix-stable Sobol sequence over operators and initial conditions."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Examples run: the scripts under examples/, and what docs/extending.md shows."""
+"""The scripts in examples/ and the code in docs/extending.md run."""
 
 import os
 import re
@@ -42,7 +42,7 @@ def test_quantizers_train_on_the_loader(tmp_path, monkeypatch):
 
 
 def merged(documents):
-    """Nested dictionaries in one."""
+    """Merge nested dictionaries."""
     whole = {}
     for document in documents:
         for key, value in document.items():
@@ -53,7 +53,7 @@ def merged(documents):
 
 @pytest.fixture
 def extended(tmp_path, monkeypatch):
-    """A data module of the dataset that docs/extending.md describes, built."""
+    """The data module of the configuration in docs/extending.md."""
     text = (DOCS / "extending.md").read_text()
     code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (tmp_path / "my_extensions.py").write_text("\n\n".join(code))

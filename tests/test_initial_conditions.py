@@ -1,4 +1,4 @@
-"""Initial conditions: what each family claims, measured on its fields."""
+"""The fields of each family have the documented properties."""
 
 import math
 
@@ -127,7 +127,7 @@ def test_sinusoids_use_all_wavevectors():
 
 
 def test_blobs_agree_with_a_loop_over_images():
-    """An oracle: every blob summed over 7 x 7 periodic images, pixel by pixel."""
+    """Oracle that sums every blob over 7 x 7 periodic images, pixel by pixel."""
     grid_size, index = 32, 5
     drawn = uniform(42, Stream.INITIAL_CONDITION, index, 3 * 5 * 5).double().view(3, 5, 5)
     expected = torch.zeros(3, grid_size, grid_size, dtype=torch.float64)
@@ -178,7 +178,7 @@ def test_assignment_cuts_the_coordinate_by_weight():
 
 
 class Stripes(InitialCondition):
-    """A user's own initial condition."""
+    """A user-defined initial condition."""
 
     def __init__(self, wavenumber: int, variance: float = 1.0) -> None:
         super().__init__(variance)

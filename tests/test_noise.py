@@ -1,4 +1,4 @@
-"""The forcing: marginals, correlation, schedules and addresses."""
+"""The forcing has the stated marginals, correlation, schedules and random addresses."""
 
 import math
 
@@ -31,7 +31,7 @@ def many(v, num=60):
 @pytest.mark.parametrize("noise_type", ["gaussian", "laplace"])
 @pytest.mark.parametrize("correlation", [0.0, 0.02, 0.1, 0.3])
 def test_unit_marginal_variance(noise_type, correlation):
-    """The variance over samples at a pixel, not the one within a sample, is what is pinned."""
+    """The variance over samples at each pixel is 1, not the variance within a sample."""
     v = values(noise_type=noise_type, spatial_correlation=correlation)
     eta = many(v).double()
     assert float(eta.square().mean()) == pytest.approx(1, abs=0.06)

@@ -1,4 +1,4 @@
-"""Operators of a user's own: they come in by class_path, and are part of what a dataset is."""
+"""User-defined operators are named by class_path and are part of the identity of a dataset."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from tests.helpers import small_config
 
 
 class RandomShifts(OperatorFamily):
-    """Moves a field by a random number of columns, times a factor."""
+    """Shifts fields by a random number of columns and scales them."""
 
     def __init__(self, factor: float = 1.0) -> None:
         self.factor = factor
@@ -32,7 +32,7 @@ def simulate(config):
     return next(Simulator(config, "cpu").samples(0, 1))
 
 
-def test_a_family_of_ones_own_is_applied(device):
+def test_a_custom_family_is_applied(device):
     config = small_config(12, probes_per_operator=2, operator=spec(factor=0.5))
     space = dataclasses.replace(
         config.parameter_space,
@@ -86,7 +86,7 @@ def test_a_diverging_operator_never_gets_into_a_file():
 
 
 class Averages(OperatorFamily):
-    """Not fields any more."""
+    """Returns means instead of fields."""
 
     def operator(self, values, *, seed, index, channels, precision, device):
         return lambda fields: fields.mean(dim=(1, 2, 3), keepdim=True)

@@ -108,7 +108,7 @@ def test_calibration_costs_an_eighth_of_an_application(grid_size, kernel_size):
 
 
 def test_gain_preserves_variance():
-    """relu halves the second moment; the others are compared with a Monte Carlo estimate."""
+    """relu halves the second moment; other gains are compared with Monte Carlo estimates."""
     assert variance_preserving_gain("relu") == pytest.approx(2**0.5, rel=1e-6)
     z = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for name, function in {"gelu": torch.nn.GELU(), "silu": torch.nn.SiLU()}.items():
@@ -118,7 +118,7 @@ def test_gain_preserves_variance():
 
 @pytest.mark.parametrize("normalization", ["none", "instance", "batch"])
 def test_commutes_with_translation(normalization, device):
-    """Periodic convolutions and pointwise maps know no origin."""
+    """Periodic convolutions and pointwise maps commute with shifts."""
     operator = make(values(num_layers=4, kernel_size=5, normalization=normalization), device)
     u = fields().to(device)
     shifted = operator(u.roll((5, -9), dims=(-2, -1)))
@@ -129,7 +129,7 @@ def test_commutes_with_translation(normalization, device):
 
 @pytest.mark.parametrize("normalization", ["none", "instance", "batch"])
 def test_a_field_does_not_feel_the_others(normalization):
-    """Batch statistics are frozen: F is a map from field to field."""
+    """Batch statistics are frozen, so F maps each field independently."""
     operator = make(values(normalization=normalization))
     u = fields(num=3)
     torch.testing.assert_close(operator(u)[1:2], operator(u[1:2]), rtol=1e-4, atol=1e-5)
@@ -189,7 +189,7 @@ def test_bfloat16_is_near_float32_and_not_equal(num_layers, device):
 
 @pytest.mark.parametrize(("num_layers", "count"), [(2, 4), (5, 14)])
 def test_every_convolution_is_rounded_to_bfloat16(num_layers, count, monkeypatch):
-    """Input, output, hidden ones; in residual networks two a block, and projections."""
+    """Input, output and hidden convolutions, and the projections of residual networks."""
     operator = ConvOperator(
         values(num_layers=num_layers, grid_size=16), seed=SEED, index=INDEX, precision="bfloat16"
     )

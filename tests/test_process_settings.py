@@ -1,7 +1,7 @@
-"""What the calling program has set decides nothing, and is as it was afterwards.
+"""Process-wide settings of the caller change no sample, and are restored afterwards.
 
-Some settings change bytes only on processors that have the units for them (bfloat16, for one). So
-these tests look at the settings in force inside the computation, too.
+Some settings change bytes only on certain processors, for example those with bfloat16 units. So
+these tests also inspect the settings during the computation.
 """
 
 import hashlib

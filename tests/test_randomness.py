@@ -1,4 +1,4 @@
-"""Addressed randomness: known answers, an oracle in plain integers, and independence of company."""
+"""Addressed random numbers: known values, an oracle in Python integers, independence."""
 
 import math
 
@@ -24,7 +24,7 @@ WORD = 1 << 64
 
 
 def reference_philox(counter, key):
-    """Philox4x64-10 as Salmon et al. write it, on Python integers."""
+    """Philox4x64-10 as defined by Salmon et al., in Python integers."""
     c, k = list(counter), list(key)
     for _ in range(10):
         high0, low0 = divmod(c[0] * 0xD2E7470EE14C6C93, WORD)
@@ -84,7 +84,7 @@ def test_a_device_is_given_the_same_words(inference):
 
 
 def test_address_is_seed_stream_index_substream_position():
-    """Another implementation can find the same numbers: little-endian halves of the words."""
+    """The documented conversion gives the same numbers: little-endian halves of the words."""
     seed = 0x1234567890ABCDEF
     words = reference_words(seed, Stream.FORCING, 77, (3 << 16) + 9, 6)
     drawn = uniform(seed, Stream.FORCING, 77, 12, substream=(3 << 16) + 9)

@@ -1,4 +1,4 @@
-"""Rollout: the update policies against closed forms."""
+"""The update policies agree with closed forms."""
 
 import pytest
 import torch

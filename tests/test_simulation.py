@@ -1,4 +1,4 @@
-"""Samples: a pure function of configuration and index, live in every axis, bounded at any T."""
+"""Samples are a pure function of configuration and index, depend on every axis, and are bounded."""
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +32,7 @@ from tests.helpers import small_config
 
 
 def simulate(config, start, stop, device="cpu"):
-    """name -> array over the samples start..stop."""
+    """Arrays of the samples start..stop by name."""
     parts = list(Simulator(config, device).samples(start, stop))
     arrays = {
         "index": np.concatenate([p.index for p in parts]),
@@ -48,7 +48,7 @@ def simulate(config, start, stop, device="cpu"):
 
 @pytest.mark.parametrize("stop", [3, 20])
 def test_libraries_are_settled_before_threads_compute(stop, monkeypatch):
-    """Two threads that first use them at once may get kernels of low accuracy."""
+    """Two threads that first use them at the same time may get kernels of low accuracy."""
     events = []
     monkeypatch.setattr(
         simulation, "settle_vector_math", lambda: events.append(("settle", get_ident()))
@@ -67,7 +67,7 @@ def test_libraries_are_settled_before_threads_compute(stop, monkeypatch):
 
 
 def test_one_thread_settles_the_libraries(monkeypatch):
-    """Threads that ask for it at once, as those of a cluster's worker do, wait for the first."""
+    """Threads that call it at the same time, as in a worker of a cluster, wait for the first."""
     running, most, runs = [], [], []
 
     def slow():
@@ -129,7 +129,7 @@ def test_the_number_of_threads_changes_nothing():
 
 
 def process_state():
-    """What generation must not change for others: generators, threads, switches."""
+    """Global state that generation must not change: generators, threads, switches."""
     with ThreadPoolExecutor(1) as pool:
         new_thread = pool.submit(torch.get_num_threads).result()
     return (
@@ -182,7 +182,7 @@ def test_the_default_dtype_of_the_caller_does_not_matter(device):
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 @pytest.mark.parametrize("probes", [1, 3, 5])
 def test_units_do_not_depend_on_the_range_asked_for(probes, kind, monkeypatch):
-    """What is computed together has the shapes of the block, whatever part of it is wanted."""
+    """Units have fixed shapes, whatever part of them is wanted."""
     simulator = Simulator(small_config(40, block_size=16, probes_per_operator=probes))
     simulator.device = torch.device(kind)
     units = [unit for start in (0, 16, 32) for unit in simulator._units(range(start, start + 16))]
@@ -197,7 +197,7 @@ def test_units_do_not_depend_on_the_range_asked_for(probes, kind, monkeypatch):
 
 
 def test_probes_of_an_operator_have_noise_of_their_own():
-    """One constant initial condition for all probes: only the noise can tell them apart."""
+    """One constant initial condition for all probes: only the noise distinguishes them."""
     config = small_config(4, probes_per_operator=4, num_realizations=1)
     one = InitialConditionConfig(weights={"gaussian_noise_1": 1.0})
     simulator = Simulator(dataclasses.replace(config, initial_conditions=one))
@@ -209,7 +209,7 @@ def test_probes_of_an_operator_have_noise_of_their_own():
 
 
 class Broken(InitialCondition):
-    """Returns what its ``kind`` says, wrongly."""
+    """Returns a wrong result of some kind."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -292,7 +292,7 @@ FORCED = {
 @pytest.mark.parametrize("axis", [axis for axis in AXES if axis != "grid_size"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_axis_is_live_at_one_timestep(axis, seed):
-    """Changing one coordinate alone changes u_1, by far more than rounding where it should."""
+    """Changing one coordinate alone changes u_1 by much more than rounding."""
     unit = np.random.default_rng(seed).uniform(0.2, 0.8, 15)
     unit[AXES.index("noise_scale")] = 0.9
     forced = FORCED.get(axis, {})

@@ -1,4 +1,4 @@
-"""Features as a user would write them, named in configurations by import path."""
+"""User-defined features, which configurations of tests name by import path."""
 
 from spinlock.features import custom_feature
 

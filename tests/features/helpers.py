@@ -1,4 +1,4 @@
-"""Seeded fields, and the package under test behind the oracle's calling convention."""
+"""Seeded fields, and the package with the calling convention of the oracle."""
 
 from dataclasses import dataclass
 

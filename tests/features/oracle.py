@@ -1,8 +1,8 @@
-"""The feature room's judge: features.md written out once more, in float64 and plain numpy.
+"""An independent implementation of the features in float64 and plain numpy, as an oracle.
 
-Nothing here is shared with ``spinlock.features`` and nothing is clever: full-plane transforms,
-``np.quantile``, ``np.median``, one field at a time. That agreement with the package means something
-rests on this file having been written from the specification alone.
+It shares no code with ``spinlock.features`` and is simple: full-plane transforms, ``np.quantile``,
+``np.median``, one field at a time. It was written from the specification alone, so agreement with
+the package is evidence that both are correct.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""What the features are worth on what the package makes: real operators, and extreme fields."""
+"""Features of simulated samples and of extreme fields are finite and informative."""
 
 import numpy as np
 import pytest
@@ -81,7 +81,7 @@ def too_similar(columns, names):
 
 
 def assert_informative(columns, names):
-    """Every column varies, and no two say the same but those known to."""
+    """Every column varies, and no two are redundant except the known pairs."""
     assert np.isfinite(columns).all()
     variance = columns.astype(np.float64).var(axis=0)
     assert [name for name, v in zip(names, variance, strict=True) if not v > 0] == []

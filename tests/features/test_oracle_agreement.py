@@ -1,4 +1,4 @@
-"""The package against the float64 oracle, column by column, with the tolerances of section 8."""
+"""The package agrees with the float64 oracle in every column, within the stated tolerances."""
 
 from fractions import Fraction
 from functools import cache

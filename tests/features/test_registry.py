@@ -1,4 +1,4 @@
-"""Names, order, shapes, dtypes, NaNs and errors: what users rely on before any number."""
+"""Names, order, shapes, dtypes, NaNs and error messages of the features."""
 
 import numpy as np
 import pytest
