@@ -7,8 +7,8 @@ without HDF5, undisturbed by forks and other processes.
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
-from spinlock.runtime.threads import abandon, shared_pool
+from spinlock.runtime.ordered_map import ordered_map
+from spinlock.runtime.threads import shared_pool
 from spinlock.storage.compression import inflate_planes, packed_natively, unshuffle
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.hdf5_access import open_hdf5, storage_problem
@@ -136,9 +137,9 @@ class FieldReader:
         table, descriptor = self._tables[name], self._descriptor()
         places = table.spec.chunk_slices
         pool = shared_pool("read", self._threads)
-        pending: list[Future[None]] = []
 
-        def work(row: int, number: int) -> None:
+        def work(task: tuple[int, int]) -> None:
+            row, number = task
             sample = int(rows[row])
             size, offset = int(table.size[sample, number]), int(table.offset[sample, number])
             stored = os.pread(descriptor, size, offset)
@@ -149,13 +150,9 @@ class FieldReader:
                     f"{self._path}: {name} of sample {sample} is damaged ({error})"
                 ) from error
 
-        try:
-            for row in np.argsort(rows, kind="stable").tolist():
-                pending += [pool.submit(work, row, number) for number in range(len(places))]
-            for task in pending:
-                task.result()
-        finally:
-            abandon(pending)
+        tasks = product(np.argsort(rows, kind="stable").tolist(), range(len(places)))
+        for _ in ordered_map(pool, work, tasks, len(rows) * len(places)):
+            pass
 
     def _descriptor(self) -> int:
         """Return this process's descriptor of the file."""
@@ -200,7 +197,7 @@ def _chunk_table(dataset: DatasetFile, spec: DatasetSpec) -> _ChunkTable:
     if not packed_natively(data, spec.chunk, compression):
         raise DatasetError(
             f"{where} has other chunks or filters than its configuration (compression: "
-            f"{compression}) requires: another program has repacked it. Generate it anew to train "
+            f"{compression}) requires: another program has repacked it. Generate it again to train "
             "on its fields"
         )
     number = {tuple(part.start for part in place): i for i, place in enumerate(spec.chunk_slices)}

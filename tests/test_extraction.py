@@ -12,8 +12,7 @@ from filelock import FileLock
 from spinlock.configuration.generation_config import CustomFeatureConfig, Every, StorageConfig
 from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
 from spinlock.features import CustomFeatures
-from spinlock.generation import feature_extraction as extraction
-from spinlock.generation import generate
+from spinlock.generation import feature_extraction as extraction, generate
 from spinlock.generation.feature_extraction import Extraction, extract_features
 from spinlock.storage import assemble, read_info, schema
 from tests.helpers import dataset_contents, reseal, small_config
@@ -214,7 +213,7 @@ def test_files_that_lack_timesteps_are_refused(fields, steps, message, tmp_path)
         small_config(4, grid_size=24, num_timesteps=steps, storage=storage), path, progress=False
     )
     before = path.read_bytes()
-    with pytest.raises(DatasetError, match=rf"{message}.* Generate the dataset anew"):
+    with pytest.raises(DatasetError, match=rf"{message}.* Generate the dataset again"):
         extract_features(path, progress=False)
     assert path.read_bytes() == before
     assert beside(path) == ["a.h5", "a.h5.lock"]

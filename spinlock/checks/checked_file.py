@@ -128,7 +128,7 @@ class CheckSource(DatasetFile):
         """Return a sample's entry of a chunked dataset with its digest.
 
         Raises:
-            Exception: Of any kind, if the stored bytes are damaged.
+            Exception: If the stored bytes are damaged; its type is not defined.
         """
         spec = self.specs[name]
         values, digests = np.empty(spec.shape, spec.dtype), []

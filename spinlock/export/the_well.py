@@ -201,7 +201,7 @@ def _positions(labels: NDArray[np.bytes_], choices: list[str]) -> NDArray[np.int
     if not matches.any(axis=1).all():
         unknown = labels[~matches.any(axis=1)][0]
         raise DatasetError(f"the file holds a label that its configuration lacks: {unknown!r}")
-    return matches.argmax(axis=1)
+    return np.asarray(matches.argmax(axis=1))
 
 
 def _create_fields(file: h5py.File, config: GenerationConfig, samples: int) -> list[h5py.Dataset]:

@@ -42,7 +42,7 @@ Columns = dict[str, NDArray[np.float32]]
 
 _REMEDY = (
     "Its features are not computed again, since that would hide the damage: restore the file from "
-    "a copy, or generate it anew"
+    "a copy, or generate it again"
 )
 
 
@@ -101,7 +101,7 @@ def extract_features(
         >>> import tempfile
         >>> from spinlock.configuration import IntegerRange, ParameterSpaceConfig
         >>> from spinlock.generation import generate
-        >>> space = ParameterSpaceConfig(base_channels=IntegerRange(1, 2), grid_size=(8,))
+        >>> space = ParameterSpaceConfig(base_channels=IntegerRange(2, 3), grid_size=(24,))
         >>> config = GenerationConfig(2, parameter_space=space, num_realizations=1)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = f"{folder}/data.h5"
@@ -178,7 +178,7 @@ def _require_fields(dataset: DatasetFile) -> None:
         raise DatasetError(
             f"{dataset.path} stores the fields of {len(steps)} of {config.num_timesteps} "
             f"timesteps (storage.fields: {config.storage.fields}), but features describe every "
-            "timestep. Generate the dataset anew, with storage.fields: all"
+            "timestep. Generate the dataset again, with storage.fields: all"
         )
 
 

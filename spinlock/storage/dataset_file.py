@@ -214,7 +214,7 @@ class DatasetFile:
         """Return the values of a chunk, contiguous in memory; arguments as for `packed_chunk`.
 
         Raises:
-            Exception: Of any kind, if the stored bytes are damaged.
+            Exception: If the stored bytes are damaged; its type is not defined.
         """
         packed, spec = self.packed_chunk(name, row, place), self.specs[name]
         if packed is None:
@@ -241,7 +241,7 @@ class DatasetFile:
             if problem := self.problem(spec):
                 raise DatasetError(
                     f"{self.path}: {name} {problem.text}. Restore the file from a copy, or "
-                    "generate it anew"
+                    "generate it again"
                 )
 
     def problem(self, spec: schema.DatasetSpec) -> Problem | None:

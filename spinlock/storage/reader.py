@@ -73,13 +73,13 @@ def read_info(path: str | os.PathLike[str], *, trust: Collection[str] = ()) -> D
         >>> import tempfile
         >>> from spinlock.configuration import IntegerRange, ParameterSpaceConfig
         >>> from spinlock.generation import generate
-        >>> space = ParameterSpaceConfig(base_channels=IntegerRange(1, 2), grid_size=(8,))
+        >>> space = ParameterSpaceConfig(base_channels=IntegerRange(2, 3), grid_size=(24,))
         >>> config = GenerationConfig(2, parameter_space=space, num_realizations=1)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = f"{folder}/data.h5"
         ...     generate(config, path, progress=False)
         ...     read_info(path).config.grid_size
-        8
+        24
     """
     with DatasetFile.open(path, trust=trust) as dataset:
         return _info(dataset, Path(path))
@@ -167,7 +167,7 @@ def require_dataset(path: str | os.PathLike[str], config: GenerationConfig) -> D
         >>> import tempfile
         >>> from spinlock.configuration import IntegerRange, ParameterSpaceConfig
         >>> from spinlock.generation import generate
-        >>> space = ParameterSpaceConfig(base_channels=IntegerRange(1, 2), grid_size=(8,))
+        >>> space = ParameterSpaceConfig(base_channels=IntegerRange(2, 3), grid_size=(24,))
         >>> config = GenerationConfig(2, parameter_space=space, num_realizations=1)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = f"{folder}/data.h5"
@@ -215,7 +215,7 @@ def read_columns(
         >>> import tempfile
         >>> from spinlock.configuration import IntegerRange, ParameterSpaceConfig
         >>> from spinlock.generation import generate
-        >>> space = ParameterSpaceConfig(base_channels=IntegerRange(1, 2), grid_size=(8,))
+        >>> space = ParameterSpaceConfig(base_channels=IntegerRange(2, 3), grid_size=(24,))
         >>> config = GenerationConfig(2, parameter_space=space, num_realizations=1)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = f"{folder}/data.h5"
@@ -247,7 +247,7 @@ def _verified_rows(
         raise DatasetError(
             f"{dataset.path}: {name} differs from its digest; the file was changed or damaged "
             "after it was written. `spinlock check --full` lists the samples; restore the file "
-            "from a copy, or generate it anew"
+            "from a copy, or generate it again"
         )
     column = np.concatenate(kept)
     return as_text(column, dataset.path, name) if column.dtype.kind == "S" else column
