@@ -71,8 +71,8 @@ class TrainingLoader(DataLoader[Batch]):
         """Return the ``epoch`` of the next batch, and the number of ``batches`` before it."""
         epoch, given, trainer = self._epoch, self._given, self._trainer
         if trainer is not None:
-            saved = self._saved_state(trainer)
-            if self._first is None and saved is not None:
+            saved = self._saved_state(trainer) if self._first is None else None
+            if saved is not None:
                 epoch, given = saved
             else:
                 # A batch that was returned but not trained on will be returned again.
@@ -128,7 +128,7 @@ class TrainingLoader(DataLoader[Batch]):
             if done >= self._count and not skipped:
                 # Lightning sometimes enters an epoch again that was saved at its end.
                 saved_epoch, skipped = saved_epoch - 1, done
-            self._first = start, epoch - saved_epoch, skipped
+            self._first, self._loaded = (start, epoch - saved_epoch, skipped), None
         first, ahead, skipped = self._first
         return epoch - ahead, skipped if start == first else 0
 
