@@ -1,351 +1,109 @@
 """Each corruption fails the rows of the claims that it breaks, and no other rows."""
 
-import json
 import shutil
 
 import h5py
-import numpy as np
 import pytest
 
 from spinlock.checks import check_dataset
-from spinlock.storage import schema
-from spinlock.storage.digests import combined_digest
+from tests.checks import corruptions as c
 
 DIGESTS = ("integrity", "sample digests")
 COLUMN_DIGESTS = ("integrity", "column digests")
 ATTRIBUTES_DIGEST = ("integrity", "attributes digest")
-
-
-def rows_of(file, *variants):
-    """Samples of some variants."""
-    labels = file[schema.IC_TYPES][:].astype(str)
-    return np.flatnonzero(np.isin(labels, variants))
-
-
-def change(file, name, rows, function):
-    """Replace entries of samples."""
-    for row in np.atleast_1d(rows):
-        file[name][row] = function(file[name][row])
-
-
-def swap_labels(file):
-    """Two labels change places: shares, variances and bands are as they were."""
-    one, two = rows_of(file, "sinusoids")[0], rows_of(file, "gaussian_blobs")[0]
-    for name in (schema.IC_TYPES, schema.IC_FAMILIES):
-        column = file[name][:]
-        column[[one, two]] = column[[two, one]]
-        file[name][:] = column
-
-
-def relabel_a_family(file):
-    rows = rows_of(file, "sinusoids")
-    for name in (schema.IC_TYPES, schema.IC_FAMILIES):
-        file[name][rows] = b"gaussian_blobs"
-
-
-def relabel_a_variant(file):
-    file[schema.IC_TYPES][rows_of(file, "gaussian_noise_1")] = b"gaussian_noise_4"
-
-
-def scale_a_variant(file):
-    change(file, schema.INPUTS, rows_of(file, "gaussian_noise_2"), lambda u: u * 1.0001)
-
-
-def shift_a_channel(file):
-    def shift(u):
-        u[1] += 1e-4
-        return u
-
-    change(file, schema.INPUTS, 7, shift)
-
-
-def leak_a_band(file):
-    """A wave of 24 cycles, 1 % of the power, in one sample; mean and variance are kept."""
-    wave = np.sqrt(2) * np.cos(2 * np.pi * np.arange(32) * 12 / 32).astype(np.float32)
-
-    def leak(u):
-        u = u + 0.1 * wave
-        u = u - u.mean(axis=(-2, -1), keepdims=True, dtype=np.float64)
-        return (u / np.sqrt(np.square(u).mean(dtype=np.float64))).astype(np.float32)
-
-    change(file, schema.INPUTS, rows_of(file, "band_limited_low")[0], leak)
-
-
-def repeat_a_realization(file):
-    def repeat(u):
-        u[2] = u[0]
-        return u
-
-    change(file, schema.OUTPUTS, 11, repeat)
-
-
-def switch_an_operator_off(file):
-    """The trajectory stays at the initial condition."""
-
-    def stay(u):
-        u[:] = file[schema.INPUTS][5]
-        # A rounding error of a realization, lest they are all the same.
-        u[1:] *= 1 + 1.2e-7 * np.arange(1, 3)[:, None, None, None, None]
-        return u
-
-    change(file, schema.OUTPUTS, 5, stay)
-
-
-def noise(file, function):
-    """Change the deviations of the first step from the mean over realizations of all samples."""
-
-    def louder(u, row):
-        mean = u[:, 0].mean(axis=0)
-        u[:, 0] = mean + function(row) * (u[:, 0] - mean)
-        return u
-
-    for row in range(len(file[schema.OUTPUTS])):
-        file[schema.OUTPUTS][row] = louder(file[schema.OUTPUTS][row], row)
-
-
-def amplify_the_noise(file):
-    noise(file, lambda row: 1.2)
-
-
-def unrelated_noise(file):
-    values = file[schema.VALUES][:]
-    scale = values["noise_scale"] * np.where(
-        values["update_policy"] == b"residual", values["dt"], 0.5
-    )
-    noise(file, lambda row: 0.1 / scale[row])
-
-
-def zero_a_column(file):
-    file[schema.PER_TIMESTEP][:, :, 3] = 0
-
-
-def plant_nan_in_features(file):
-    file[schema.AGGREGATED][3, 0] = np.nan
-
-
-def fill_in_missing_features(file):
-    """At T = 4 every temporal feature is defined: here, the NaN of a column is all there is."""
-    file[schema.PER_TRAJECTORY][:, :, 3] = np.nan
-
-
-def plant_infinity(file):
-    file[schema.INITIAL_FEATURES][9, 0] = -np.inf
-
-
-def impossible_feature(file):
-    """A negative variance."""
-    file[schema.PER_TIMESTEP][4, 0, 1] = -1
-
-
-def plant_nan_in_fields(file):
-    def plant(u):
-        u[0, 3, 0, 4, 4] = np.nan
-        return u
-
-    change(file, schema.OUTPUTS, 20, plant)
-
-
-def drop_a_dataset(file):
-    del file[schema.GRID_SIZES]
-
-
-def shorten_a_dataset(file):
-    rewrite(file, schema.GRID_SIZES, file[schema.GRID_SIZES][:-1])
-
-
-def widen_a_type(file):
-    rewrite(file, schema.AGGREGATED, file[schema.AGGREGATED][:].astype(np.float64))
-
-
-def rewrite(file, name, values):
-    attributes = dict(file[name].attrs)
-    del file[name]
-    file[name] = values
-    file[name].attrs.update(attributes)
-
-
-def rename_a_column(file):
-    names = list(file[schema.PER_TIMESTEP].attrs["names"])
-    names[0], names[1] = names[1], names[0]
-    file[schema.PER_TIMESTEP].attrs["names"] = names
-
-
-def drop_an_attribute(file):
-    del file.attrs["run_summary"]
-
-
-def garble_an_attribute(file):
-    file.attrs["device"] = "a fast one"
-
-
-def change_the_fingerprint(file):
-    file.attrs["fingerprint"] = "0" * 64
-
-
-def change_the_seed(file):
-    configuration = json.loads(file.attrs["configuration"])
-    file.attrs["configuration"] = json.dumps(configuration | {"seed": 43})
-
-
-def change_the_digest(file):
-    file.attrs["digest"] = "0" * 64
-
-
-def embellish_the_quality(file):
-    quality = json.loads(file.attrs["design_quality"])
-    file.attrs["design_quality"] = json.dumps(quality | {"max_abs_correlation": 0.001})
-
-
-def reorder_samples(file):
-    """All that the file holds of them, digests included."""
-    file.visititems(roll)
-    file.attrs["digest"] = combined_digest(file[schema.DIGESTS][:])
-
-
-def roll(name, item):
-    if isinstance(item, h5py.Dataset):
-        item[:] = np.roll(item[:], 1, axis=0)
-
-
-def contradict_values(file):
-    values = file[schema.VALUES][:]
-    values["alpha"][3] += 1e-6
-    file[schema.VALUES][:] = values
-
-
-def contradict_a_policy(file):
-    old = file[schema.POLICIES][6]
-    file[schema.POLICIES][6] = b"convex" if old != b"convex" else b"residual"
-
-
-def contradict_a_family(file):
-    file[schema.IC_FAMILIES][rows_of(file, "sinusoids")[0]] = b"gaussian_noise"
-
-
-def contradict_an_operator(file):
-    file[schema.OPERATOR_INDEX][6] = 5
-
-
 POINTS = {("design", "points"), ("integrity", "values"), ("design", "stored quality")}
-
-
-def nudge_a_point(file):
-    file[schema.PARAMS][3, 13] *= 0.999
-
-
-def correlate_two_axes(file):
-    file[schema.PARAMS][:, 13] = file[schema.PARAMS][:, 14]
-
-
-def empty_a_stratum(file):
-    file[schema.PARAMS][:, 4] = file[schema.PARAMS][:, 4] ** 2
-
-
-def cluster_the_operators(file):
-    file[schema.PARAMS][:] = 0.5 + 0.2 * (file[schema.PARAMS][:] - 0.5)
-
-
-def assign_by_operator(file):
-    """Variants in the order of an axis: the shares are right, the confounding is total."""
-    order = np.argsort(file[schema.PARAMS][:, 13])
-    for name in (schema.IC_TYPES, schema.IC_FAMILIES):
-        column = file[name][:]
-        column[order] = np.sort(column)
-        file[name][:] = column
-
-
 # Corruption -> rows that fail; the digests of samples fail besides unless it is in UNTOUCHED.
 OWN = {
-    swap_labels: {("design", "assignment")},
-    relabel_a_family: {
+    c.swap_labels: {("design", "assignment")},
+    c.relabel_a_family: {
         ("distribution", "sinusoids"),
         ("distribution", "gaussian_blobs"),
         ("design", "assignment"),
     },
-    relabel_a_variant: {
+    c.relabel_a_variant: {
         ("distribution", "gaussian_noise_1"),
         ("distribution", "gaussian_noise_4"),
         ("amplitude", "gaussian_noise_4"),
         ("design", "assignment"),
     },
-    scale_a_variant: {("amplitude", "gaussian_noise_2")},
-    shift_a_channel: {("amplitude", "zero mean")},
-    leak_a_band: {("spectrum", "band_limited_low")},
-    repeat_a_realization: {("liveness", "realizations differ")},
-    switch_an_operator_off: {("liveness", "outputs change")},
-    amplify_the_noise: {("liveness", "noise amplitude")},
-    unrelated_noise: {("liveness", "spread tracks noise_scale"), ("liveness", "noise amplitude")},
-    zero_a_column: {("features", "sdf/per_timestep: constant")},
-    plant_nan_in_features: {("features", "sdf/aggregated: missing")},
-    fill_in_missing_features: {("features", "sdf/per_trajectory: missing")},
-    plant_infinity: {
+    c.scale_a_variant: {("amplitude", "gaussian_noise_2")},
+    c.shift_a_channel: {("amplitude", "zero mean")},
+    c.leak_a_band: {("spectrum", "band_limited_low")},
+    c.repeat_a_realization: {("liveness", "realizations differ")},
+    c.switch_an_operator_off: {("liveness", "outputs change")},
+    c.amplify_the_noise: {("liveness", "noise amplitude")},
+    c.unrelated_noise: {("liveness", "spread tracks noise_scale"), ("liveness", "noise amplitude")},
+    c.zero_a_column: {("features", "sdf/per_timestep: constant")},
+    c.plant_nan_in_features: {("features", "sdf/aggregated: missing")},
+    c.fill_in_missing_features: {("features", "sdf/per_trajectory: missing")},
+    c.plant_infinity: {
         ("features", "sdf/initial: infinite"),
     },
-    impossible_feature: {("features", "sdf/per_timestep: range")},
-    plant_nan_in_fields: {("integrity", "finite fields")},
-    drop_a_dataset: {("integrity", "datasets")},
-    shorten_a_dataset: {("integrity", "shapes")},
-    widen_a_type: {("integrity", "types")},
-    rename_a_column: {("integrity", "dataset attributes")},
-    drop_an_attribute: {("integrity", "root attributes")},
-    garble_an_attribute: {("integrity", "root attributes")},
-    change_the_fingerprint: {("integrity", "fingerprint")},
-    change_the_seed: {
+    c.impossible_feature: {("features", "sdf/per_timestep: range")},
+    c.plant_nan_in_fields: {("integrity", "finite fields")},
+    c.drop_a_dataset: {("integrity", "datasets")},
+    c.shorten_a_dataset: {("integrity", "shapes")},
+    c.widen_a_type: {("integrity", "types")},
+    c.rename_a_column: {("integrity", "dataset attributes")},
+    c.drop_an_attribute: {("integrity", "root attributes")},
+    c.garble_an_attribute: {("integrity", "root attributes")},
+    c.change_the_fingerprint: {("integrity", "fingerprint")},
+    c.change_the_seed: {
         ("integrity", "fingerprint"),
         ("design", "points"),
         ("design", "assignment"),
     },
-    change_the_digest: {("integrity", "file digest")},
-    embellish_the_quality: {("design", "stored quality")},
-    reorder_samples: {
+    c.change_the_digest: {("integrity", "file digest")},
+    c.embellish_the_quality: {("design", "stored quality")},
+    c.reorder_samples: {
         ("design", "points"),
         ("design", "assignment"),
         ("integrity", "operator index"),
     },
-    contradict_values: {("integrity", "values")},
-    contradict_a_policy: {("integrity", "operator metadata")},
-    contradict_a_family: {("integrity", "families")},
-    contradict_an_operator: {("integrity", "operator index")},
-    nudge_a_point: POINTS,
-    correlate_two_axes: POINTS | {("design", "max_abs_correlation")},
-    empty_a_stratum: POINTS | {("design", "min_stratum_count")},
-    cluster_the_operators: POINTS
+    c.contradict_values: {("integrity", "values")},
+    c.contradict_a_policy: {("integrity", "operator metadata")},
+    c.contradict_a_family: {("integrity", "families")},
+    c.contradict_an_operator: {("integrity", "operator index")},
+    c.nudge_a_point: POINTS,
+    c.correlate_two_axes: POINTS | {("design", "max_abs_correlation")},
+    c.empty_a_stratum: POINTS | {("design", "min_stratum_count")},
+    c.cluster_the_operators: POINTS
     | {("design", "centered_l2_discrepancy"), ("design", "min_stratum_count")},
-    assign_by_operator: {("design", "assignment"), ("design", "independence")},
+    c.assign_by_operator: {("design", "assignment"), ("design", "independence")},
 }
 # Corruptions of attributes that a digest covers.
 ATTRIBUTES = {
-    rename_a_column,
-    drop_an_attribute,
-    garble_an_attribute,
-    change_the_fingerprint,
-    change_the_seed,
-    change_the_digest,
-    embellish_the_quality,
-    reorder_samples,
+    c.rename_a_column,
+    c.drop_an_attribute,
+    c.garble_an_attribute,
+    c.change_the_fingerprint,
+    c.change_the_seed,
+    c.change_the_digest,
+    c.embellish_the_quality,
+    c.reorder_samples,
 }
 # Corruptions of nothing that a sample's digest covers, or of datasets that cannot be read then.
-UNTOUCHED = ATTRIBUTES | {drop_a_dataset, shorten_a_dataset, widen_a_type}
+UNTOUCHED = ATTRIBUTES | {c.drop_a_dataset, c.shorten_a_dataset, c.widen_a_type}
 # Corruptions of no column: of fields, of attributes, or of datasets that cannot be read then.
 NO_COLUMN = {
-    scale_a_variant,
-    shift_a_channel,
-    leak_a_band,
-    repeat_a_realization,
-    switch_an_operator_off,
-    amplify_the_noise,
-    unrelated_noise,
-    plant_nan_in_fields,
-    drop_a_dataset,
-    shorten_a_dataset,
-    widen_a_type,
-} | (ATTRIBUTES - {reorder_samples})
+    c.scale_a_variant,
+    c.shift_a_channel,
+    c.leak_a_band,
+    c.repeat_a_realization,
+    c.switch_an_operator_off,
+    c.amplify_the_noise,
+    c.unrelated_noise,
+    c.plant_nan_in_fields,
+    c.drop_a_dataset,
+    c.shorten_a_dataset,
+    c.widen_a_type,
+} | (ATTRIBUTES - {c.reorder_samples})
 # Groups whose claims the corruption breaks as well.
 ALSO = {
-    assign_by_operator: {"amplitude", "spectrum"},
-    cluster_the_operators: {"design"},
-    correlate_two_axes: {"design"},
-    empty_a_stratum: {"design"},
+    c.assign_by_operator: {"amplitude", "spectrum"},
+    c.cluster_the_operators: {"design"},
+    c.correlate_two_axes: {"design"},
+    c.empty_a_stratum: {"design"},
 }
 
 

@@ -1,0 +1,92 @@
+"""Replay: recomputed samples are compared with the stored ones, bitwise or within tolerances."""
+
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+from spinlock.checks import check_dataset
+from spinlock.configuration.generation_config import CustomFeatureConfig, StorageConfig
+from spinlock.errors import ConfigurationError
+from spinlock.storage import schema
+from tests.checks import make, names
+
+REPLAYED = {
+    schema.INPUTS: "initial conditions",
+    schema.OUTPUTS: "fields",
+    schema.PER_TIMESTEP: "features",
+    schema.PER_TRAJECTORY: "features",
+    schema.AGGREGATED: "features",
+    schema.INITIAL_FEATURES: "features",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), REPLAYED.items(), ids=lambda name: name.replace("/", " ")
+)
+def test_replay_finds_the_last_bit(name, part, pristine, tmp_path):
+    path = shutil.copy(pristine, tmp_path / "nudged.h5")
+    with h5py.File(path, "r+") as file:
+        values = file[name][:]
+        file[name][:] = np.nextafter(values, np.float32(np.inf))
+    report = check_dataset(path, replay=2, progress=False)
+    rows = {row for group, row in names(report.failures) if group == "replay"}
+    assert rows == {part}
+    assert report.row("replay", part).measured.startswith("0 of 2 samples bitwise equal")
+
+
+def elsewhere(pristine, tmp_path):
+    """Copy the file as if another device had computed it."""
+    path = shutil.copy(pristine, tmp_path / "elsewhere.h5")
+    with h5py.File(path, "r+") as file:
+        file.attrs["device"] = json.dumps([{"type": "cuda", "name": "another"}])
+    return path
+
+
+@pytest.mark.parametrize(("factor", "holds"), [(1 + 1e-4, True), (1 + 1e-2, False)])
+def test_across_devices_replay_allows_rounding(factor, holds, pristine, tmp_path):
+    path = elsewhere(pristine, tmp_path)
+    with h5py.File(path, "r+") as file:
+        for name in REPLAYED:
+            values = file[name][:]
+            # What has diverged after the first timestep is not compared.
+            if name == schema.OUTPUTS:
+                values[:, :, 1:] += 1
+            elif name in (schema.PER_TRAJECTORY, schema.AGGREGATED):
+                values += 1
+            file[name][:] = values * np.float32(factor)
+    report = check_dataset(path, replay=3, progress=False)
+    for part in ("initial conditions", "fields"):
+        row = report.row("replay", part)
+        assert "rtol 0.001, atol 0.0001" in row.target
+        assert row.passed == holds
+    assert report.row("replay", "features").passed
+
+
+def test_across_devices_later_steps_are_not_comparable(tmp_path):
+    storage = StorageConfig(fields="last", shard_size=40)
+    path = elsewhere(make(tmp_path, 8, num_timesteps=3, storage=storage), tmp_path)
+    report = check_dataset(path, replay=1, progress=False)
+    assert "another device" in report.row("replay", "fields").measured
+    assert not report.row("replay", "fields").measurable
+
+
+def test_features_that_cannot_be_imported_are_not_replayed(tmp_path, monkeypatch):
+    features = CustomFeatureConfig(per_field=("tests.features.custom_features.mean_modulus",))
+    path = make(tmp_path, 6, features=features)
+    trust = ["tests.features.custom_features"]
+    report = check_dataset(path, replay=1, trust=trust, progress=False)
+    assert report.passed, report.table()
+    assert report.row("replay", "features").measured.startswith("1 of 1 samples bitwise")
+    assert report.row("features", "custom/per_timestep: range").passed
+
+    def refuse(*_):
+        raise ConfigurationError("cannot import it")
+
+    monkeypatch.setattr("spinlock.checks.replay.Simulator", refuse)
+    report = check_dataset(path, replay=1, trust=trust, progress=False)
+    assert report.passed
+    row = report.row("replay", "features")
+    assert row.measured == "not measurable: cannot import it"
