@@ -1,4 +1,4 @@
-"""Logs how much tokens depend on the initial condition instead of the operator."""
+"""Logs how much tokens depend on the variant of the initial condition."""
 
 import math
 import warnings
@@ -24,7 +24,7 @@ OnThreshold = Literal["warn", "stop"]
 
 
 class ICMutualInformation(EvaluationCallback):
-    """Logs the mutual information of token and initial condition over each validation epoch.
+    """Logs the mutual information of token and variant or family over each validation epoch.
 
     Samples are counted, not averaged over batches, so scores are those of the whole epoch and of
     all processes, for any batch size. Several validation loaders are pooled.
@@ -36,7 +36,7 @@ class ICMutualInformation(EvaluationCallback):
     - ``ic/variant_p_value``, ``ic/family_p_value``: p-value of the mutual information in that
       permutation test;
     - ``ic/variant_within_policy_ami``, ``ic/family_within_policy_ami``: AMI within update policies,
-      averaged by their samples, since pooling can hide a dependence.
+      averaged over policies, weighted by number of samples, since pooling can hide a dependence.
 
     With ``detailed=True`` also:
 
@@ -45,28 +45,32 @@ class ICMutualInformation(EvaluationCallback):
       correction, nats;
     - ``ic/variant_mi_null_95``, ``ic/family_mi_null_95``: 95% quantile of the mutual information
       under permutation, nats;
-    - ``ic/variant_nmi``, ``ic/family_nmi``: normalized by the mean of the two entropies, in [0, 1];
+    - ``ic/variant_nmi``, ``ic/family_nmi``: normalized mutual information, divided by the mean of
+      the two entropies, in [0, 1];
     - ``ic/variant_within_policy_mi``, ``ic/family_within_policy_mi``: mutual information given the
-      update policy, nats; ``ic/variant_within_policy_mi_null_95``,
-      ``ic/family_within_policy_mi_null_95``, ``ic/variant_within_policy_p_value``,
-      ``ic/family_within_policy_p_value``: its null and p-value;
+      update policy, nats;
+    - ``ic/variant_within_policy_mi_null_95``, ``ic/family_within_policy_mi_null_95``: 95% quantile
+      of the mutual information given the update policy, under permutation, nats;
+    - ``ic/variant_within_policy_p_value``, ``ic/family_within_policy_p_value``: p-value of the
+      mutual information given the update policy;
     - ``ic/variant_ami/<policy>``, ``ic/family_ami/<policy>``, ``ic/variant_nmi/<policy>``,
       ``ic/family_nmi/<policy>``: among the samples of each update policy that occurs;
-    - ``ic/variant_ami/level_<q>``, ``ic/family_ami/level_<q>``: for each level of tokens ``[B, Q]``
-      with Q > 1; all other scores are of the joint token;
-    - ``ic/axis_ami/<axis>``: AMI of token and each parameter axis that varies, in its values, or in
-      terciles if it is continuous or has more than 16 values;
-    - ``ic/operator_to_ic``: information above chance (I - E I) of token and axes, summed over the
-      axes, divided by that of token and variant. Axes are independent by design, so the sum is a
-      lower bound of the token's information about the operator. The divisor is at least what the
-      null reaches (its 95% quantile minus E I), so that the ratio stays finite.
+    - ``ic/variant_ami/level_<q>``, ``ic/family_ami/level_<q>``: for each of the Q > 1
+      codebooks of tokens ``[B, Q]``; all other scores use the tuple of Q indices as one token;
+    - ``ic/axis_ami/<axis>``: AMI of token and each parameter axis that varies. Classes are the
+      values of the axis, or terciles if it is continuous or has more than 16 values;
+    - ``ic/operator_to_ic``: ratio of the token's information about the axes, summed over the axes,
+      to its information about the variant. Both are above chance: mutual information minus its
+      expectation under permutation. Axes are independent by design, so the sum is a lower bound of
+      the token's information about the operator. The divisor is at least the 95% quantile of the
+      null minus that expectation, so that the ratio stays finite.
 
     Testing logs the same with ``test/`` in front. Plot: ``ic/code_by_variant``, a heatmap.
 
     With many codes and few samples, ``mi`` and ``nmi`` are far from 0 by chance alone, so read
     ``ami``. With a single token and a single class, ``nmi`` and ``ami`` are 1 by definition, as in
-    scikit-learn. The permutation test permutes variants among samples of the same update policy,
-    p = (1 + reached) / (1 + permutations).
+    scikit-learn. The permutation test permutes variants among samples of the same update policy;
+    p = (1 + number of permutations with at least the observed value) / (1 + permutations).
 
     Needs ``tokens`` in the step's output; ``variant`` and ``update_policy`` in the batch; the
     model's ``codebook_size``; and the data module's ``variant_names``, ``variant_families`` and
@@ -74,20 +78,21 @@ class ICMutualInformation(EvaluationCallback):
     module's ``parameter_space``.
 
     Args:
-        threshold: Upper limit for ``ic/variant_ami``, ``ic/family_ami`` and the two within update
-            policies, default: None, no limit.
+        threshold: Upper limit for ``ic/variant_ami``, ``ic/family_ami`` and the two
+            ``_within_policy_ami``; default: None, no limit.
         on_threshold: ``"warn"`` warns (RuntimeWarning), ``"stop"`` also ends training.
-        patience: Number of successive validation epochs above the threshold before the callback
-            acts, default: 1. The count is restored from checkpoints.
+        patience: Number of successive validation epochs above the threshold at which the callback
+            acts, and again at each further one; default: 1. The count is restored from checkpoints.
         permutations: Number of permutations of the test, default: 100.
         seed: Seed of the permutations, default: 0.
         detailed: Whether to log the detailed scores too, default: False.
-        every_n_epochs: Interval of observed epochs; see :class:`EvaluationCallback`.
-        plots_every_n_epochs: Interval of plots; see :class:`EvaluationCallback`.
+        every_n_epochs: Number n; every n-th validation epoch is evaluated. See
+            :class:`EvaluationCallback`.
+        plots_every_n_epochs: Number n; plots are drawn in every n-th validation epoch.
 
     Raises:
-        ContractError: An output, a batch, the model or the data module lacks what is needed;
-            already during sanity checking.
+        ContractError: An output, a batch, the model or the data module lacks what is needed. The
+            error is raised in Lightning's sanity check already.
         ValueError: A token, a label or an argument is out of range.
 
     Example:
@@ -139,11 +144,13 @@ class ICMutualInformation(EvaluationCallback):
         self._variants = self._names(trainer, "variant_names")
         families = self._names(trainer, "variant_families")
         numbers = {family: number for number, family in enumerate(dict.fromkeys(families))}
-        self._family = torch.tensor([numbers[family] for family in families], device="cpu")
+        self._family_of_variant = torch.tensor(
+            [numbers[family] for family in families], device="cpu"
+        )
         size = self._codebook_size(pl_module)
         sizes = {"update_policy": len(self._policies), "variant": len(self._variants)}
         self._table = TokenTable(size, sizes)
-        self._drawn: Tensor | None = None
+        self._plotted: Tensor | None = None
         if self.detailed:
             me = type(self).__name__
             self._axes = AxisClasses(contract.data_attribute(trainer, "parameter_space", reader=me))
@@ -160,10 +167,11 @@ class ICMutualInformation(EvaluationCallback):
         tables = self._table.tables()
         if not tables:
             return {}
+        # [codes, policies, variants] -> [policies, codes, variants]
         strata = tables.pop("joint").transpose(0, 1)
-        self._drawn = strata.sum(0)
+        self._plotted = strata.sum(0)
         # Codes that do not occur change no score.
-        strata = strata[:, self._drawn.sum(1) > 0]
+        strata = strata[:, self._plotted.sum(1) > 0]
         null = metrics.permutation_null(
             lambda some: torch.stack([informations(each) for each in self._by_label(some)], 1),
             strata,
@@ -181,26 +189,26 @@ class ICMutualInformation(EvaluationCallback):
                     ami = metrics.adjusted_mutual_information(counts)
                     values[f"ic/{label}_ami/{level}"] = ami.item()
             values |= self._axis_scores(strata.sum(0), values["ic/variant_mi_null_95"])
-        self._compare(trainer, values)
+        self._check_threshold(trainer, values)
         return values
 
     def _by_label(self, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Counts ``[..., variants]``, and their sums by family ``[..., families]``."""
-        families = counts.new_zeros(*counts.shape[:-1], int(self._family.max()) + 1)
-        return counts, families.index_add_(-1, self._family, counts)
+        families = counts.new_zeros(*counts.shape[:-1], int(self._family_of_variant.max()) + 1)
+        return counts, families.index_add_(-1, self._family_of_variant, counts)
 
     def _axis_scores(self, by_variant: Tensor, null_95: float) -> dict[str, float]:
         tables = self._axis_table.tables()
         if not tables:
             return {}
         ami, above = self._axes.scores(tables["joint"])
-        most = max(metrics.mutual_information(by_variant).item(), null_95)
+        variant_information = max(metrics.mutual_information(by_variant).item(), null_95)
         chance = metrics.expected_mutual_information(by_variant).item()
-        # A constant token has no information above chance, nor has the null.
-        ratio = max(above, 0.0) / max(most - chance, 1e-9)
+        # For a constant token the divisor would be 0.
+        ratio = max(above, 0.0) / max(variant_information - chance, 1e-9)
         return {**{f"ic/axis_ami/{axis}": v for axis, v in ami.items()}, "ic/operator_to_ic": ratio}
 
-    def _compare(self, trainer: Trainer, values: Mapping[str, float]) -> None:
+    def _check_threshold(self, trainer: Trainer, values: Mapping[str, float]) -> None:
         """Warn or stop if the threshold was exceeded for long enough."""
         if self.threshold is None or trainer.testing:
             return
@@ -225,8 +233,8 @@ class ICMutualInformation(EvaluationCallback):
     def _draw(self) -> dict[str, "Figure"]:
         from spinlock.plots.token_plots import heatmap
 
-        if self._drawn is None:
+        if self._plotted is None:
             return {}
-        title = "Initial conditions by code"
-        plot = heatmap(self._drawn, class_names=self._variants, title=title)
+        title = "Variants by code"
+        plot = heatmap(self._plotted, class_names=self._variants, title=title)
         return {"ic/code_by_variant": plot}

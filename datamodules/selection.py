@@ -25,8 +25,8 @@ class VariantSelection:
         >>> names = LabelNames.of(GenerationConfig(1))
         >>> selection = VariantSelection(include=("gaussian_noise",), exclude=("gaussian_noise_4",))
         >>> mask = selection.mask(names, "train_variants")
-        >>> [name for name, chosen in zip(names.variants, mask) if chosen][-2:]
-        ['gaussian_noise_1', 'gaussian_noise_2']
+        >>> [name for name, chosen in zip(names.variants, mask) if chosen]
+        ['gaussian_noise_0.25', 'gaussian_noise_0.5', 'gaussian_noise_1', 'gaussian_noise_2']
     """
 
     include: tuple[str, ...] = ()
@@ -50,8 +50,8 @@ class VariantSelection:
             (V,) bool, in the order of ``names.variants``.
 
         Raises:
-            ConfigurationError: If a name is unknown or no variant is selected. Lists the names of
-                the dataset.
+            ConfigurationError: If a name is unknown or no variant is selected. The message lists
+                the variants and families of the dataset.
         """
         existing = f"variants {', '.join(names.variants)}; families {', '.join(names.families)}"
         for name in (*self.include, *self.exclude):
@@ -101,12 +101,13 @@ def select_variants(
 
     Args:
         names: Names of the dataset's labels.
-        train: Selection to train on, in a checkpoint a dictionary; default: all variants.
+        train: Selection to train on; a dictionary if it comes from a checkpoint; default: all
+            variants.
         evaluation: Selection to evaluate on, or ``all``; default: the variants trained on.
 
     Raises:
-        ConfigurationError: If a name is unknown or nothing is selected. Lists the names of the
-            dataset.
+        ConfigurationError: If a name is unknown or nothing is selected. The message lists
+            the variants and families of the dataset.
     """
     evaluation = train if evaluation is None else evaluation
     masks = []

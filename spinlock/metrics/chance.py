@@ -21,7 +21,7 @@ from spinlock.metrics.counts import as_counts
 
 # Terms of the expectation held in memory at once: about 30 arrays of 8 MB.
 _TERMS = 1 << 20
-# Probability of the counts that the expectation leaves out.
+# The expectation leaves out tails of counts with a total probability below this bound.
 _NEGLIGIBLE = 1e-20
 # Number of samples that can be shuffled in the time it takes to draw the count of one cell.
 _SAMPLES_PER_CELL = 16
@@ -32,13 +32,13 @@ _TABLES = 32
 def expected_mutual_information(contingency: Tensor) -> Tensor:
     """Return the mutual information that tables with these marginals have by chance, E I [1].
 
-    Under random permutation of one label, a cell with marginals a and b is hypergeometric, and [1,
-    eq. 24]
+    Under random permutation of one of the two labelings, the count of a cell with marginals a and b
+    is hypergeometric, and [1, eq. 24]
 
         E I = Σ_ab Σ_n  n/N · ln(N·n / (a·b)) · P(n; a, b, N).
 
-    Equal pairs of marginals are evaluated once. The sum over n leaves out counts whose probability
-    is below 1e-20 by Bernstein's inequality.
+    Equal pairs of marginals are evaluated once. The sum over n leaves out tails with a total
+    probability below 1e-20 by Bernstein's inequality.
 
     Args:
         contingency: Counts ``[..., codes, classes]``.
@@ -63,10 +63,10 @@ def permuted_tables(
 ) -> Iterator[NDArray[np.int64]]:
     """Yield tables of samples whose classes are permuted at random.
 
-    Permuting labels keeps both marginals, and tables with these marginals occur with the
-    multivariate hypergeometric probability, so the table determines the distribution. If there are
-    at most 16 samples for each cell, labels are shuffled. Otherwise the counts of the cells are
-    drawn: the distribution is the same, and time does not grow with the number of samples.
+    Permuting labels keeps both marginals, and a table with these marginals has the multivariate
+    hypergeometric distribution, so the marginals are all that is needed. With at most 16 samples
+    per cell on average, labels are shuffled. With more, the counts of the cells are drawn: the
+    distribution is the same, and time does not grow with the number of samples.
 
     Args:
         contingency: Integer counts ``[codes, classes]``, or ``[groups, codes, classes]`` to permute
@@ -107,14 +107,14 @@ def permutation_null(
     permutations: int = 100,
     seed: int = 0,
 ) -> Tensor:
-    """Return a score of tables whose classes are permuted at random.
+    """Return the scores of tables whose classes are permuted at random.
 
     With the marginals fixed, normalized and adjusted mutual information are increasing functions of
-    mutual information, so their p-values are equal.
+    mutual information, so the p-values of the three are equal.
 
     Args:
-        score: Function of tables ``[n, ...]`` that returns ``[n, ...]``, such as
-            :func:`mutual_information`.
+        score: Function of n tables ``[n, *contingency.shape]`` that returns their scores
+            ``[n, ...]``, such as :func:`mutual_information`.
         contingency: Integer counts; see :func:`permuted_tables`.
         permutations: Number of permutations K.
         seed: Seed of the permutations.
@@ -138,7 +138,9 @@ def permutation_null(
 
 
 def permutation_p_value(observed: Tensor, null: Tensor) -> Tensor:
-    """Return the probability of a value at least as large, (1 + #{null >= observed}) / (1 + K) [2].
+    """Return the probability of a value at least as large under the null [2].
+
+    It is estimated as (1 + #{null >= observed}) / (1 + K).
 
     Args:
         observed: Observed value, scalar.
@@ -188,7 +190,7 @@ def _range(a: Tensor, b: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _pieces(ends: Tensor) -> Iterator[slice]:
-    """Yield slices of pairs with about as many terms as fit in memory."""
+    """Yield slices of the pairs of marginals, with about `_TERMS` terms each."""
     piece = (ends / _TERMS).long()
     starts = [0, *(torch.nonzero(piece.diff()).flatten() + 1).tolist(), len(ends)]
     return (slice(*bounds) for bounds in pairwise(starts))
@@ -197,20 +199,20 @@ def _pieces(ends: Tensor) -> Iterator[slice]:
 def _chance_sums(a: Tensor, b: Tensor, total: Tensor, first: Tensor, last: Tensor) -> Tensor:
     """Σ_n of E I for each pair of marginals; all n are laid out in one flat tensor."""
     lengths = (last - first + 1).long()
-    entry = torch.repeat_interleave(lengths)
-    n = torch.arange(len(entry), device=a.device) - (lengths.cumsum(0) - lengths - first)[entry]
-    ways = _log_factorial(a) + _log_factorial(total - a)
-    ways = ways + _log_factorial(b) + _log_factorial(total - b) - _log_factorial(total)
+    pair = torch.repeat_interleave(lengths)
+    n = torch.arange(len(pair), device=a.device) - (lengths.cumsum(0) - lengths - first)[pair]
+    log_ways = _log_factorial(a) + _log_factorial(total - a)
+    log_ways = log_ways + _log_factorial(b) + _log_factorial(total - b) - _log_factorial(total)
     rest = total - a - b
-    a_, b_, rest, ways, share = (x[entry] for x in (a, b, rest, ways, total / (a * b)))
-    # Looking up logarithms of factorials is ten times faster if the table is the smaller one.
+    a_, b_, rest, log_ways, share = (x[pair] for x in (a, b, rest, log_ways, total / (a * b)))
+    # Looking up logarithms of factorials is ten times faster if the table has fewer entries.
     factorial = _log_factorial
     if total < len(n):
         table = _log_factorial(torch.arange(int(total) + 1, device=a.device).double())
         factorial = partial(_look_up, table)
-    ways = ways - factorial(n) - factorial(a_ - n) - factorial(b_ - n)
-    terms = n * torch.log(share * n) * (ways - factorial(rest + n)).exp()
-    return torch.zeros_like(a).index_add_(0, entry, terms) / total
+    log_ways = log_ways - factorial(n) - factorial(a_ - n) - factorial(b_ - n)
+    terms = n * torch.log(share * n) * (log_ways - factorial(rest + n)).exp()
+    return torch.zeros_like(a).index_add_(0, pair, terms) / total
 
 
 def _log_factorial(n: Tensor) -> Tensor:
@@ -249,7 +251,7 @@ def _hypergeometric(
     while True:
         out, left = np.empty_like(table), codes.copy()
         for column, size in enumerate(classes[:-1]):
-            # The default method needs memory proportional to the number of samples.
+            # The method "count" would need memory proportional to the number of samples.
             out[:, column] = generator.multivariate_hypergeometric(left, size, method="marginals")
             left -= out[:, column]
         out[:, -1:] = left[:, None]

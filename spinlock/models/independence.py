@@ -1,7 +1,7 @@
 """Loss terms that make latents and tokens independent of the initial condition's variant.
 
-The terms are zero if the latents of all variants have the same distribution, and positive
-otherwise.
+The first two terms are zero, up to sampling, if the latents and the codes of all variants have the
+same distribution. The third is zero if the codes are used evenly.
 
 References:
     1. Bonneel et al., Sliced and Radon Wasserstein barycenters of measures, Journal of Mathematical
@@ -30,8 +30,8 @@ class IndependenceConfig:
         mutual_information: Weight of `CodeInformation`, between token and variant.
         code_entropy: Weight of `entropy_deficit`, which favors even use of the codes.
         projections: Number of random directions of the sliced distance, drawn in each step.
-        memory: Decay of `CodeInformation`'s counts for each step; they reach back about
-            1 / (1 - memory) steps.
+        memory: Factor that multiplies the counts of `CodeInformation` in each training step; they
+            reach back about 1 / (1 - memory) steps.
 
     Raises:
         ConfigurationError: An argument is out of range.
@@ -81,10 +81,11 @@ def sliced_wasserstein(latent: Tensor, variant: Tensor, directions: Tensor) -> T
     by_variant = variant[order].argsort(dim=0, stable=True)
     values = ordered.gather(0, by_variant)
     count = torch.bincount(variant)
-    run = torch.repeat_interleave(count)
-    rank = torch.arange(len(run), device=run.device) - (count.cumsum(0) - count)[run]
+    variant_of_row = torch.repeat_interleave(count)
+    row = torch.arange(len(variant), device=variant.device)
+    rank = row - (count.cumsum(0) - count)[variant_of_row]
     total = len(latent)
-    position = ((rank + 0.5) / count[run] * total - 0.5).clamp(0, total - 1)
+    position = ((rank + 0.5) / count[variant_of_row] * total - 0.5).clamp(0, total - 1)
     low = position.floor().long()
     high = (low + 1).clamp(max=total - 1)
     quantile = torch.lerp(pooled[low], pooled[high], (position - low)[:, None].to(pooled.dtype))
@@ -98,7 +99,7 @@ def random_directions(dim: int, count: int, like: Tensor) -> Tensor:
 
 
 class CodeInformation(nn.Module):
-    """Mutual information of soft code and variant, from counts over many batches.
+    """Mutual information of code and variant, from soft assignments counted over many batches.
 
     A batch has far fewer samples than the table of codes and variants has cells, so the information
     within one batch is mostly chance. Soft counts n(k, v) therefore accumulate over many steps. The
@@ -106,14 +107,15 @@ class CodeInformation(nn.Module):
 
         Σ_k a_k ln( p(k | v) / p(k) ),
 
-    where a_k is the soft assignment of a sample of variant v, and p comes from the counts, with
-    one pseudo-count for each code, distributed like p(k), in each variant. For the current
-    probabilities, the term is I(k; v) [2], and its gradient with respect to a is that of I.
+    where a_k is the soft assignment of a sample of variant v. The probabilities p are normalized
+    counts; K pseudo-counts, distributed as p(k), are added to the counts of each variant. If the
+    counts are those of the current batch, the term is I(k; v) [2], and its gradient with respect to
+    a is the gradient of I.
 
     Args:
         num_variants: Number V of variants.
         codebook_size: Number K of codes.
-        memory: Decay of the counts for each step.
+        memory: Factor that multiplies the counts in each step.
     """
 
     counts: Tensor
@@ -124,7 +126,7 @@ class CodeInformation(nn.Module):
         self.register_buffer("counts", torch.zeros(num_variants, codebook_size))
 
     def forward(self, assignment: Tensor, variant: Tensor) -> Tensor:
-        """Count the batch and return the term.
+        """Add the batch to the counts and return the term.
 
         Args:
             assignment: Probabilities ``[B, K]`` of each sample's codes.
@@ -140,11 +142,12 @@ class CodeInformation(nn.Module):
     def log_ratio(self) -> Tensor:
         """Return ln( p(k | v) / p(k) ), ``[V, K]``."""
         counts = self.counts
-        code = counts.sum(0) / counts.sum()
-        pseudo = counts.shape[1] * code
-        given = (counts + pseudo) / (counts.sum(1, keepdim=True) + counts.shape[1])
+        p_code = counts.sum(0) / counts.sum()
+        pseudo = counts.shape[1] * p_code
+        p_code_given_variant = (counts + pseudo) / (counts.sum(1, keepdim=True) + counts.shape[1])
         # The ratio of a code without counts is 1.
-        return torch.where(code > 0, given / code.clamp(min=1e-12), 1.0).clamp(min=1e-12).log()
+        ratio = p_code_given_variant / p_code.clamp(min=1e-12)
+        return torch.where(p_code > 0, ratio, 1.0).clamp(min=1e-12).log()
 
 
 def entropy_deficit(assignment: Tensor) -> Tensor:
@@ -162,7 +165,7 @@ def entropy_deficit(assignment: Tensor) -> Tensor:
 
 
 class IndependenceTerms(nn.Module):
-    """The terms of a configuration, times their weights.
+    """The weighted loss terms that a configuration selects.
 
     Args:
         config: Weights.
@@ -194,7 +197,8 @@ class IndependenceTerms(nn.Module):
         Args:
             latent: Latents ``[B, D]``.
             variant: Variants ``[B]``, int64.
-            assignments: Probabilities ``[B, K]`` for each codebook; empty before the codes exist.
+            assignments: Probabilities ``[B, K]`` for each codebook; empty until the
+                codebooks are initialized.
         """
         terms, config = {}, self.config
         if config.sliced_wasserstein:

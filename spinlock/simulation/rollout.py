@@ -12,9 +12,11 @@ Step = Callable[[Tensor, Tensor], Tensor]
 
 
 def update_step(values: ParameterValues) -> Step:
-    """Return the update policy as a function of the field u and of G = F(u) + s(t) eta.
+    """Return the update policy as a function of the field u and of G.
 
-    The new field is G (autoregressive), u + dt G (residual) or alpha u + (1 - alpha) G (convex).
+    G = F(u) + s(t) eta is the operator's output plus the forcing. The new field is G
+    (autoregressive), u + dt G (residual) or alpha u + (1 - alpha) G (convex); so the residual
+    policy scales the forcing by dt, too.
 
     Args:
         values: Parameter values of the operator.
@@ -44,13 +46,14 @@ def rollout(
     """Simulate T timesteps of M noise realizations from one initial condition.
 
     Args:
-        operator: Operator F, which maps (n, C, H, W) to (n, C, H, W).
+        operator: Operator F, which maps (n, C, H, W) to (n, C, H, W); n = 1 at the
+            first timestep, then M.
         initial: Initial condition u_0, (C, H, W).
         forcing: Function that maps the timestep t in 1..T to the forcing s(t) * eta of every
             realization, (M, C, H, W).
         step: Update policy, from `update_step`.
         out: Tensor (M, T, C, H, W) that receives the fields u_1 .. u_T.
-        clock: Counts the processor time of the stages ``convolutions`` (the operator) and
+        clock: Clock that measures the processor time of the stages ``convolutions`` (the operator) and
             ``forcing``.
 
     Raises:
@@ -59,14 +62,14 @@ def rollout(
     Example:
         >>> import torch
         >>> out = torch.empty(1, 3, 1, 8, 8)
-        >>> initial, silence = torch.ones(1, 8, 8), torch.zeros(1, 1, 8, 8)
-        >>> rollout(lambda u: u / 2, initial, lambda t: silence, lambda u, g: g, out)
+        >>> initial, no_forcing = torch.ones(1, 8, 8), torch.zeros(1, 1, 8, 8)
+        >>> rollout(lambda u: u / 2, initial, lambda t: no_forcing, lambda u, g: g, out)
         >>> out[0, :, 0, 0, 0]
         tensor([0.5000, 0.2500, 0.1250])
     """
     clock = clock or StageClock()
+    # The realizations share u_0, so F(u_0) is evaluated once; adding the forcing broadcasts it.
     u = initial[None]
-    # The realizations share u_0: F(u_0) is evaluated once and broadcast over them.
     for t in range(1, out.shape[1] + 1):
         with clock.stage("convolutions"):
             output = operator(u)
