@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import spinlock
+from spinlock.datamodules import BaseDataModule
 from tests.test_architecture import MODULES
 
-# Packages whose public names a user calls; the rest of the public names are documented with them.
+# Packages whose public names users call.
 PACKAGES = ("features", "checks", "generation", "storage", "datamodules", "callbacks", "models")
 
 
@@ -29,11 +30,14 @@ def public():
     for package in (import_module(f"spinlock.{name}") for name in PACKAGES):
         for name in package.__all__:
             found[f"{package.__name__}.{name}"] = getattr(package, name)
-    return {
-        name: value
-        for name, value in found.items()
-        if inspect.isclass(value) or inspect.isfunction(value)
-    }
+    return {name: value for name, value in found.items() if needs_example(value)}
+
+
+def needs_example(value):
+    """Exceptions and the base class of data modules are documented where they are used."""
+    if inspect.isclass(value):
+        return not issubclass(value, Exception) and value is not BaseDataModule
+    return inspect.isfunction(value)
 
 
 @pytest.mark.parametrize("name", public())
