@@ -12,7 +12,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from spinlock.__main__ import main as command_line
-from spinlock.callbacks import DatasetReport, plot_logging as figures
+from spinlock.callbacks import DatasetReport
+from spinlock.callbacks.plot_logging import log_plots
 from spinlock.checks import CheckReport
 from spinlock.commands import plot
 from spinlock.commands.command_line import main
@@ -311,7 +312,8 @@ def test_the_command_line_says_so_in_one_line(folder, monkeypatch, command, out)
     monkeypatch.setattr(sys, "argv", ["spinlock", command, "data.h5", *options, "--out", out])
     with pytest.raises(SystemExit) as caught:
         command_line()
-    assert caught.value.code.startswith(f"spinlock: error: {out} is ")
+    starts = tuple(f"spinlock: error: {out} {verb} " for verb in ("is", "exists"))
+    assert caught.value.code.startswith(starts)
     assert "\n" not in caught.value.code
     assert snapshot(folder) == before
 
@@ -433,7 +435,7 @@ def test_without_a_kind_nothing_is_replaced(folder):
 def test_an_export_makes_a_folder(folder, existing):
     existing(folder)
     before = snapshot(folder)
-    with pytest.raises(DatasetError, match="out is there already"):
+    with pytest.raises(DatasetError, match="out exists already"):
         main(["export", "data.h5", "--format", "well", "--out", "out"])
     assert snapshot(folder) == before
 
@@ -441,7 +443,7 @@ def test_an_export_makes_a_folder(folder, existing):
 @pytest.mark.parametrize("out", ["data.h5", "data.h5.parts", "data.h5.lock", "data.h5.parts/x"])
 def test_an_export_is_no_part_of_the_dataset(folder, out):
     before = snapshot(folder)
-    with pytest.raises(DatasetError, match=r"belongs to the dataset|is there already"):
+    with pytest.raises(DatasetError, match=r"belongs to the dataset|exists already"):
         export_well("data.h5", out, progress=False)
     assert snapshot(folder) == before
 
@@ -466,10 +468,10 @@ def test_unused_paths(tmp_path):
     assert unused_path(path).name == "a.b-v2.png"
 
 
-def log_figure(folder):
+def log_plot(folder):
     trainer = SimpleNamespace(global_step=3, loggers=[])
-    figures.log_figures(trainer, {"a/b": Figure()}, folder)
-    return folder / "figures" / "a" / "b", "step_3.png", PNG.start
+    log_plots(trainer, {"a/b": Figure()}, folder)
+    return folder / "plots" / "a" / "b", "step_3.png", PNG.start
 
 
 def log_report(folder):
@@ -479,7 +481,7 @@ def log_report(folder):
     return folder, "dataset_report.txt", report.table().encode()
 
 
-@pytest.mark.parametrize("log", [log_figure, log_report])
+@pytest.mark.parametrize("log", [log_plot, log_report])
 @pytest.mark.parametrize("existing", [text, dangling_link])
 def test_callbacks_replace_nothing_in_the_log_folder(tmp_path, log, existing):
     folder, name, start = log(tmp_path)
