@@ -107,16 +107,12 @@ def prepared(weight: Tensor) -> Tensor:
 
 
 def select_outputs(weight: Tensor, outputs: Tensor) -> Tensor:
-    """Return ``weight[outputs]`` in the same memory layout."""
-    if weight.device.type != "cpu":
-        return weight[outputs]
+    """Return ``weight[outputs]`` in the layout of a CPU, where operators are pruned."""
     return _columns(weight.permute(2, 3, 1, 0), outputs).permute(3, 2, 0, 1)
 
 
 def select_channels(fields: Tensor, channels: Tensor) -> Tensor:
-    """Return ``fields[:, channels]`` in the same memory layout."""
-    if fields.device.type != "cpu":
-        return fields[:, channels]
+    """Return ``fields[:, channels]`` in the layout of a CPU."""
     return _columns(fields.permute(0, 2, 3, 1), channels).permute(0, 3, 1, 2)
 
 

@@ -53,7 +53,7 @@ def rollout(
             realization, (M, C, H, W).
         step: Update policy, from `update_step`.
         out: Tensor (M, T, C, H, W) that receives the fields u_1 .. u_T.
-        clock: Clock that measures the processor time of the stages ``convolutions`` (the operator) and
+        clock: Clock of the processor time of the stages ``convolutions`` (the operator) and
             ``forcing``.
 
     Raises:

@@ -184,8 +184,7 @@ class Simulator:
             pending.append((samples, copied))
             if len(pending) > 1:
                 yield _arrived(*pending.popleft())
-        while pending:
-            yield _arrived(*pending.popleft())
+        yield from (_arrived(*last) for last in pending)
 
     def _simulate(self, unit: Design, wanted: range) -> Samples:
         """Compute a whole unit, so that shapes do not vary, and return the wanted samples."""
