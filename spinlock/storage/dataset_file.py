@@ -5,7 +5,6 @@ import os
 from collections.abc import Collection, Iterator
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self
 
 import h5py
@@ -139,12 +138,7 @@ class DatasetFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
@@ -201,13 +195,19 @@ class DatasetFile:
 
         Returns:
             The bytes that `spinlock.storage.compression.encode_chunk` returns for these values;
-            None if another program has packed the chunk in another way.
+            None if the chunk is packed in another way, or was never written.
         """
         data, native = self._chunked_dataset(name)
         if not native:
             return None
         offset = (row, *(part.start for part in place))
-        skipped_filters, chunk = data.id.read_direct_chunk(offset)
+        try:
+            skipped_filters, chunk = data.id.read_direct_chunk(offset)
+        except MemoryError:
+            # h5py also raises this for a chunk that was never written, which has no place.
+            if data.id.get_chunk_info_by_coord(offset).byte_offset is not None:
+                raise
+            return None
         return None if skipped_filters else bytes(chunk)
 
     def chunk(self, name: str, row: int, place: tuple[slice, ...]) -> NDArray[Any]:
