@@ -96,7 +96,7 @@ def test_the_seed_is_the_arguments_else_seed_everythings(datasets, monkeypatch):
 def test_a_loader_that_is_made_late_begins_with_the_runs_epoch(datasets):
     """The sampler has the trainer's epoch even if the trainer does not iterate over it."""
     datamodule = ready(*datasets["single"])
-    datamodule.trainer = SimpleNamespace(current_epoch=3)
+    datamodule.trainer = SimpleNamespace(current_epoch=3, train_dataloader=None)
     sampler = datamodule.train_dataloader().sampler
     sampler_of_the_start = ready(*datasets["single"]).train_dataloader().sampler
     sampler_of_the_start.set_epoch(3)
