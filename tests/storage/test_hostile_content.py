@@ -22,8 +22,8 @@ from spinlock.storage.compression import decode_chunk
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.shards import list_shards
 from spinlock.storage.verify import verify_shard
-from tests.helpers import seal, small_config
-from tests.storage.test_extension import deflated_twice, filters_in_another_order
+from tests.helpers import small_config
+from tests.storage.rewrites import deflated_twice, filters_in_another_order
 
 CONFIG = small_config(4, grid_size=24, base_channels=(2, 3), num_realizations=2)
 # Commands to a terminal: C0, C1, and an override of the direction of text.
@@ -61,7 +61,6 @@ def path(original, tmp_path):
 def test_control_characters_are_refused(path, capsys, attribute, value, text):
     with h5py.File(path, "r+") as file:
         file.attrs[attribute] = value(text)
-        seal(file, CONFIG)
     with pytest.raises(DatasetError, match=attribute) as caught:
         read_info(path)
     assert str(caught.value).isprintable()

@@ -1,0 +1,72 @@
+"""Fixtures of the storage tests."""
+
+import shutil
+
+import h5py
+import pytest
+
+from spinlock.generation.build import generate
+from spinlock.storage import schema
+from tests.helpers import reseal
+from tests.storage import forgeries
+from tests.storage.dataset_damages import RAW
+from tests.storage.extended_files import COMPRESSIONS, Made, extended, extracted
+from tests.storage.sabotage import CONFIG
+
+
+@pytest.fixture(scope="module")
+def intact(tmp_path_factory):
+    """Compression -> an undamaged file."""
+    folder = tmp_path_factory.mktemp("intact")
+    for config in (CONFIG, RAW):
+        generate(config, folder / f"{config.storage.compression}.h5", progress=False)
+    return {name: folder / f"{name}.h5" for name in ("deflate", "none")}
+
+
+@pytest.fixture
+def path(intact, tmp_path):
+    return shutil.copy(intact["deflate"], tmp_path / "a.h5")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return Made(tmp_path_factory.mktemp("extension"))
+
+
+@pytest.fixture(params=COMPRESSIONS)
+def compression(request):
+    return request.param
+
+
+@pytest.fixture(params=[extended, extracted], ids=lambda function: function.__name__)
+def written_anew(request):
+    return request.param
+
+
+@pytest.fixture
+def victims(tmp_path):
+    (tmp_path / "home").mkdir()
+    made = forgeries.Victims(tmp_path / "home")
+    yield made
+    made.watch.close()
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    path = tmp_path_factory.mktemp("local") / "data.h5"
+    generate(forgeries.CONFIG, path, progress=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def telling(original, tmp_path_factory):
+    """A file with telling values in its features and fields, which its digests agree with."""
+    path = tmp_path_factory.mktemp("telling") / "data.h5"
+    shutil.copy(original, path)
+    with h5py.File(path, "r+") as file:
+        for name in (schema.PER_TIMESTEP, schema.INITIAL_FEATURES):
+            file[name][:, ..., 3] = forgeries.TELLING
+        file[schema.INPUTS][:, 0, 5, 5] = forgeries.TELLING
+        file[schema.OUTPUTS][:, :, 0, 5, 5] = forgeries.TELLING
+        reseal(file, forgeries.CONFIG)
+    return path
