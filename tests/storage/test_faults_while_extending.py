@@ -50,12 +50,12 @@ def test_parts_are_not_joined_to_a_damaged_file(made, tmp_path):
     require_untouched(path, before)
 
 
-def sabotaged(made, tmp_path, deed, compression="deflate"):
+def sabotaged(made, tmp_path, deed, compression="deflate", match=""):
     """Extend a file while a deed is done to it; it is not replaced, and the shards are kept."""
     path = made.short(tmp_path, compression)
     next(shard_folder(WHOLE, path).glob("shard-*16-*")).unlink()
     saboteur = ThisThread(lambda: deed(path), once=True)
-    with pytest.raises(DatasetError):
+    with pytest.raises(DatasetError, match=match):
         extend(path, compression, executor=saboteur)
     assert saboteur.done
     assert not list(tmp_path.rglob("*.tmp"))
@@ -81,7 +81,7 @@ def test_rows_that_change_places_while_samples_are_computed_are_found(made, tmp_
         with h5py.File(path, "r+") as file:
             swap_all_and_seal(file)
 
-    path = sabotaged(made, tmp_path, deed)
+    path = sabotaged(made, tmp_path, deed, match=r"a\.h5: .* Restore the file from a copy, or")
     assert read_info(path).config.num_samples == 12
 
 

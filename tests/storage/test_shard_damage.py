@@ -218,7 +218,7 @@ def test_a_spoiled_shard_is_named(shards, target, monkeypatch):
     shards.lay_out(target, 0, 4)
     spoiling = and_spoil(compute_shard, SPOILED[1], shards)
     monkeypatch.setattr(spinlock.generation.shard_task, "compute_shard", spoiling)
-    with pytest.raises(DatasetError, match=rf"{names(3)}.*{re.escape(name_of(2))}"):
+    with pytest.raises(DatasetError, match=rf"{names(3)}.*{re.escape(name_of(2))}.*Run the same"):
         generate(SHARDED, target, progress=False)
 
 
