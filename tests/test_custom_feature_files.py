@@ -79,7 +79,8 @@ def test_an_existing_file_can_be_given_other_features(original, dataset, tmp_pat
     assert {k: v for k, v in found.items() if k not in differ} == {
         k: v for k, v in expected.items() if k not in differ
     }
-    assert extract_features(dataset, progress=False) == Extraction(18, 0, False)
+    trust = ["tests.features.custom_features"]
+    assert extract_features(dataset, progress=False, trust=trust) == Extraction(18, 0, False)
     # One of as many columns is another.
     other = dataclasses.replace(CUSTOM, per_field=CUSTOM.per_field[::-1])
     extract_features(dataset, features=other, progress=False)
