@@ -5,6 +5,7 @@ shard started new threads, the memory of a run would grow with the number of sha
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
@@ -112,4 +113,6 @@ def end_by(error: BaseException) -> NoReturn:
     process at once.
     """
     _ENDING.set()
+    # Code that ignores the exception would otherwise print its traceback.
+    sys.unraisablehook = lambda unraisable: None
     raise error
