@@ -68,6 +68,10 @@ from spinlock.simulation.initial_conditions import make_variant
         ),
         ({"num_samples": 3, "parameter_space": {"activation": ["tanh"]}}, "activation"),
         (
+            {"num_samples": 3, "parameter_space": {"base_channels": {"low": 1, "high": 4}}},
+            r"at a rate of 0\.3, dropout could silence all channels .* base_channels=1",
+        ),
+        (
             {"num_samples": 3, "parameter_space": {"activation": ["relu", "relu"]}},
             "activation: values must differ",
         ),

@@ -21,13 +21,13 @@ from spinlock.storage.columns import sample_arrays
 RTOL, ATOL = 1e-3, 1e-4
 # Features amplify rounding where a field is nearly constant or a spectrum nearly empty.
 FEATURE_RTOL = FEATURE_ATOL = 1e-2
-# Positions of maxima, which rounding may move by a whole step.
+# Features that jump between frequency bins: rounding may move them by a bin.
 _DISCONTINUOUS = ("dominant_freq_x", "dominant_freq_y", "spectral_rolloff")
 
 
 @dataclass
 class _Comparison:
-    """Result of comparing one part of the samples."""
+    """Comparison of initial conditions, of fields or of features over several samples."""
 
     compared: int = 0
     identical: int = 0
@@ -35,7 +35,7 @@ class _Comparison:
     differing: list[str] = field(default_factory=list)
 
     def add(self, stored: NDArray[Any], expected: NDArray[Any]) -> bool:
-        """Record the differences of one array and return whether it is bitwise equal."""
+        """Record the differences of one array and return whether there are none."""
         same = (stored == expected) | (np.isnan(stored) & np.isnan(expected))
         with np.errstate(invalid="ignore"):
             deviation = np.abs(stored.astype(np.float64) - expected)[~same]
@@ -45,7 +45,7 @@ class _Comparison:
 
     def result(self) -> Measurement:
         text = (
-            f"{self.identical} of {self.compared} samples bitwise equal, largest difference "
+            f"{self.identical} of {self.compared} samples equal, largest difference "
             f"{self.largest:.2g}"
         )
         if self.differing:
@@ -75,11 +75,14 @@ def replay_claims(
 
     def measure(part: str) -> Measurement:
         if part == "fields" and not exact and source.config.stored_steps[0] > 1:
-            raise NotMeasurableError("on another device only the first timestep can be compared")
+            raise NotMeasurableError(
+                "on another device or with other packages only timestep 1 can be compared, and the "
+                "file does not store it"
+            )
         return compare()[part].result()
 
     for part, names in parts.items():
-        target = "bitwise (same device model and packages)"
+        target = "equal (same device model and packages)"
         if not exact:
             rtol, atol = _tolerances(part)
             target = f"rtol {rtol:g}, atol {atol:g} (another device or other packages)"
@@ -92,7 +95,7 @@ def _tolerances(part: str) -> tuple[float, float]:
 
 
 def _same_origin(source: CheckSource, device: torch.device) -> bool:
-    """Return whether one device of this model, with these packages, computed the whole file."""
+    """Return whether this device model, with these packages, computed the whole file."""
     try:
         here = provenance(source.config, device)
         return all(
@@ -106,19 +109,28 @@ def _same_origin(source: CheckSource, device: torch.device) -> bool:
 def _compare(
     source: CheckSource,
     parts: dict[str, tuple[str, ...]],
-    number: int,
+    num_samples: int,
     device: torch.device,
     exact: bool,
     on_samples: Callable[[int], None],
 ) -> dict[str, _Comparison]:
-    """Recompute samples and compare parts of them, each of which is a tuple of datasets."""
+    """Recompute samples and compare parts of them.
+
+    Args:
+        source: File under check.
+        parts: Mapping of parts to the names of their columns.
+        num_samples: Number of samples to recompute.
+        device: Device that computes them.
+        exact: Whether values must be equal instead of close.
+        on_samples: Function called with the number of samples just computed.
+    """
     try:
         simulator = Simulator(source.config, device)
     except ConfigurationError as error:
         # A custom class cannot be imported, or is not trusted.
         raise NotMeasurableError(str(error)) from error
     found = {part: _Comparison() for part in parts}
-    for index in source.choose(number).tolist():
+    for index in source.choose(num_samples).tolist():
         (samples,) = simulator.samples(index, index + 1)
         expected = {name: values[0] for name, values in sample_arrays(samples).items()}
         for part, names in parts.items():
@@ -153,7 +165,11 @@ def _stored(source: CheckSource, name: str, index: int) -> NDArray[Any]:
 def _comparable(
     source: CheckSource, name: str, stored: NDArray[Any], expected: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the values that agree across devices: initial conditions and the first timestep."""
+    """Return the values that can be compared across devices; empty if there are none.
+
+    These are the initial condition and timestep 1, without features that jump. Later timesteps
+    amplify rounding.
+    """
     spec = source.specs[name]
     if "stored timestep" in spec.dims:
         return stored[:, 0], expected[:, 0]

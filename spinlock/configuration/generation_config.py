@@ -170,6 +170,8 @@ class GenerationConfig:
             _check_count("storage.fields.every", self.storage.fields.every, self.num_timesteps)
         if isinstance(self.features, CustomFeatureConfig):
             _check_custom_features(self.features)
+        if self.operator == "convolutional":
+            self.parameter_space.check_dropout()
 
     def __eq__(self, other: object) -> bool:
         # Trust is not a setting: a stored configuration equals the one that the user wrote.

@@ -129,6 +129,20 @@ class ParameterSpaceConfig:
                 _check_range(name, values, *_LIMITS[axis.name])
         self._check_grid()
 
+    def check_dropout(self) -> None:
+        """Check that dropout leaves every layer of a convolutional operator at least one channel.
+
+        Raises:
+            ConfigurationError: If dropout could silence all channels of a layer.
+        """
+        width, rate = self.base_channels.low, self.dropout_rate.high
+        if width * (1 - rate) < 1:
+            raise ConfigurationError(
+                f"parameter_space.dropout_rate: at a rate of {rate:g}, dropout could silence all "
+                f"channels of a layer of base_channels={width}; base_channels * (1 - dropout_rate) "
+                "must be at least 1"
+            )
+
     def _check_grid(self) -> None:
         if len(self.grid_size) != 1:
             raise ConfigurationError(

@@ -34,13 +34,13 @@ from spinlock.storage.verify import (
     wrong_samples,
 )
 
-# Root attributes that an update of features keeps, besides those that it writes itself.
+# Root attributes that `update_features` copies from the old file.
 _KEPT = ("design_quality", "run_summary")
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Samples ``start .. stop`` of the dataset, to be copied from a file that holds them."""
+    """Samples ``start`` to ``stop - 1`` of the dataset, copied from a file that holds them."""
 
     source: Shard
     start: int
@@ -49,17 +49,17 @@ class Segment:
 
 @dataclass(frozen=True)
 class Plan:
-    """Segments of a dataset that exist, and gaps that have to be computed."""
+    """Segments of a dataset that can be copied, and ranges of samples that must be computed."""
 
     segments: list[Segment]
     gaps: list[range]
 
 
 def plan_assembly(num_samples: int, sources: Iterable[Shard]) -> Plan:
-    """Cover the samples ``0 .. num_samples`` with sources, each sample once, and list the gaps."""
-    remaining = sorted(sources, key=lambda source: (source.start, -source.stop))
+    """Cover the first ``num_samples`` samples with sources, each sample once, and list the gaps."""
+    ordered = sorted(sources, key=lambda source: (source.start, -source.stop))
     segments, gaps, position = [], [], 0
-    for source in remaining:
+    for source in ordered:
         stop = min(source.stop, num_samples)
         if stop <= max(position, source.start):
             continue
@@ -84,26 +84,26 @@ def assemble(
 
     Args:
         config: Configuration of the dataset.
-        segments: Consecutive segments from sample 0 to ``config.num_samples``. If one of them is
-            copied from the dataset's own file, the new file replaces it, and what its user added
-            is kept.
+        segments: Consecutive segments from sample 0 to ``config.num_samples``. If the source
+            of one is the file at ``path`` itself, the new file replaces that file, and what the
+            user added to it is kept.
         path: Path of the dataset file, which is created in one step.
         folder: Folder in which the file is written first, on the same file system.
-        summary: Statistics of the run, which are stored in the file. The quality of the design,
-            sizes and the time of assembly are added.
+        summary: Statistics of the run, which are stored in the file. This dictionary is changed in
+            place: the quality of the design, sizes and the time of assembly are added.
 
     Raises:
-        DatasetError: If a sample of the new file differs from its digest or from the design. Names
-            the samples and their source; nothing is replaced.
-        FileExistsError: If there is a file that is not to be replaced.
+        DatasetError: If a sample of the new file differs from its digest or from the design. The
+            message names the samples and the source of the first; nothing is replaced.
+        FileExistsError: If a file exists at ``path`` and is not the source of a segment.
     """
     start = time.monotonic()
     temporary = folder / f"{path.name}.{uuid.uuid4().hex}.tmp"
     with _new_dataset(temporary, path, config, segments) as new:
         for segment in segments:
             _add(new, segment, own=segment.source.path == path)
-        operators = new.design.params[:: config.probes_per_operator]
-        summary["design_quality"] = design_quality(operators)
+        params = new.design.params[:: config.probes_per_operator]
+        summary["design_quality"] = design_quality(params)
         new.file.attrs["design_quality"] = json.dumps(summary["design_quality"])
         summary |= _sizes(new)
         summary["assembly_seconds"] = time.monotonic() - start
@@ -119,15 +119,15 @@ def update_features(
     """Replace a dataset file by one with other features.
 
     Args:
-        path: Dataset file, which has been verified; not a link.
+        path: Dataset file, which has been verified. It must not be a symbolic link.
         config: Configuration of the new file, which may differ from the old one in its features.
-        features: Name of a dataset -> features (N, ...) of all samples.
+        features: Mapping of names of columns to features (N, ...) of all samples.
         provenance: Root attributes that describe what computed the features; see
             `spinlock.simulation.provenance`.
 
     Raises:
-        DatasetError: If a sample of the new file differs from the old digests. The file is left
-            unchanged.
+        DatasetError: If the copied data, with the old features, differ from the old digests. The
+            file is left unchanged.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     segment = Segment(Shard(path, 0, config.num_samples), 0, config.num_samples)
@@ -150,22 +150,24 @@ def _new_dataset(
     path: Path,
     config: GenerationConfig,
     segments: list[Segment],
-    computed: Mapping[str, str] = MappingProxyType({}),
+    feature_provenance: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[DatasetFile]:
     """Let the body write a dataset; then seal and verify it, and move it to its path.
+
+    Sealing writes the digests of columns and attributes, see `spinlock.storage.digests.seal`.
 
     Args:
         temporary: Path under which the dataset is written.
         path: Final path. A file there is replaced if it is the source of a segment.
         config: Configuration of the dataset.
         segments: Segments that are copied.
-        computed: Root attributes that describe what computed the features, unless the segments
-            hold them.
+        feature_provenance: Root attributes that describe what computed new features; empty if all
+            features are copied.
 
     Raises:
         DatasetError: If a sample differs from its digest or from the design.
     """
-    merged = _merged_provenance(segments, computed)
+    merged = _merged_provenance(segments, feature_provenance)
     try:
         everything = range(config.num_samples)
         with DatasetFile.create(temporary, config, everything, merged) as new:
@@ -188,17 +190,19 @@ def _new_dataset(
         temporary.unlink(missing_ok=True)
 
 
-def _merged_provenance(segments: list[Segment], computed: Mapping[str, str]) -> dict[str, str]:
-    """Return what computed the segments, and then other features; each distinct record once."""
+def _merged_provenance(
+    segments: list[Segment], feature_provenance: Mapping[str, str]
+) -> dict[str, str]:
+    """Merge the provenance of all segments with that of new features, without duplicates."""
     merged: dict[str, list[object]] = {name: [] for name in schema.PROVENANCE}
     for segment in segments:
         with DatasetFile.open(segment.source.path) as source:
             for name, records in merged.items():
                 records += [r for r in json_attribute(source, name) if r not in records]
-    if computed:
-        # The registry describes the features that the new file holds.
+    if feature_provenance:
+        # `features` must describe only the features of the new file.
         merged["features"] = []
-    for name, text in computed.items():
+    for name, text in feature_provenance.items():
         merged[name] += [r for r in json.loads(text) if r not in merged[name]]
     return {name: json.dumps(records) for name, records in merged.items()}
 
@@ -216,7 +220,7 @@ def _add(new: DatasetFile, segment: Segment, *, own: bool) -> None:
 
 
 def _sizes(dataset: DatasetFile) -> dict[str, float]:
-    """Return the bytes of the fields, as values and as stored, and their ratio."""
+    """Return the size of the fields in bytes, uncompressed and stored, and their ratio."""
     data = [dataset.file[spec.name] for spec in dataset.fields]
     values = sum(each.nbytes for each in data)
     stored = sum(each.id.get_storage_size() for each in data)

@@ -40,8 +40,8 @@ def test_a_baseline_passes(baseline):
     assert band.value > 1 - 1e-9
     assert report.row("liveness", "spread tracks noise_scale").value > 0.95
     replay = report.row("replay", "fields")
-    assert replay.target.startswith("bitwise")
-    assert replay.measured.startswith("4 of 4 samples bitwise equal")
+    assert replay.target.startswith("equal")
+    assert replay.measured.startswith("4 of 4 samples equal")
 
 
 def test_numbers_where_there_is_nothing_to_measure_are_found(baseline, tmp_path):

@@ -1,4 +1,4 @@
-"""Replay: recomputed samples are compared with the stored ones, bitwise or within tolerances."""
+"""Replay: recomputed samples are compared with the stored ones, exactly or within tolerances."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def test_replay_finds_the_last_bit(name, part, pristine, tmp_path):
     report = check_dataset(path, replay=2, progress=False)
     rows = {row for group, row in names(report.failures) if group == "replay"}
     assert rows == {part}
-    assert report.row("replay", part).measured.startswith("0 of 2 samples bitwise equal")
+    assert report.row("replay", part).measured.startswith("0 of 2 samples equal")
 
 
 def elsewhere(pristine, tmp_path):
@@ -79,7 +79,7 @@ def test_features_that_cannot_be_imported_are_not_replayed(tmp_path, monkeypatch
     trust = ["tests.features.custom_features"]
     report = check_dataset(path, replay=1, trust=trust, progress=False)
     assert report.passed, report.table()
-    assert report.row("replay", "features").measured.startswith("1 of 1 samples bitwise")
+    assert report.row("replay", "features").measured.startswith("1 of 1 samples equal")
     assert report.row("features", "custom/per_timestep: range").passed
 
     def refuse(*_):
