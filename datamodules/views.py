@@ -75,19 +75,6 @@ class FeatureView:
         self.timestep = config.num_timesteps if timestep is None else timestep
         self.realizations = realizations
 
-    def _check_timestep(self, timestep: int, num_timesteps: int) -> None:
-        if not self.one_timestep:
-            allowed = _names(view for view in VIEWS.values() if view.one_timestep)
-            raise ConfigurationError(
-                f"timestep: applies to views with the features of one timestep ({allowed}); got "
-                f"timestep={timestep} with view={self.name}"
-            )
-        if type(timestep) is not int or not 1 <= timestep <= num_timesteps:
-            raise ConfigurationError(
-                f"timestep: must be in 1..{num_timesteps}, the timesteps of this dataset; got "
-                f"{timestep!r}"
-            )
-
     @classmethod
     def missing(cls, config: GenerationConfig) -> str:
         """Describe what the view needs and the dataset lacks; empty if nothing."""

@@ -62,7 +62,8 @@ class LocalProcesses(_LazyExecutor):
     The processes end when the process that started them ends, even if it is killed.
 
     Args:
-        num_workers: Number of processes; default: one per GPU, or one per core without a GPU.
+        num_workers: Number of processes; default: one per GPU, or one per core on a
+            machine without GPUs.
         threads_per_worker: Number of threads that each process computes with; default: an equal
             share of the cores.
 
@@ -92,7 +93,7 @@ class LocalProcesses(_LazyExecutor):
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> "Future[_T]":
         """Schedule a call; see `concurrent.futures.Executor.submit`."""
-        # A signal now would leave a new process waiting for its task.
+        # If a signal interrupted this, a process that has just started would wait forever.
         with _signals_deferred():
             return super().submit(fn, *args, **kwargs)
 
@@ -101,10 +102,10 @@ class LocalProcesses(_LazyExecutor):
 
         Args:
             wait: Whether to wait for running tasks.
-            cancel_futures: Whether to cancel tasks that have not started. Running tasks are also
-                aborted unless ``wait`` is true; then no worker is left when this returns.
+            cancel_futures: Whether to cancel tasks that have not started. With ``wait=False``,
+                running tasks are aborted, too, and no worker is left when this returns.
         """
-        # The pool cancels its tasks in a thread of its own, while the pool object exists.
+        # The reference is kept because the pool's thread cancels tasks only while the pool exists.
         pool = self._executor
         workers = list((getattr(pool, "_processes", None) or {}).values())
         super().shutdown(wait=wait, cancel_futures=cancel_futures)
@@ -117,18 +118,18 @@ def _signals_deferred() -> Iterator[None]:
     """Delay SIGINT and SIGTERM until the end of the block.
 
     Processes that start within the block inherit the blocked signals, until `_prepare_worker`
-    unblocks them.
+    unblocks them. Python delivers signals to the main thread, so other threads need no delay.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # Starting the tracker would unblock the signals.
+    # The tracker is started first, because starting it within the block would unblock the signals.
     resource_tracker.ensure_running()
-    came: list[int] = []
+    received: list[int] = []
     handlers = {
-        signum: signal.signal(signum, lambda signum, frame: came.append(signum))
+        signum: signal.signal(signum, lambda signum, frame: received.append(signum))
         for signum in _SIGNALS
-        # A handler that was not installed from Python, for which this is None, cannot be restored.
+        # None is a handler that was not installed from Python, which could not be restored.
         if signal.getsignal(signum) is not None
     }
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
@@ -138,7 +139,7 @@ def _signals_deferred() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
-        for number in came:
+        for number in received:
             signal.raise_signal(number)
 
 
@@ -163,7 +164,8 @@ def _prepare_worker(counter: "Synchronized[int]", threads: int) -> None:
     torch.set_num_threads(threads)
     if torch.cuda.is_available():
         torch.cuda.set_device(number % torch.cuda.device_count())
-    # An unfinished shard that is left behind has a temporary name; the next run removes it.
+    # A worker may be ended at any time: an unfinished shard that is left behind has a temporary
+    # name, and the next run removes it.
     for signum in _SIGNALS:
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
@@ -174,7 +176,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is None:
         return
-    # is_alive() is not sufficient: it stays true while another child of the parent keeps the pipe.
+    # is_alive() is not enough: it stays true while another child of the parent has the pipe open.
     while parent.is_alive() and os.getppid() == parent.pid:
         parent.join(1.0)
     os._exit(128 + signal.SIGTERM)
@@ -223,7 +225,7 @@ class DaskExecutor(_LazyExecutor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Disconnect from the cluster, and end it if it was started here."""
         if self._executor is not None:
-            # dask's shutdown has no cancel_futures; disconnecting cancels the tasks.
+            # dask's shutdown has no cancel_futures; closing the client below cancels the tasks.
             self._executor.shutdown(wait=wait and not cancel_futures)
             self._executor = None
         while self._owned:

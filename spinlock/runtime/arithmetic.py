@@ -1,9 +1,9 @@
-"""Fixes the arithmetic of a computation, whatever settings the calling program has changed.
+"""Makes rounding independent of the settings of torch and NumPy that a caller has changed.
 
 PyTorch has switches that decide how products and sums are rounded. Some apply to the process,
-others to a thread. `fixed_arithmetic` sets those that matter during a unit of work, and restores
-the caller's settings. The switches are set to PyTorch's defaults, except where a default allows
-less precision or a varying order of summation.
+others to a thread. `fixed_arithmetic` sets, during a unit of work, those that matter, and then
+restores the caller's settings. The switches are set to PyTorch's defaults, except where a default
+allows less precision or a varying order of summation.
 """
 
 import math
@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch.backends import cuda, cudnn, mkldnn, opt_einsum
 
-# torch >= 2.9 has a precision for each backend and kind of operation. The older switches must not
-# be read then, which fails if a program has used both.
+# torch >= 2.9 has a precision for each backend and kind of operation. The older switches are then
+# never read, because torch raises an error if a program has used both.
 _GET: Any = getattr(torch._C, "_get_fp32_precision_getter", None)
 _SET: Any = getattr(torch._C, "_set_fp32_precision_setter", None)
 _GENERIC = "generic", "all"
@@ -34,8 +34,8 @@ class _Switch:
     Args:
         read: Function that returns the value in force.
         write: Function that sets a value.
-        own: Function that returns the value that restores the setting; default: ``read``. They
-            differ if a setting that was never set is inherited from another one.
+        own: Function that returns the value that restores the setting; default: ``read``. The two
+            differ if the setting was never set and inherits its value from another one.
     """
 
     read: Callable[[], Any]
@@ -51,7 +51,8 @@ class _Held:
 
     The first thread sets them, and the last one restores the values that the first one found.
     Threads that need other positions wait until then. If other code changes a switch in the
-    meantime, the next thread that enters sets it back; a change that is in force at the end stays.
+    meantime, the next thread that enters sets it back. A change that no thread has set back is left
+    as it is.
     """
 
     def __init__(self) -> None:
@@ -106,7 +107,7 @@ class _Held:
             self._restore()
 
 
-_everywhere, _on_cuda = _Held(), _Held()
+_on_any_device, _on_cuda = _Held(), _Held()
 
 
 @contextmanager
@@ -132,12 +133,13 @@ def fixed_arithmetic(precision: str, device: torch.device | str = "cpu") -> Iter
         torch.float64
         >>> torch.set_default_dtype(torch.float32)
     """
-    cuda = torch.device(device).type == "cuda"
-    tf32 = cuda and precision == "tf32"
+    on_cuda = torch.device(device).type == "cuda"
+    tf32 = on_cuda and precision == "tf32"
     with ExitStack() as stack:
         stack.enter_context(_this_thread())
-        stack.enter_context(_everywhere.held(_positions(tf32 and _GET is None)))
-        if cuda:
+        # torch < 2.9 has one switch for all devices, so it is set here for tf32, too.
+        stack.enter_context(_on_any_device.held(_positions(tf32 and _GET is None)))
+        if on_cuda:
             stack.enter_context(_on_cuda.held(_cuda_positions(tf32)))
         yield
 
@@ -154,7 +156,7 @@ def _this_thread() -> Iterator[None]:
         torch.set_flush_denormal(False)
     try:
         with (
-            # This disables a default device, which is a mode that intercepts every call of torch.
+            # `torch.set_default_device` intercepts calls of torch; this disables the interception.
             torch._C.DisableTorchFunction(),
             torch.autocast("cpu", enabled=False),
             torch.autocast("cuda", enabled=False),
@@ -178,6 +180,7 @@ def _positions(tf32: bool) -> _Positions:
     """Return the switches that matter on any device, with their positions."""
     return (
         (_Switch(torch.get_default_dtype, torch.set_default_dtype), torch.float32),
+        # Deterministic mode selects other algorithms on some devices; the ones used are set below.
         (_Switch(_deterministic, _set_deterministic), (False, False)),
         *(_precisions("mkldnn", "ieee") if _GET else _older_matmul_precision(tf32)),
         *_attribute(mkldnn, "enabled", True),
@@ -221,8 +224,8 @@ def _set_deterministic(value: tuple[bool, bool]) -> None:
 def _precisions(backend: str, precision: str) -> Iterator[tuple[_Switch, str]]:
     """Return switches of the precision of a backend and of its kinds of operations.
 
-    The backend comes first: kinds of operations that inherit its precision are then in position and
-    are not set. An inherited precision cannot be distinguished from one that was set.
+    The backend is set first. Operations that inherit its precision then already have the right one
+    and stay unset, which matters because torch cannot report whether a precision is inherited.
     """
     for operation in ("all", "matmul", "conv", "rnn"):
         read, write = partial(_GET, backend, operation), partial(_SET, backend, operation)
@@ -231,7 +234,7 @@ def _precisions(backend: str, precision: str) -> Iterator[tuple[_Switch, str]]:
 
 
 def _own_precision(backend: str) -> str:
-    """Return the precision set for a backend, excluding the one that it inherits."""
+    """Return the precision set for a backend itself: the generic one is cleared for a moment."""
     generic = _GET(*_GENERIC)
     _SET(*_GENERIC, "none")
     try:
@@ -247,7 +250,7 @@ def _older_matmul_precision(tf32: bool) -> _Positions:
 
 
 def _full_precision_sums(kind: str) -> _Positions:
-    """Make cuBLAS sum products of 16-bit numbers in float32."""
+    """Return the switch that makes cuBLAS sum products of 16-bit numbers in float32."""
     name = f"cublas_allow_{kind}_reduced_precision_reduction"
     read, write = getattr(torch._C, f"_get_{name}"), getattr(torch._C, f"_set_{name}")
     if isinstance(read(), bool):

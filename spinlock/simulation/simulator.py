@@ -8,7 +8,6 @@ accelerator, a unit is a block, whose initial conditions and features are batche
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -21,8 +20,9 @@ from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import ConfigurationError, SimulationError
 from spinlock.features import CustomFeatures, SDFFeatures, extract, extract_per_timestep
 from spinlock.runtime.arithmetic import fixed_arithmetic
+from spinlock.runtime.ordered_map import ordered_map
 from spinlock.runtime.stage_clock import StageClock
-from spinlock.runtime.threads import abandon, settle_vector_math, shared_pool, use_one_thread
+from spinlock.runtime.threads import settle_vector_math, shared_pool, use_one_thread
 from spinlock.simulation.forcing import Forcing
 from spinlock.simulation.initial_conditions import InitialConditions
 from spinlock.simulation.operator_family import operator_family
@@ -160,17 +160,10 @@ class Simulator:
         settle_vector_math()
         threads = torch.get_num_threads()
         pool = shared_pool("simulate", threads, use_one_thread)
-        pending: deque[Future[Samples]] = deque()
         try:
-            for unit, wanted in units:
-                pending.append(pool.submit(self._simulate, unit, wanted))
-                # Operators differ tenfold in cost, so a queue keeps every thread busy.
-                if len(pending) > 2 * threads:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+            # Operators differ tenfold in cost, so a queue keeps every thread busy.
+            yield from ordered_map(pool, lambda unit: self._simulate(*unit), units, 2 * threads)
         finally:
-            abandon(pending)
             # `use_one_thread` in a worker also changed the default of threads started later.
             torch.set_num_threads(threads)
 
