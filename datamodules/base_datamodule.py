@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 from spinlock.configuration.config_difference import explain_difference
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.stored_config import StoredConfig
-from spinlock.configuration.validation import structured
+from spinlock.configuration.validation import require_at_least, structured
 from spinlock.datamodules.datasets import Batch, BatchDataset, FeatureDataset
 from spinlock.datamodules.labels import LabelNames, feature_names
-from spinlock.datamodules.loading import EpochSampler, LoaderOptions, require_at_least
+from spinlock.datamodules.loading import EpochSampler, LoaderOptions
 from spinlock.datamodules.scaling import FeatureScaler
 from spinlock.datamodules.training_loader import TrainingLoader
 from spinlock.errors import ConfigurationError, DatasetError

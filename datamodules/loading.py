@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from spinlock.configuration.validation import check_types
+from spinlock.configuration.validation import check_types, require_at_least
 from spinlock.errors import ConfigurationError
 
 #: Largest epoch. A position together with its epoch still fits 64 bits.
@@ -54,27 +54,6 @@ class LoaderOptions:
         """Keyword arguments of a `DataLoader` whose dataset returns whole batches."""
         persistent = self.persistent_workers and self.num_workers > 0
         return asdict(self) | {"persistent_workers": persistent, "collate_fn": _unchanged}
-
-
-def require_at_least(values: dict[str, int | None], least: int) -> None:
-    """Check that numbers are not too small; None passes.
-
-    Raises:
-        ConfigurationError: If one is. Names it.
-    """
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise ConfigurationError(f"{name}: must be at least {least}, got {value}")
-
-
-def require_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Check that a setting is one of the allowed values.
-
-    Raises:
-        ConfigurationError: If it is not. Lists the allowed values.
-    """
-    if value not in allowed:
-        raise ConfigurationError(f"{name}: must be one of {', '.join(allowed)}, got {value!r}")
 
 
 @dataclass(eq=False)

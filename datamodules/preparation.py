@@ -7,9 +7,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from spinlock.configuration.validation import require_at_least, require_choice
 from spinlock.datamodules.datasets import Batch
 from spinlock.datamodules.labels import LabelNames
-from spinlock.datamodules.loading import require_at_least, require_choice
 from spinlock.datamodules.scaling import FeatureScaler, Scaling, fit_scalers
 from spinlock.datamodules.selection import VariantMasks
 from spinlock.datamodules.views import FeatureView

@@ -12,10 +12,11 @@ import torch.distributed
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from spinlock.configuration.generation_config import MAX_INDEX, GenerationConfig
+from spinlock.configuration.validation import require_at_least, require_choice
 from spinlock.datamodules.base_datamodule import DEFAULT_LOADER, BaseDataModule
 from spinlock.datamodules.datasets import Batch, BatchDataset, FeatureDataset
 from spinlock.datamodules.labels import LabelNames, labels_of_design
-from spinlock.datamodules.loading import LoaderOptions, require_at_least, require_choice
+from spinlock.datamodules.loading import LoaderOptions
 from spinlock.datamodules.scaling import FeatureScaler, Scaling, fit_scalers
 from spinlock.errors import ConfigurationError
 from spinlock.simulation.simulator import Samples, Simulator

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.validation import require_choice
 from spinlock.datamodules.datasets import (
     Batch,
     FeatureDataset,
@@ -23,7 +24,6 @@ from spinlock.datamodules.datasets import (
 )
 from spinlock.datamodules.field_reader import FieldReader
 from spinlock.datamodules.labels import LABEL_COLUMNS, LabelNames, feature_names, labels_of_file
-from spinlock.datamodules.loading import require_choice
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.features import custom_columns
 from spinlock.storage import read_columns, schema

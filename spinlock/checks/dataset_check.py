@@ -21,7 +21,8 @@ from spinlock.checks.initial_condition_checks import (
 from spinlock.checks.integrity import integrity_claims
 from spinlock.checks.liveness import liveness_claims
 from spinlock.checks.replay import replay_claims
-from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
+from spinlock.configuration.validation import require_at_least
+from spinlock.errors import DatasetError, DatasetNotFoundError
 from spinlock.runtime.progress import Progress
 from spinlock.simulation.simulator import choose_device
 from spinlock.storage import schema
@@ -70,8 +71,7 @@ def check_dataset(
         ...     check_dataset(f"{folder}/data.h5", replay=1, progress=False).passed
         True
     """
-    if replay < 0:
-        raise ConfigurationError(f"replay: must be at least 0, got {replay}")
+    require_at_least({"replay": replay}, 0)
     path, chosen = Path(path), choose_device(device)
     try:
         source = CheckSource.open(path, trust=trust)

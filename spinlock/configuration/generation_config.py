@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from spinlock.configuration.import_path import Trusted, check_spec, is_import_path
 from spinlock.configuration.parameter_axes import ParameterSpaceConfig
-from spinlock.configuration.validation import check_types, structured
+from spinlock.configuration.validation import check_types, require_at_least, structured
 from spinlock.configuration.variant_mixture import InitialConditionConfig
 from spinlock.errors import ConfigurationError
 
@@ -170,8 +170,6 @@ class GenerationConfig:
             _check_count("storage.fields.every", self.storage.fields.every, self.num_timesteps)
         if isinstance(self.features, CustomFeatureConfig):
             _check_custom_features(self.features)
-        if self.operator == "convolutional":
-            self.parameter_space.check_dropout()
 
     def __eq__(self, other: object) -> bool:
         # Trust is not a setting: a stored configuration equals the one that the user wrote.
@@ -271,10 +269,9 @@ def _plain(config: GenerationConfig) -> dict[str, Any]:
     return {field.name: content[field.name] for field in dataclasses.fields(GenerationConfig)}
 
 
-def _check_count(name: str, value: int, largest: int | None = None) -> None:
-    if value < 1:
-        raise ConfigurationError(f"{name}: must be at least 1, got {value}")
-    if largest is not None and value > largest:
+def _check_count(name: str, value: int, largest: int) -> None:
+    require_at_least({name: value}, 1)
+    if value > largest:
         raise ConfigurationError(f"{name}: must be at most {largest}, got {value}")
 
 

@@ -7,7 +7,7 @@ classes that annotations name; it never imports, calls or opens anything that th
 import dataclasses
 import inspect
 import reprlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -117,6 +117,37 @@ def check_arguments(function: Callable[..., object], values: Mapping[str, object
             if name not in allowed:
                 raise ConfigurationError(f"{name}: unknown key; allowed are {', '.join(allowed)}")
             _converted(hints[name], value, name)
+
+
+def require_at_least(values: Mapping[str, int | None], least: int) -> None:
+    """Check that numbers are not too small.
+
+    Args:
+        values: Numbers by the name of the setting; None passes.
+        least: Smallest number that is allowed.
+
+    Raises:
+        ConfigurationError: If a number is smaller. Names the setting.
+    """
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise ConfigurationError(f"{name}: must be at least {least}, got {value}")
+
+
+def require_choice(name: str, value: object, allowed: Iterable[str]) -> None:
+    """Check that a setting is one of the allowed values.
+
+    Args:
+        name: Name of the setting.
+        value: Value of the setting.
+        allowed: Allowed values.
+
+    Raises:
+        ConfigurationError: If the value is not allowed. Lists the allowed values.
+    """
+    allowed = tuple(allowed)
+    if value not in allowed:
+        raise ConfigurationError(f"{name}: must be one of {', '.join(allowed)}, got {value!r}")
 
 
 @contextmanager

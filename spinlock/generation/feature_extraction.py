@@ -20,7 +20,8 @@ from torch import Tensor
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.stored_config import StoredConfig
-from spinlock.errors import ConfigurationError, DatasetError
+from spinlock.configuration.validation import require_at_least
+from spinlock.errors import DatasetError
 from spinlock.features import CustomFeatures, extract, extract_per_timestep
 from spinlock.features.custom import Selection
 from spinlock.runtime.arithmetic import fixed_arithmetic
@@ -109,8 +110,7 @@ def extract_features(
         ...     extract_features(path, progress=False)
         Extraction(samples=2, changed=0, rewritten=False)
     """
-    if max_samples is not None and max_samples < 1:
-        raise ConfigurationError(f"max_samples: must be at least 1, got {max_samples}")
+    require_at_least({"max_samples": max_samples}, 1)
     path = Path(path)
     # Checked before locking, so that no lock is left beside a file that is not a dataset.
     _Task(path, features, max_samples, trust)
