@@ -27,8 +27,8 @@ Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 
 def independence(runs: Runs) -> Figure:
     """Plot R2 against the adjusted mutual information of token and family, a point for each run."""
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
-    axes = figure.subplots()
+    plot = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = plot.subplots()
     for name in STEPS:
         x = [run["test/ic/family_ami"] for run in runs.get(name, [])]
         y = [run["test/r2"] for run in runs.get(name, [])]
@@ -38,14 +38,14 @@ def independence(runs: Runs) -> Figure:
     axes.set_ylabel("R² given the initial condition")
     axes.set_title("256 codes, test split, a point for each of three seeds")
     axes.legend()
-    return figure
+    return plot
 
 
 def probes(runs: Runs) -> Figure:
     """Plot R2 under the other probe, with own and with shuffled tokens, by update policy."""
-    figure = Figure(figsize=(7.6, 3.6), layout="constrained")
-    plots = zip(figure.subplots(1, 2, sharey=True), ("probes", "paired"), strict=True)
-    for axes, name in plots:
+    plot = Figure(figsize=(7.6, 3.6), layout="constrained")
+    panels = zip(plot.subplots(1, 2, sharey=True), ("probes", "paired"), strict=True)
+    for axes, name in panels:
         for offset, kind in ((-0.2, "cross_probe_r2"), (0.2, "shuffled_tokens_r2")):
             keys = ["test/consistency/" + kind, *(f"pairs/{kind}/{policy}" for policy in POLICIES)]
             heights = [_mean(run[key] for run in runs[name]) for key in keys]
@@ -54,9 +54,9 @@ def probes(runs: Runs) -> Figure:
             axes.bar(places, heights, 0.4, label=label)
         axes.set_xticks(range(4), ["all", *POLICIES], rotation=20)
         axes.set_title("recipe" if name == "probes" else name)
-    figure.axes[0].set_ylabel("R² under the other probe")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
+    plot.axes[0].set_ylabel("R² under the other probe")
+    plot.legend(*plot.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return plot
 
 
 def horizons(runs: Runs) -> Figure:
@@ -66,8 +66,8 @@ def horizons(runs: Runs) -> Figure:
         "ic_only_r2": "initial condition alone (ridge)",
         "shuffled_tokens_r2": "shuffled token",
     }
-    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
-    axes = figure.subplots()
+    plot = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = plot.subplots()
     steps = [step for step in (1, 2, 3, 5, 10) if f"horizon_{step}" in runs]
     for kind, label in kinds.items():
         key = f"test/consistency/{kind}"
@@ -78,7 +78,7 @@ def horizons(runs: Runs) -> Figure:
     axes.set_xlabel("timesteps")
     axes.set_ylabel("R² under the other probe")
     axes.legend()
-    return figure
+    return plot
 
 
 def codes_by_variant() -> Figure:
@@ -95,16 +95,16 @@ def codes_by_variant() -> Figure:
     permuted = next(permuted_tables(tables["recipe"], permutations=1))
     # Ordering the codes makes a diagonal of chance alone, which this table shows.
     tables["recipe, variants permuted among the samples"] = torch.from_numpy(permuted)
-    figure = Figure(figsize=(8, 7), layout="constrained")
-    for axes, (name, counts) in zip(figure.subplots(3, 1), tables.items(), strict=True):
+    plot = Figure(figsize=(8, 7), layout="constrained")
+    for axes, (name, counts) in zip(plot.subplots(3, 1), tables.items(), strict=True):
         share = counts.double() / counts.sum(1, keepdim=True).clamp(min=1)
         ratio = share[share.argmax(1).argsort(stable=True)] / (counts.sum(0) / counts.sum())
         image = axes.imshow(ratio.T, aspect="auto", vmin=0, vmax=5, interpolation="nearest")
         axes.set_yticks(range(len(names)), names, fontsize=7)
         axes.set_title(name)
-        figure.colorbar(image, ax=axes, label="share / expected", extend="max")
-    figure.axes[2].set_xlabel("code, ordered by its most frequent variant")
-    return figure
+        plot.colorbar(image, ax=axes, label="share / expected", extend="max")
+    plot.axes[2].set_xlabel("code, ordered by its most frequent variant")
+    return plot
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -122,8 +122,8 @@ def main(args: Sequence[str] | None = None) -> None:
         "vqvae_horizons": horizons(runs),
         "vqvae_codes_by_variant": codes_by_variant(),
     }
-    for name, figure in plots.items():
-        figure.savefig(options.folder / f"{name}.png", dpi=110)
+    for name, plot in plots.items():
+        plot.savefig(options.folder / f"{name}.png", dpi=110)
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -186,6 +186,6 @@ def test_bfloat16_rounds_operands_and_results(kernel, device):
     y = periodic_convolution(x.to(device), weight, bias.to(device))
     assert y.dtype == torch.float32
     unbiased = (y.cpu() - bias[:, None, None]).double()
-    # Sums in another order may round to the neighbour: 2^-8 apart. Few do.
+    # Sums in another order may round to the neighboring number, 2^-8 apart. Few do.
     assert torch.allclose(unbiased, expected, rtol=2**-7, atol=1e-5)
     assert ((unbiased - expected).abs() > 1e-5).double().mean() < 0.02

@@ -268,7 +268,7 @@ def test_a_full_disk_gives_one_error_and_no_file(small_disk, undisturbed):
     assert not list(small_disk.rglob("*.tmp"))
     shards = list_shards(shard_folder(CONFIG, path))
     assert 0 < len(shards) < 8
-    # Space is made: the run goes on from there.
+    # With more space, the run resumes.
     remount = ["mount", "-o", "remount,size=64m", str(small_disk)]
     subprocess.run(remount, check=True)
     generate(CONFIG, path, progress=False)

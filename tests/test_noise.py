@@ -99,7 +99,7 @@ def test_realizations_timesteps_and_samples_have_noise_of_their_own(device):
     for i, one in enumerate(fields):
         for two in fields[:i]:
             correlation = np.corrcoef(one.cpu().flatten(), two.cpu().flatten())[0, 1]
-            # Neighbouring pixels are correlated: about 3,072 / 30 independent values a field.
+            # Neighboring pixels are correlated: about 3,072 / 30 independent values a field.
             assert abs(correlation) < 0.4
 
 

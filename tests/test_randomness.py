@@ -132,7 +132,7 @@ def test_distributions():
     assert stats.kstest(u, "uniform").pvalue > 0.01
     assert stats.kstest(s, stats.uniform(-1, 2).cdf).pvalue > 0.01
     assert stats.kstest(z, "norm").pvalue > 0.01
-    # Neighbouring positions and indices are uncorrelated (4 standard errors).
+    # Neighboring positions and indices are uncorrelated (4 standard errors).
     bound = 4 / math.sqrt(count)
     assert abs(np.corrcoef(z[:-1], z[1:])[0, 1]) < bound
     other = normal(1, Stream.FORCING, 1, count).double().numpy()

@@ -96,7 +96,7 @@ def _configuration(config: GenerationConfig) -> dict[str, str]:
 def _distribution(info: DatasetInfo) -> dict[str, str]:
     names = (schema.IC_FAMILIES, schema.IC_TYPES, schema.POLICIES, schema.NOISE_REGIMES)
     columns = read_columns(info.path, names, info.config.num_samples)
-    titles = ("families", "variants", "policies", "noise")
+    titles = ("families", "variants", "update policies", "noise")
     return {title: _shares(columns[name]) for title, name in zip(titles, names, strict=True)}
 
 

@@ -85,8 +85,8 @@ class ParameterSpaceConfig:
         grid_size: Side length of the grid in pixels; one value, because a file holds fields of one
             shape.
         update_policy: Update policy, which combines the old field with the operator's output.
-        alpha: Weight of the old field under the convex policy.
-        dt: Step size of the residual policy.
+        alpha: Weight of the old field under the update policy ``convex``.
+        dt: Step size of the update policy ``residual``.
 
     Raises:
         ConfigurationError: If a range or a choice is not valid. Names the axis.

@@ -35,7 +35,7 @@ def mutual_information(contingency: Tensor, *, corrected: bool = False) -> Tenso
     Args:
         contingency: Counts ``[..., codes, classes]``.
         corrected: Whether to correct each entropy by Miller and Madow's (occupied cells − 1) /
-            (2 · samples) [2], default: False. The plug-in value is biased upwards, by about
+            (2 · samples) [2], default: False. The plug-in value is biased upward, by about
             (codes − 1)(classes − 1) / (2 · samples) for independent labels. The corrected value
             may be below 0.
 

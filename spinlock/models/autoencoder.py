@@ -71,7 +71,7 @@ class ConditionedAutoencoder(nn.Module):
         decoder_width = latent_dim + self.decoder_inputs.width
         self.encoder = _mlp([encoder_width, *hidden_dims, latent_dim])
         self.decoder = _mlp([decoder_width, *reversed(hidden_dims), num_features])
-        self.carried = nn.Parameter(torch.ones(num_features)) if carry_initial else None
+        self.initial_factors = nn.Parameter(torch.ones(num_features)) if carry_initial else None
         self.num_groups = {"variant": num_variants, "pooled": 1, "none": 0}[normalization]
         self.normalization: VariantNormalization | None = None
         if self.num_groups:
@@ -99,9 +99,9 @@ class ConditionedAutoencoder(nn.Module):
     def decode(self, code: Tensor, batch: Batch) -> Tensor:
         """Return features ``[B, F]`` for codes ``[B, D]`` and a batch's initial conditions."""
         features: Tensor = self.decoder(self.decoder_inputs(code, batch))
-        if self.carried is not None:
+        if self.initial_factors is not None:
             initial = feature_columns(batch, "initial_features", self.num_features)
-            features = features + self.carried * initial
+            features = features + self.initial_factors * initial
         return features
 
     def forward(self, batch: Batch, *, continuous: bool = False) -> dict[str, Tensor]:

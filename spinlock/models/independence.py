@@ -64,7 +64,7 @@ def sliced_wasserstein(latent: Tensor, variant: Tensor, directions: Tensor) -> T
 
     In one dimension, the optimal transport plan pairs quantiles: the i-th of the n ordered values
     of a variant is compared with the pooled quantile at (i - 1/2) / n, interpolated linearly. The
-    pooled latents are detached, so that the variants move towards the pool and not the reverse.
+    pooled latents are detached, so that the variants move toward the pool and not the reverse.
 
     Args:
         latent: Latents ``[B, D]``.

@@ -34,25 +34,25 @@ class ReportSource(DatasetFile):
         """Variants that have samples, in the order of the mixture."""
         return tuple(name for name in self.mixture.names if (self.variants == name).any())
 
-    def example(self, variant: str, *, policy: str | None = None) -> int:
+    def example(self, variant: str, *, update_policy: str | None = None) -> int:
         """Return the index of a sample with visible noise.
 
         Args:
             variant: Variant of the sample.
-            policy: Update policy of the sample, if the variant has samples with it.
+            update_policy: Update policy of the sample, if the variant has samples with it.
         """
         values = self.file[schema.VALUES]
         rows = np.flatnonzero(self.variants == variant)
         distance = np.abs(np.log(values["noise_scale"][rows] / _VISIBLE_NOISE))
-        if policy is not None:
-            distance += 100.0 * (values["update_policy"][rows] != policy.encode())
+        if update_policy is not None:
+            distance += 100.0 * (values["update_policy"][rows] != update_policy.encode())
         return int(rows[distance.argmin()])
 
     def describe(self, row: int) -> str:
         """Return a short description of a sample's operator."""
         values = self.file[schema.VALUES][row]
-        policy, scale = values["update_policy"].decode(), values["noise_scale"]
-        return f"sample {row}, {policy}, noise_scale {scale:.2g}"
+        update_policy, scale = values["update_policy"].decode(), values["noise_scale"]
+        return f"sample {row}, {update_policy}, noise_scale {scale:.2g}"
 
     def spectrum_samples(self) -> dict[str, NDArray[np.float32]]:
         """Return the first (n, C, H, W) initial conditions of each variant."""

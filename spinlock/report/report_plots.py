@@ -69,7 +69,7 @@ def report_plots(source: ReportSource) -> Iterator[ReportPlot]:
     )
     yield from _features(source)
     if len(steps) > 1:
-        row = source.example(source.present[-1], policy="convex")
+        row = source.example(source.present[-1], update_policy="convex")
         title = f"{source.variants[row]}, channel 0, {source.describe(row)}"
         yield ReportPlot(
             "Trajectories",

@@ -405,7 +405,7 @@ def test_operator_to_ic_by_hand(tmp_path):
 def test_residual_tokens_report_the_joint_and_each_level(tmp_path):
     data = random_tokens(SyntheticDataModule(size=600), codes=3)
     columns = data.val.columns
-    # Neither part tells of the variant; together they are it.
+    # Neither part has information about the variant; together they determine it.
     first = columns["random"] % 3
     columns["parts"] = torch.stack([first, (columns["variant"] + first) % 6], 1)
     logged = validate(tmp_path, TokenModel("parts"), data)

@@ -105,10 +105,10 @@ def test_bars_are_sorted_counts():
 
 def test_error_bars_have_a_panel_for_each_grouping():
     errors = {"variant": {"a": 1.0, "b": 2.0}, "update_policy": {"c": 3.0}}
-    figure = plots.error_bars(errors, title="Errors")
-    assert [ax.get_xlabel() for ax in figure.axes] == ["variant", "update_policy"]
-    assert [bar.get_height() for bar in figure.axes[0].patches] == [1, 2]
-    assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["c"]
+    plot = plots.error_bars(errors, title="Errors")
+    assert [ax.get_xlabel() for ax in plot.axes] == ["variant", "update_policy"]
+    assert [bar.get_height() for bar in plot.axes[0].patches] == [1, 2]
+    assert [label.get_text() for label in plot.axes[1].get_xticklabels()] == ["c"]
 
 
 def test_transitions_are_probabilities_by_row():

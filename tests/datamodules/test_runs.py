@@ -136,7 +136,7 @@ def test_two_ranks_see_each_training_sample_once(datasets, tmp_path):
     assert world_and_mean[0] == world_and_mean[1]
     size, mean = world_and_mean[0]
     assert size == 2
-    # Training moves the mean from one towards that of scaled features, which is zero.
+    # Training moves the mean from one toward that of scaled features, which is zero.
     assert torch.tensor(mean).abs().mean() < 0.99
 
 

@@ -210,7 +210,7 @@ def test_sinusoid(implementation, H, W, kx, ky):
 def test_impulse(implementation, H, W, a):
     n = H * W
     u = np.zeros((H, W))
-    u[H // 3, W - 1] = a  # at an edge: the periodic neighbours matter
+    u[H // 3, W - 1] = a  # at an edge: the periodic neighbors matter
     size, sign = abs(a), math.copysign(1.0, a)
     bins = band_bins(H, W)
     K = n - 1
@@ -488,7 +488,7 @@ def test_accelerating_growth(implementation, b, T):
 
 
 @pytest.mark.parametrize(("k", "T"), [(1, 8), (3, 16), (2, 9), (4, 8), (1, 4), (5, 17)])
-def test_travelling_wave(implementation, k, T):
+def test_traveling_wave(implementation, k, T):
     A = 2.2
     i, j = np.mgrid[:16, :20]
     t = np.arange(T)[:, None, None]

@@ -77,23 +77,23 @@ def test_a_trajectory_that_is_too_short_has_no_value(device):
     assert arrays["per_timestep"].isfinite().all()
 
 
-def test_functions_never_meet_more_than_a_chunk(monkeypatch):
-    met = []
+def test_functions_never_receive_more_than_a_chunk(monkeypatch):
+    sizes = []
     features = CustomFeatures(CustomFeatureConfig(per_field=[f"{HERE}.corner"]))
     (corner,) = features.per_field
 
     def spy(fields):
-        met.append(fields.numel())
+        sizes.append(fields.numel())
         return fields[:, 0, 0]
 
     features.per_field = (type(corner)(spy, corner.row),)
     fields = drawn("cpu", (8, 2, 4, 2, 16, 16), "white")
     whole = features.extract(fields[:, 0, 0], fields)
-    assert len(met) == 2
+    assert len(sizes) == 2
     monkeypatch.setattr(batches, "CPU_CHUNK", 2 * 256)
-    met.clear()
+    sizes.clear()
     pieces = features.extract(fields[:, 0, 0], fields)
-    assert max(met) <= 2 * 256
+    assert max(sizes) <= 2 * 256
     for name in whole:
         torch.testing.assert_close(whole[name], pieces[name], rtol=0, atol=0)
 

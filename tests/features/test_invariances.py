@@ -380,34 +380,34 @@ def test_a_trajectory_larger_than_a_piece_is_read_in_rows(device, monkeypatch):
     """9 rows of 5 x 12 pixels, 3 at a time and 4 at a time: with and without a rest."""
     u = random_fields("drifting", (1, 2, 5, 2, 9, 12), 14)
     expected = oracle.oracle_extract(u)
-    met, original = [], temporal._block_sums
+    sizes, original = [], temporal._block_sums
 
     def spy(pixels, mean):
-        met.append(pixels.numel())
+        sizes.append(pixels.numel())
         return original(pixels, mean)
 
     monkeypatch.setattr(temporal, "_block_sums", spy)
     for piece, blocks in ((3 * 60, [180, 180, 180]), (5 * 60 - 1, [240, 240, 60])):
-        met.clear()
+        sizes.clear()
         for name in ("CPU_CHUNK", "DEVICE_CHUNK"):
             monkeypatch.setattr(batches, name, piece)
         oracle.assert_agreement(package_extract(u, device), expected, u, f"{piece} pixels")
-        assert met == 4 * blocks
+        assert sizes == 4 * blocks
 
 
-def test_a_lone_field_goes_in_company(monkeypatch):
-    """torch splits a sum that yields one number over its threads: rounding would tell how many."""
-    met = []
+def test_a_single_field_is_computed_with_a_second_one(monkeypatch):
+    """torch splits a sum to one number over its threads, so rounding would depend on them."""
+    sizes = []
 
     def of_fields(fields):
-        met.append(len(fields))
+        sizes.append(len(fields))
         return fields.mean((-2, -1))[:, None]
 
     one = torch.from_numpy(random_fields("white", (1, 1, 1, 1, 16, 16), 11))
     batches.field_averages(one, of_fields, 1)
     monkeypatch.setattr(batches, "CPU_CHUNK", 1)
     batches.field_averages(one.expand(2, -1, -1, -1, -1, -1), of_fields, 1)
-    assert met == [2, 2, 2]
+    assert sizes == [2, 2, 2]
 
 
 def test_same_input_same_bits(device):

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from spinlock import metrics
-from tests.metrics.test_information import LABELLINGS, table
+from tests.metrics.test_information import LABELINGS, table
 
-TOKENS, LABELS = LABELLINGS["dependent"]
+TOKENS, LABELS = LABELINGS["dependent"]
 # The dependence sits in the combination of the parts.
 PARTS = torch.stack([TOKENS % 4, TOKENS // 4, (TOKENS * 7) % 3], 1)
 
@@ -39,7 +39,7 @@ def test_levels_and_joint_have_separate_tables(device):
 
 
 def test_combinations_beyond_any_integer_are_distinguished():
-    """64 levels of 1,024 codes: 2^640 combinations, of which only those met take memory."""
+    """64 levels of 1,024 codes: 2^640 combinations, of which only those observed take memory."""
     generator = torch.Generator().manual_seed(0)
     some = torch.randint(1024, (6, 64), generator=generator)
     some[1] = some[0]

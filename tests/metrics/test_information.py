@@ -41,7 +41,7 @@ def table(tokens: Tensor, labels: Tensor) -> Tensor:
 
 
 ZEROS, RANGE = torch.zeros(50, dtype=torch.int64), torch.arange(50)
-LABELLINGS = {
+LABELINGS = {
     "independent": draw(500, 17, 5),
     "dependent": draw(500, 17, 5, 0.5),
     "more codes than samples": draw(40, 256, 10, 0.3),
@@ -58,9 +58,9 @@ LABELLINGS = {
 }
 
 
-@pytest.mark.parametrize("name", LABELLINGS)
+@pytest.mark.parametrize("name", LABELINGS)
 def test_agrees_with_scikit_learn(name):
-    tokens, labels = LABELLINGS[name]
+    tokens, labels = LABELINGS[name]
     counts = table(tokens, labels)
     cells = contingency_matrix(labels, tokens, sparse=True)
     expected = {
@@ -119,7 +119,7 @@ def test_miller_madow_removes_the_bias_of_independent_labels():
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_order_of_codes_and_classes_does_not_matter(function):
-    counts = table(*LABELLINGS["dependent"])
+    counts = table(*LABELINGS["dependent"])
     generator = torch.Generator().manual_seed(1)
     rows = torch.randperm(counts.shape[0], generator=generator)
     columns = torch.randperm(counts.shape[1], generator=generator)
@@ -131,7 +131,7 @@ def test_order_of_codes_and_classes_does_not_matter(function):
     [f for f in FUNCTIONS if f not in (metrics.codebook_usage, metrics.dead_codes)],
 )
 def test_codes_and_classes_that_do_not_occur_change_nothing(function):
-    counts = table(*LABELLINGS["dependent"])
+    counts = table(*LABELINGS["dependent"])
     assert function(torch.nn.functional.pad(counts, (0, 4, 0, 9))) == function(counts)
 
 
@@ -166,7 +166,7 @@ def test_a_table_of_another_rank_is_refused():
 
 @pytest.mark.parametrize("codes", [17, 30])
 def test_accumulating_batches_equals_the_table_of_all(codes, device):
-    tokens, labels = (x.to(device) for x in LABELLINGS["dependent"])
+    tokens, labels = (x.to(device) for x in LABELINGS["dependent"])
     metric = metrics.TokenContingency(codes, 5).to(device)
     for batch in tokens.argsort().split(64):
         metric.update(tokens[batch], labels[batch])
@@ -224,7 +224,7 @@ STACKABLE = [*FUNCTIONS, metrics.expected_mutual_information]
 @pytest.mark.parametrize("function", STACKABLE)
 def test_a_stack_of_tables_is_a_table_at_a_time(function):
     names = ["independent", "dependent", "one class", "one code", "identical"]
-    tables = [table(*LABELLINGS[name]) for name in names]
+    tables = [table(*LABELINGS[name]) for name in names]
     padded = [torch.nn.functional.pad(t, (0, 7 - t.shape[1], 0, 17 - t.shape[0])) for t in tables]
     stack = torch.stack([*padded, torch.zeros(17, 7, dtype=torch.int64)]).view(2, 3, 17, 7)
     expected = torch.stack([function(t) for t in stack.view(6, 17, 7)]).view(2, 3)
@@ -233,7 +233,7 @@ def test_a_stack_of_tables_is_a_table_at_a_time(function):
 
 @pytest.mark.parametrize("pieces", [1, 100])
 def test_chance_level_does_not_depend_on_how_its_terms_are_cut(pieces, monkeypatch):
-    counts = table(*LABELLINGS["dependent"])
+    counts = table(*LABELINGS["dependent"])
     expected = metrics.expected_mutual_information(counts)
     monkeypatch.setattr("spinlock.metrics.chance._TERMS", pieces)
     torch.testing.assert_close(metrics.expected_mutual_information(counts), expected)
@@ -259,7 +259,7 @@ def test_pooling_can_hide_what_conditioning_shows():
 
 
 def test_adjusted_conditional_information():
-    counts = torch.stack([table(*LABELLINGS[name]) for name in ("dependent", "independent")])
+    counts = torch.stack([table(*LABELINGS[name]) for name in ("dependent", "independent")])
     one = metrics.conditional_mutual_information(counts[:1], adjusted=True)
     torch.testing.assert_close(one, metrics.adjusted_mutual_information(counts[0]))
     same = metrics.conditional_mutual_information(counts[[0, 0]], adjusted=True)
@@ -267,7 +267,7 @@ def test_adjusted_conditional_information():
     # Groups have 500 samples each: by hand, from scikit-learn's terms.
     terms = []
     for name in ("dependent", "independent"):
-        tokens, labels = LABELLINGS[name]
+        tokens, labels = LABELINGS[name]
         cells = contingency_matrix(labels, tokens, sparse=True)
         most = (_entropy(labels) + _entropy(tokens)) / 2
         terms.append((oracle.mutual_info_score(labels, tokens), oracle_expected(cells, 500), most))

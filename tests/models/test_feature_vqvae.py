@@ -123,12 +123,12 @@ def test_conditions_of_encoder_and_decoder_are_independent(encoder, decoder):
 def test_initial_features_are_added_times_a_factor_for_each_column():
     model, batch = model_and_batch(carry_initial=True)
     outputs = model.train()(batch)
-    carried = model.autoencoder.carried
-    assert torch.equal(carried, torch.ones(46))
+    factors = model.autoencoder.initial_factors
+    assert torch.equal(factors, torch.ones(46))
     plain = model.autoencoder.decoder(model.autoencoder.decoder_inputs(outputs["code"], batch))
     expected = plain + batch["initial_features"]
     torch.testing.assert_close(outputs["reconstruction"], expected)
-    (gradient,) = torch.autograd.grad(outputs["reconstruction"].sum(), carried)
+    (gradient,) = torch.autograd.grad(outputs["reconstruction"].sum(), factors)
     torch.testing.assert_close(gradient, batch["initial_features"].sum(0))
     with pytest.raises(ConfigurationError, match=r"carry_initial: requires .*; got 13 and 46"):
         FeatureVQVAE(**SMALL, carry_initial=True, num_initial_features=13)

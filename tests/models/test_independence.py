@@ -96,7 +96,7 @@ def test_sliced_wasserstein_pulls_each_variant_to_the_pool():
         optimizer.step()
     means = [latent[variant == which].mean(0) for which in (0, 1)]
     assert (means[0] - means[1]).abs().max() < 0.2
-    # The variants move towards each other and do not collapse to a point.
+    # The variants move toward each other and do not collapse to a point.
     assert latent.detach().std() > 0.5 * spread
 
 

@@ -108,8 +108,8 @@ def test_codes_that_are_not_to_be_revived_stay_dead():
 
 
 def test_k_means_finds_planted_clusters():
-    centres = 10 * latents(16, seed=3)
-    points = centres.repeat(20, 1) + 0.01 * latents(320, seed=4)
+    centers = 10 * latents(16, seed=3)
+    points = centers.repeat(20, 1) + 0.01 * latents(320, seed=4)
     torch.manual_seed(0)
     quantizer = make_quantizer(4, 64, QuantizerConfig())
     quantizer.train().initialize(points, 32)

@@ -378,7 +378,7 @@ print(json.dumps([int(whole["autoencoder.quantizer.layers._codebook.initted"]), 
 
 
 def test_two_processes(datasets, tmp_path):
-    """Each goes on with its own randomness and its own latents."""
+    """Each process resumes with its own random state and its own latents."""
     for initialized, resumed in in_two_processes(TWO_PROCESSES, datasets["probes"], tmp_path):
         assert initialized
         assert set(resumed.values()) == {True}, resumed

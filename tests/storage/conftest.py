@@ -65,8 +65,8 @@ def telling(original, tmp_path_factory):
     shutil.copy(original, path)
     with h5py.File(path, "r+") as file:
         for name in (schema.PER_TIMESTEP, schema.INITIAL_FEATURES):
-            file[name][:, ..., 3] = forgeries.TELLING
-        file[schema.INPUTS][:, 0, 5, 5] = forgeries.TELLING
-        file[schema.OUTPUTS][:, :, 0, 5, 5] = forgeries.TELLING
+            file[name][:, ..., 3] = forgeries.SECRET
+        file[schema.INPUTS][:, 0, 5, 5] = forgeries.SECRET
+        file[schema.OUTPUTS][:, :, 0, 5, 5] = forgeries.SECRET
         reseal(file, forgeries.CONFIG)
     return path

@@ -41,7 +41,7 @@ SOME_DATASETS = (
     schema.DIGESTS,
 )
 OWN_ATTRIBUTES = ("description", "dimensions", "names", "sha256")
-# What a refusal tells the user to do.
+# Instructions that a refusal gives to the user.
 REMEDY = re.compile(r"[Rr]estore|[Gg]enerate|[Rr]epack|[Rr]ewrite|[Cc]onvert|[Rr]emove|[Mm]ove")
 
 
@@ -93,7 +93,7 @@ class Made:
 
 
 def own_attributes(path):
-    """Attributes of the schema that do not tell of a run, by holder."""
+    """Attributes of the schema that do not describe a run, by holder."""
     runs = ("configuration", "run_summary", "attributes_digest")
     with h5py.File(path) as file:
         found = {"/": {n: file.attrs[n] for n in schema.ROOT_ATTRIBUTES if n not in runs}}

@@ -23,9 +23,9 @@ ROOT = Path(__file__).parent.parent.parent
 CONFIG = small_config(12, base_channels=(2, 3), num_realizations=2, channels=2)
 LONGER = dataclasses.replace(CONFIG, num_samples=16)
 NAMES = [spec.name for spec in schema.dataset_specs(CONFIG)]
-# A value of the victims, and how it would be told in messages and tables.
-TELLING = np.float32(77771.5)
-TOLD = re.compile(r"7777\d|7\.77\d*e\+0?4|7\.8e\+0?4")
+# A value in the victims' files, and the forms in which messages and tables would show it.
+SECRET = np.float32(77771.5)
+REVEALED = re.compile(r"7777\d|7\.77\d*e\+0?4|7\.8e\+0?4")
 
 
 class Watch:

@@ -15,7 +15,7 @@ from spinlock.generation.build import assemble_parts, generate, generate_part
 from spinlock.generation.feature_extraction import extract_features
 from spinlock.storage import schema
 from tests.helpers import dataset_contents, seal
-from tests.storage.forgeries import CONFIG, NAMES, TELLING, VARIANTS, virtual_that_grows
+from tests.storage.forgeries import CONFIG, NAMES, SECRET, VARIANTS, virtual_that_grows
 from tests.storage.forgery_entries import ENTRIES, attempt, forge
 
 
@@ -83,7 +83,7 @@ def added_link(file, victims):
 
 
 def added_external_storage(file, victims):
-    content = np.full(12, TELLING)
+    content = np.full(12, SECRET)
     storage = [(victims.raw(content.tobytes()), 0, content.nbytes)]
     # Not a row for each sample: such a dataset could not be kept when there are more.
     file.create_dataset("added", (3, 4), np.float32, external=storage)
@@ -131,8 +131,8 @@ def test_what_was_added_is_not_followed(telling, tmp_path, victims, add, entry):
             assert data.is_virtual or data.external
     if entry in ("extract-features", "generate more") and add is added_external_storage:
         # Nothing of a victim was put into the file.
-        assert path.read_bytes().count(TELLING.tobytes() * 12) <= content.count(
-            TELLING.tobytes() * 12
+        assert path.read_bytes().count(SECRET.tobytes() * 12) <= content.count(
+            SECRET.tobytes() * 12
         )
 
 

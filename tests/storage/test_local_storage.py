@@ -18,18 +18,18 @@ from spinlock.storage import schema
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.digests import require_seal
 from spinlock.storage.verify import damaged_samples
-from tests.storage.forgeries import CONFIG, LONGER, ROOT, TELLING, TOLD, VARIANTS, affected
+from tests.storage.forgeries import CONFIG, LONGER, REVEALED, ROOT, SECRET, VARIANTS, affected
 from tests.storage.forgery_entries import ENTRIES, attempt, forge
 
 
 @pytest.fixture
-def no_figures(monkeypatch):
-    """Reports without figures, which take most of the time."""
+def no_plots(monkeypatch):
+    """Reports without plots, which take most of the time."""
     monkeypatch.setattr("spinlock.report.report_builder.report_plots", lambda source: [])
 
 
-def test_the_same_file_is_accepted_where_it_holds_its_data(telling, tmp_path, no_figures):
-    """Digests do not tell the forgeries: nothing but where the data lie is wrong with them."""
+def test_the_same_file_is_accepted_where_it_holds_its_data(telling, tmp_path, no_plots):
+    """Nothing but the location of the data is wrong with the forgeries, so digests accept them."""
     for number, (entry, action) in enumerate(ENTRIES.items()):
         path = tmp_path / f"{number}.h5"
         shutil.copy(telling, path)
@@ -39,7 +39,7 @@ def test_the_same_file_is_accepted_where_it_holds_its_data(telling, tmp_path, no
     extracted = tmp_path / "0.h5"
     with h5py.File(extracted) as file:
         # Extraction would have written to the victims.
-        assert not (file[schema.PER_TIMESTEP][...] == TELLING).all()
+        assert not (file[schema.PER_TIMESTEP][...] == SECRET).all()
 
 
 @pytest.mark.parametrize("how", ["external_link", "external_storage", "virtual", "soft_link_out"])
@@ -52,7 +52,7 @@ def test_reading_and_writing_the_forgeries_would_show(telling, tmp_path, victims
         name = schema.PER_TIMESTEP
         assert file[name][...].tobytes() == good[name][...].tobytes()
     if not victims.watch.works:
-        pytest.skip("this system does not tell who opens files")
+        pytest.skip("this system does not report who opens files")
     assert victims.harm().startswith("opened or read")
     with h5py.File(path, "r+") as file:
         file[schema.PER_TIMESTEP][0] = 0
@@ -79,8 +79,8 @@ def test_data_elsewhere_are_refused(telling, tmp_path, victims, variant):
             problems[entry] = "accepted"
         elif not any(name in error for name in affected(elsewhere)):
             problems[entry] = f"does not name {elsewhere}: {error}"
-        elif TOLD.search(said + error):
-            problems[entry] = f"tells: {said + error}"
+        elif REVEALED.search(said + error):
+            problems[entry] = f"reveals: {said + error}"
     assert not problems
     assert path.read_bytes() == content
     left = {entry.name for entry in tmp_path.iterdir()} - files

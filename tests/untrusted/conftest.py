@@ -72,8 +72,8 @@ def custom(scene, strangers_file):
 
 
 @pytest.fixture
-def no_figures(monkeypatch):
-    """Reports without figures, which know of no class paths."""
+def no_plots(monkeypatch):
+    """Reports without plots, which know of no class paths."""
     monkeypatch.setattr("spinlock.report.report_builder.report_plots", lambda source: [])
 
 

@@ -431,7 +431,7 @@ def test_unpickling_is_the_users_decision(scene, good_checkpoint):
 
 @pytest.mark.parametrize("entry", ["spinlock predict", "spinlock fit"])
 def test_a_checkpoint_from_elsewhere_is_not_unpickled(scene, good_checkpoint, entry, monkeypatch):
-    """Lightning unpickles what it downloads unless it is told otherwise."""
+    """Lightning unpickles downloaded files unless `weights_only` forbids it."""
     asked = []
 
     def download(url, *, weights_only=False, **options):

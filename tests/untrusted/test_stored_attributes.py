@@ -52,7 +52,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("value", VALUES)
-def test_attributes_of_other_kinds_are_no_crash(scene, original, value, no_figures):
+def test_attributes_of_other_kinds_are_no_crash(scene, original, value, no_plots):
     problems = {}
     for name in ATTRIBUTES:
         shutil.copy(original, scene.data)
@@ -112,7 +112,7 @@ def test_types_that_numpy_lacks_are_refused(scene, place):
     ids=["markup", "formula", "escape"],
 )
 def test_names_of_variants_are_text(scene, name):
-    """On a page, in a figure and on a terminal."""
+    """On a page, in a plot and on a terminal."""
     conditions = {
         "weights": {name: 1.0},
         "custom": {name: {"class_path": f"{scene.module}.Stripes"}},
@@ -121,7 +121,7 @@ def test_names_of_variants_are_text(scene, name):
         GenerationConfig.from_dict(settings() | {"initial_conditions": conditions})
 
 
-def test_a_page_holds_no_markup_of_the_file(scene, no_figures):
+def test_a_page_holds_no_markup_of_the_file(scene, no_plots):
     markup = "<script>alert(1)</script>"
     with h5py.File(scene.data, "r+") as file:
         for name in ("package_versions", "device"):
@@ -137,7 +137,7 @@ def test_a_page_holds_no_markup_of_the_file(scene, no_figures):
     assert "<script" not in page.read_text()
 
 
-def test_labels_that_are_no_text_are_refused(scene, no_figures):
+def test_labels_that_are_no_text_are_refused(scene, no_plots):
     with h5py.File(scene.data, "r+") as file:
         file[schema.IC_TYPES][3] = b"\xff\xfe\x80"
         reseal(file, CONFIG)

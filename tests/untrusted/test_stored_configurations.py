@@ -42,7 +42,7 @@ def test_what_is_no_configuration_is_refused(scene, attack, form):
 
 
 @pytest.mark.parametrize(("attack", "form"), forms(opens))
-def test_what_a_configuration_names_stays_text(scene, attack, form, no_figures):
+def test_what_a_configuration_names_stays_text(scene, attack, form, no_plots):
     text, said = opens(scene)[attack]
     forge(scene.data, text, sealed=FORMS[form])
 
@@ -94,7 +94,7 @@ def test_the_attacks_would_work(scene):
         scene.assert_nothing_happened()
 
 
-def test_the_good_file_passes_everywhere(scene, no_figures):
+def test_the_good_file_passes_everywhere(scene, no_plots):
     for entry in ENTRIES:
         assert not ENTRIES[entry](scene).error
 

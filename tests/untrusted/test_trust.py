@@ -37,7 +37,7 @@ from tests.untrusted.scene import (
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_a_file_of_custom_classes_opens_without_them(custom, there, no_figures):
+def test_a_file_of_custom_classes_opens_without_them(custom, there, no_plots):
     """Whether the stranger's module is there, with another content, makes no difference."""
     if there:
         custom.lay_module(STRANGER)
@@ -100,7 +100,7 @@ def test_a_trusted_module_is_replayed(custom):
 
 
 @pytest.mark.parametrize("command", ["check", "extract-features", "report"])
-def test_the_command_line_takes_modules_to_trust(custom, command, no_figures):
+def test_the_command_line_takes_modules_to_trust(custom, command, no_plots):
     custom.trusting = True
     custom.lay_module(STRANGER)
     options = ("--out", custom.folder / "report.html") if command == "report" else ()
