@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import cached_property
 from itertools import count, islice
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 import torch.distributed
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from spinlock.configuration.generation_config import MAX_INDEX, GenerationConfig
@@ -86,8 +88,17 @@ class SpinlockStream(IterableDataset[Batch]):
                 f"population: must lie between block_size={least} and 2^30 - start={most}, got "
                 f"{self.population}"
             )
-        Simulator(self.generation, "cpu")
+        # Refuses what cannot be simulated.
+        _ = self._simulator
         self._names = LabelNames.of(self.generation)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Each worker process makes its own simulator.
+        return {name: value for name, value in vars(self).items() if name != "_simulator"}
+
+    @cached_property
+    def _simulator(self) -> Simulator:
+        return Simulator(self.generation, self.device)
 
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over the batches of this rank and worker."""
@@ -112,11 +123,10 @@ class SpinlockStream(IterableDataset[Batch]):
         Args:
             number: Number of the batch, from 0.
         """
-        simulator = Simulator(self.generation, self.device)
         parts = [
             self._columns(samples)
             for run in self._ranges(number)
-            for samples in simulator.samples(run.start, run.stop)
+            for samples in self._simulator.samples(run.start, run.stop)
         ]
         batch = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         scalers = {
@@ -142,10 +152,16 @@ class SpinlockStream(IterableDataset[Batch]):
         index = samples.index
         design = make_design(self.generation, int(index[0]), int(index[-1]) + 1)
         return {
-            "features": samples.features.per_timestep[:, -1],
-            "initial_features": samples.initial_features,
+            "features": _joined(samples.features.per_timestep, samples, "per_timestep")[:, -1],
+            "initial_features": _joined(samples.initial_features, samples, "initial"),
             **labels_of_design(design, self._names, self.generation.channels),
         }
+
+
+def _joined(builtin: Tensor, samples: Samples, array: str) -> Tensor:
+    """Return built-in features, followed by the custom features of an array if there are any."""
+    custom = [samples.custom[array]] if array in samples.custom else []
+    return torch.cat([builtin, *custom], dim=-1)
 
 
 class SpinlockStreamModule(BaseDataModule):

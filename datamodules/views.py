@@ -66,7 +66,9 @@ class FeatureView:
                 raise ConfigurationError(
                     f"{setting}: applies only to the views {allowed}; got view={self.name}"
                 )
-        if timestep is not None and timestep not in range(1, config.num_timesteps + 1):
+        steps = range(1, config.num_timesteps + 1)
+        # True and 1.0 equal 1, but are not timesteps.
+        if timestep is not None and (type(timestep) is not int or timestep not in steps):
             raise ConfigurationError(
                 f"timestep: must be in 1..{config.num_timesteps}, the timesteps of this dataset; "
                 f"got {timestep!r}"

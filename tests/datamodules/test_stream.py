@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from spinlock.configuration import CustomFeatureConfig
 from spinlock.datamodules import SpinlockDataModule, SpinlockStream, SpinlockStreamModule
 from spinlock.errors import ConfigurationError, DatasetError
 from tests.helpers import small_config
@@ -20,13 +22,26 @@ def collect(batches):
     return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
 
 
-def test_the_stream_gives_the_batches_of_the_file(tmp_path):
+CUSTOM = {
+    "both kinds": CustomFeatureConfig(
+        per_field=["tests.features.custom_features.mean_modulus"],
+        per_trajectory=["tests.features.custom_features.energy_gain"],
+    ),
+    "of trajectories": CustomFeatureConfig(
+        per_trajectory=["tests.features.custom_features.energy_gain"]
+    ),
+}
+
+
+@pytest.mark.parametrize("features", ["sdf", *CUSTOM])
+def test_the_stream_gives_the_batches_of_the_file(tmp_path, features):
+    config = replace(CONFIG, num_timesteps=2, features=CUSTOM.get(features, features))
     datamodule = SpinlockDataModule(
-        tmp_path / "a.h5", CONFIG, batch_size=10, scaling="none", progress=False
+        tmp_path / "a.h5", config, batch_size=10, scaling="none", progress=False
     )
     datamodule.prepare_data()
     datamodule.setup("predict")
-    stream = SpinlockStream(CONFIG, batch_size=10, num_batches=4)
+    stream = SpinlockStream(config, batch_size=10, num_batches=4)
     for from_file, streamed in zip(datamodule.predict_dataloader(), stream, strict=True):
         assert from_file.keys() == streamed.keys()
         for key, expected in from_file.items():
@@ -50,10 +65,12 @@ def test_scalers_of_a_data_module_apply(tmp_path):
 
 
 @pytest.mark.parametrize("order", ["consecutive", "random"])
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_workers_share_the_batches(order, num_workers):
+@pytest.mark.parametrize(("num_workers", "start"), [(0, None), (2, "fork"), (2, "spawn")])
+def test_workers_share_the_batches(order, num_workers, start):
     stream = SpinlockStream(CONFIG, batch_size=6, order=order, num_batches=5)
-    loader = DataLoader(stream, batch_size=None, num_workers=num_workers)
+    loader = DataLoader(
+        stream, batch_size=None, num_workers=num_workers, multiprocessing_context=start
+    )
     indices = collect(loader)["index"].tolist()
     alone = collect(stream)["index"].tolist()
     assert sorted(indices) == sorted(alone)

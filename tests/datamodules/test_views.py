@@ -72,6 +72,8 @@ def test_features_of_any_timestep(datasets, tmp_path, view, timestep):
         ("features", 0, r"timestep: must be in 1\.\.3, the timesteps of this dataset; got 0"),
         ("features", 4, r"timestep: must be in 1\.\.3, the timesteps of this dataset; got 4"),
         ("features", 1.5, r"timestep: must be in 1\.\.3, the timesteps of this dataset; got 1.5"),
+        ("features", 1.0, r"timestep: must be in 1\.\.3, the timesteps of this dataset; got 1.0"),
+        ("features", True, r"timestep: must be in 1\.\.3, the timesteps of this dataset; got True"),
         ("sequence", 1, "applies only to the views features, pairs, both; got view=sequence"),
         ("fields", 1, "timestep: applies only to .*; got view=fields"),
     ],
