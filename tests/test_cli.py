@@ -12,6 +12,7 @@ import yaml
 
 from spinlock.__main__ import main as command_line
 from spinlock.checks import CheckReport
+from spinlock.commands import trainer_cli
 from spinlock.commands.command_line import main
 from spinlock.errors import ConfigurationError
 from spinlock.generation.build import generate, generate_part, shard_folder
@@ -58,6 +59,44 @@ def test_generate_needs_a_data_section(tmp_path):
     (tmp_path / "run.yaml").write_text("trainer: {max_epochs: 3}")
     with pytest.raises(ConfigurationError, match=r"run\.yaml: has no section `data`"):
         main(["generate", "--config", str(tmp_path / "run.yaml")])
+
+
+@pytest.mark.parametrize("prefix", ["", "spinlock.", "spinlock.datamodules."])
+def test_generate_reads_a_data_module_named_by_its_class(tmp_path, prefix):
+    settings = {"path": str(tmp_path / "a.h5"), "generation": {"num_samples": 9}}
+    data = {"class_path": f"{prefix}SpinlockDataModule", "init_args": settings}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({"data": data}))
+    main(["generate", "--config", str(tmp_path / "run.yaml"), *SHRINK, "--data.progress=false"])
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["parameters/params"].shape == (60, 15)
+
+
+def test_a_stream_has_no_file_to_generate():
+    with pytest.raises(ConfigurationError, match="SpinlockStreamModule has no file to generate"):
+        main(["generate", "--config", str(ROOT / "configs" / "stream.yaml")])
+
+
+STREAM = "spinlock.datamodules.SpinlockStreamModule"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "chooses"),
+    [
+        ([f"--data.class_path={STREAM}"], True),
+        (["--data.class_path", STREAM], True),
+        ([f"--data={STREAM}"], True),
+        (["--data", json.dumps({"class_path": STREAM})], True),
+        (["--config", str(ROOT / "configs" / "stream.yaml")], True),
+        (["--config", str(QUICKSTART), "--data.path=a.h5"], False),
+        (["--data", json.dumps({"path": "a.h5"}), "--data.batch_size=4"], False),
+        (["--data", str(QUICKSTART)], False),
+    ],
+)
+def test_arguments_choose_the_data_module(arguments, chooses, monkeypatch):
+    made = []
+    monkeypatch.setattr(trainer_cli, "TrainerCLI", lambda *_, **options: made.append(options))
+    main(["fit", *arguments])
+    assert made[0]["subclass_mode_data"] is chooses
 
 
 @pytest.fixture(scope="module")

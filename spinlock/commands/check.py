@@ -2,22 +2,19 @@
 
 import json
 import sys
-from argparse import ArgumentParser
-from pathlib import Path
 
 from spinlock.checks import check_dataset
-from spinlock.commands.trust import add_trust
+from spinlock.commands.file_parser import file_parser
 
 
 def run(arguments: list[str]) -> None:
     """Print the results, and exit with status 1 if a claim fails."""
-    parser = ArgumentParser(
-        prog="spinlock check",
-        allow_abbrev=False,
-        description="Measure every claim about a dataset on its file. The exit status is 1 if a "
+    parser = file_parser(
+        "check",
+        "Measure every claim about a dataset on its file. The exit status is 1 if a "
         "claim fails. Claims about data that the file does not store are not measurable.",
+        trust=True,
     )
-    parser.add_argument("file", type=Path)
     parser.add_argument(
         "--full", action="store_true", help="read all outputs and verify every digest"
     )
@@ -26,7 +23,6 @@ def run(arguments: list[str]) -> None:
         "--replay", type=int, default=4, metavar="K", help="samples to compute again (default: 4)"
     )
     parser.add_argument("--device", help="device that computes them (default: a GPU if available)")
-    add_trust(parser)
     given = parser.parse_args(arguments)
     report = check_dataset(
         given.file, full=given.full, replay=given.replay, trust=given.trust, device=given.device

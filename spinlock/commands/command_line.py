@@ -7,6 +7,7 @@ only when the command is run, so that commands start quickly.
 
 import importlib
 import logging
+import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -100,11 +101,19 @@ def _run_trainer(arguments: list[str] | None) -> None:
 
 
 def _chooses_data_module(arguments: Sequence[str]) -> bool:
-    """Return whether a yaml file among the arguments chooses the data module by ``class_path``."""
+    """Return whether the arguments or a yaml file choose the data module by ``class_path``."""
     parser = ArgumentParser(allow_abbrev=False, add_help=False)
     parser.add_argument("-c", "--config", type=Path, action="append", default=[])
+    parser.add_argument("--data", action="append", default=[])
+    parser.add_argument("--data.class_path", dest="class_path")
+    known = parser.parse_known_args(arguments)[0]
     # Lightning reports files that are missing.
-    files = [path for path in parser.parse_known_args(arguments)[0].config if path.is_file()]
-    contents = [yaml.safe_load(path.read_text()) for path in files]
+    contents = [yaml.safe_load(path.read_text()) for path in known.config if path.is_file()]
     sections = [content.get("data") for content in contents if isinstance(content, dict)]
-    return any(isinstance(section, dict) and "class_path" in section for section in sections)
+    # The option holds the section itself, a file that holds it, or the name of a class.
+    texts = [Path(text).read_text() if os.path.isfile(text) else text for text in known.data]
+    sections += [yaml.safe_load(text) for text in texts]
+    return known.class_path is not None or any(
+        isinstance(section, str) or (isinstance(section, dict) and "class_path" in section)
+        for section in sections
+    )

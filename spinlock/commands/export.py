@@ -1,20 +1,18 @@
 """``spinlock export`` writes a dataset file in another layout."""
 
-from argparse import ArgumentParser
 from pathlib import Path
 
+from spinlock.commands.file_parser import file_parser
 from spinlock.export.the_well import export_well
 
 
 def run(arguments: list[str]) -> None:
     """Write the files and print their paths."""
-    parser = ArgumentParser(
-        prog="spinlock export",
-        allow_abbrev=False,
-        description="Write the trajectories of a dataset file in a layout that other tools read. "
+    parser = file_parser(
+        "export",
+        "Write the trajectories of a dataset file in a layout that other tools read. "
         "well: the layout of The Well's WellDataset, split by operator.",
     )
-    parser.add_argument("file", type=Path)
     parser.add_argument("--format", choices=["well"], required=True)
     parser.add_argument("--out", type=Path, required=True, help="new folder to write to")
     given = parser.parse_args(arguments)

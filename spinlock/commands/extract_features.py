@@ -1,33 +1,30 @@
 """``spinlock extract-features`` computes the features of a dataset file again."""
 
-from argparse import ArgumentParser
 from pathlib import Path
 
+from spinlock.commands.file_parser import file_parser
 from spinlock.commands.generate import data_section
-from spinlock.commands.trust import add_trust
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.generation.feature_extraction import extract_features
 
 
 def run(arguments: list[str]) -> None:
     """Compute the features and update the file."""
-    parser = ArgumentParser(
-        prog="spinlock extract-features",
-        allow_abbrev=False,
-        description="Compute the features of a dataset file again from its stored fields, and "
+    parser = file_parser(
+        "extract-features",
+        "Compute the features of a dataset file again from its stored fields, and "
         "update the file if they differ. A damaged file is refused.",
+        trust=True,
     )
-    parser.add_argument("file", type=Path)
     parser.add_argument("--max-samples", type=int, metavar="K", help="only the first K samples")
     parser.add_argument("--device", help="device that computes (default: a GPU if available)")
     parser.add_argument(
         "--config", type=Path, help="yaml file whose data.generation.features are computed"
     )
-    add_trust(parser)
     given = parser.parse_args(arguments)
     features = None
     if given.config is not None:
-        section = data_section(given.config)
+        _, section = data_section(given.config)
         generation = section.get("generation", {}) if isinstance(section, dict) else {}
         features = GenerationConfig.from_dict(generation).features
     done = extract_features(

@@ -56,7 +56,13 @@ def _data_module(config: Path | None, overrides: list[str]) -> "SpinlockDataModu
     parser = ArgumentParser(prog="spinlock generate", allow_abbrev=False)
     parser.add_class_arguments(SpinlockDataModule, "data")
     if config is not None:
-        overrides = [f"--data={json.dumps(data_section(config))}", *overrides]
+        name, settings = data_section(config)
+        if name != SpinlockDataModule.__name__:
+            raise ConfigurationError(
+                f"{config}: data.class_path: {name} has no file to generate; only "
+                f"{SpinlockDataModule.__name__} has one"
+            )
+        overrides = [f"--data={json.dumps(settings)}", *overrides]
     module: SpinlockDataModule = parser.instantiate(parser.parse_args(overrides)).data
     return module
 
@@ -68,8 +74,15 @@ def _part(text: str) -> tuple[int, int]:
     return int(part), int(num_parts)
 
 
-def data_section(path: Path) -> object:
-    """Return the section ``data`` of a yaml file.
+def data_section(path: Path) -> tuple[str, object]:
+    """Return the data module that the section ``data`` of a yaml file describes.
+
+    Args:
+        path: Yaml file as for ``spinlock fit``.
+
+    Returns:
+        Name of the data module's class, without the module, and its settings. In the file, the
+        settings are the whole section, or ``init_args`` if the section has a ``class_path``.
 
     Raises:
         ConfigurationError: If the file has no such section.
@@ -77,4 +90,7 @@ def data_section(path: Path) -> object:
     content = yaml.safe_load(path.read_text())
     if not isinstance(content, dict) or "data" not in content:
         raise ConfigurationError(f"{path}: has no section `data`")
-    return content["data"]
+    section = content["data"]
+    if not (isinstance(section, dict) and "class_path" in section):
+        return "SpinlockDataModule", section
+    return str(section["class_path"]).rpartition(".")[2], section.get("init_args", {})

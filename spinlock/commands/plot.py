@@ -1,9 +1,9 @@
 """``spinlock plot`` saves a plot of one sample."""
 
-from argparse import ArgumentParser
 from functools import partial
 from pathlib import Path
 
+from spinlock.commands.file_parser import file_parser
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.runtime.output_files import PNG, new_file
 from spinlock.storage.reader import read_info
@@ -11,13 +11,11 @@ from spinlock.storage.reader import read_info
 
 def run(arguments: list[str]) -> None:
     """Save the plot and print its path."""
-    parser = ArgumentParser(
-        prog="spinlock plot",
-        allow_abbrev=False,
-        description="Save a plot of one sample of a dataset file as a PNG: for each channel, its "
+    parser = file_parser(
+        "plot",
+        "Save a plot of one sample of a dataset file as a PNG: for each channel, its "
         "initial condition, its realizations at the last stored timestep, and their spread.",
     )
-    parser.add_argument("file", type=Path)
     parser.add_argument(
         "--sample", type=int, required=True, metavar="I", help="index of the sample"
     )
