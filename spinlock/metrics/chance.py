@@ -10,11 +10,12 @@ References:
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice, pairwise, repeat
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import random_table
 from torch import Tensor
 
 from spinlock.metrics.counts import as_counts
@@ -23,8 +24,6 @@ from spinlock.metrics.counts import as_counts
 _TERMS = 1 << 20
 # The expectation leaves out tails of counts with a total probability below this bound.
 _NEGLIGIBLE = 1e-20
-# Number of samples that can be shuffled in the time it takes to draw the count of one cell.
-_SAMPLES_PER_CELL = 16
 # Permuted tables that are scored together.
 _TABLES = 32
 
@@ -63,10 +62,9 @@ def permuted_tables(
 ) -> Iterator[NDArray[np.int64]]:
     """Yield tables of samples whose classes are permuted at random.
 
-    Permuting labels keeps both marginals, and a table with these marginals has the multivariate
-    hypergeometric distribution, so the marginals are all that is needed. With at most 16 samples
-    per cell on average, labels are shuffled. With more, the counts of the cells are drawn: the
-    distribution is the same, and time does not grow with the number of samples.
+    Permuting labels keeps both marginals, and the distribution of the table depends on them alone:
+    it is that of :data:`scipy.stats.random_table`, which draws the counts. With many samples, time
+    does not grow with their number.
 
     Args:
         contingency: Integer counts ``[codes, classes]``, or ``[groups, codes, classes]`` to permute
@@ -226,33 +224,9 @@ def _look_up(table: Tensor, n: Tensor) -> Tensor:
 def _permuted(
     table: NDArray[np.int64], generator: np.random.Generator
 ) -> Iterator[NDArray[np.int64]]:
-    codes, classes = table.shape
-    drawn_cells = codes * max(classes - 1, 0)
-    few = table.sum() <= _SAMPLES_PER_CELL * drawn_cells
-    return _shuffled(table, generator) if few else _hypergeometric(table, generator)
-
-
-def _shuffled(
-    table: NDArray[np.int64], generator: np.random.Generator
-) -> Iterator[NDArray[np.int64]]:
-    codes, classes = table.shape
-    first_cells = np.repeat(np.arange(codes) * classes, table.sum(1))
-    labels = np.repeat(np.arange(classes), table.sum(0))
-    while True:
-        generator.shuffle(labels)
-        cells = np.bincount(first_cells + labels, minlength=codes * classes)
-        yield cells.reshape(codes, classes).astype(np.int64)
-
-
-def _hypergeometric(
-    table: NDArray[np.int64], generator: np.random.Generator
-) -> Iterator[NDArray[np.int64]]:
     codes, classes = table.sum(1), table.sum(0)
-    while True:
-        out, left = np.empty_like(table), codes.copy()
-        for column, size in enumerate(classes[:-1]):
-            # The method "count" would need memory proportional to the number of samples.
-            out[:, column] = generator.multivariate_hypergeometric(left, size, method="marginals")
-            left -= out[:, column]
-        out[:, -1:] = left[:, None]
-        yield out
+    # Only one table has the marginals of a single row or column, and scipy 1.17 draws it wrongly.
+    if min(np.count_nonzero(codes), np.count_nonzero(classes)) < 2:
+        return repeat(table)
+    distribution = random_table(codes, classes)
+    return (distribution.rvs(random_state=generator) for _ in repeat(None))
