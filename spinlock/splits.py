@@ -1,10 +1,9 @@
 """Assigns operators to train, validation and test splits by a hash of their index."""
 
-import warnings
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import qmc
+
+from spinlock.simulation.sobol_design import sobol_points
 
 SPLITS = ("train", "val", "test")
 
@@ -40,13 +39,10 @@ def split_operators(
         >>> [int((split == part).sum()) for part in range(3)]
         [800, 101, 99]
     """
-    sequence = qmc.Sobol(_COORDINATE, scramble=True, rng=np.random.default_rng([_SALT, seed]))
     cuts = np.cumsum(fractions)[:-1]
     parts = [np.empty(0, dtype=np.int64)]
-    with warnings.catch_warnings():
-        # scipy warns if the number of points is not a power of two.
-        warnings.filterwarnings("ignore", message="The balance properties")
-        for start in range(0, num_operators, _POINTS_AT_A_TIME):
-            points = sequence.random(min(_POINTS_AT_A_TIME, num_operators - start))
-            parts.append(np.searchsorted(cuts, points[:, -1], side="right"))
+    for start in range(0, num_operators, _POINTS_AT_A_TIME):
+        stop = min(start + _POINTS_AT_A_TIME, num_operators)
+        points = sobol_points(_COORDINATE, [_SALT, seed], start, stop)
+        parts.append(np.searchsorted(cuts, points[:, -1], side="right"))
     return np.concatenate(parts).astype(np.int64)

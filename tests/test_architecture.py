@@ -25,13 +25,14 @@ ORDER = [
     {"spinlock.errors"},
     {"spinlock.runtime"},
     {"spinlock.configuration"},
-    {"spinlock.simulation", "spinlock.features"},
-    {"spinlock.simulation.simulator", "spinlock.simulation.provenance"},
+    {"spinlock.features"},
+    {"spinlock.simulation"},
     {"spinlock.splits", "spinlock.storage"},
     {"spinlock.checks", "spinlock.generation", "spinlock.metrics", "spinlock.plots"},
     {"spinlock.contract", "spinlock.export", "spinlock.report"},
     {"spinlock.datamodules"},
-    {"spinlock.callbacks", "spinlock.models"},
+    {"spinlock.models"},
+    {"spinlock.callbacks"},
     {"spinlock.commands"},
 ]
 LEVEL = {package: level for level, packages in enumerate(ORDER) for package in packages}

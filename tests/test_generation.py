@@ -232,6 +232,15 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_written(tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+def test_dropout_of_whole_layers_is_refused_before_anything_is_written(tmp_path):
+    config = small_config(2, base_channels=(1, 4))
+    with pytest.raises(ConfigurationError, match=r"could silence all channels .* base_channels=1"):
+        generate(config, tmp_path / "new" / "a.h5", progress=False)
+    assert not list(tmp_path.iterdir())
+    # A file with this configuration can still be opened.
+    assert type(config).from_json(config.to_json()) == config
+
+
 def test_a_file_that_appears_during_the_build_is_left_alone(tmp_path, monkeypatch):
     path = tmp_path / "a.h5"
     original = shard_task.compute_shard

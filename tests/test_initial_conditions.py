@@ -13,10 +13,10 @@ from spinlock.simulation.initial_conditions import (
     GaussianBlobs,
     GaussianNoise,
     InitialCondition,
-    InitialConditions,
     Sinusoids,
 )
 from spinlock.simulation.randomness import Stream, uniform
+from spinlock.simulation.variants import InitialConditions
 
 MIXTURE = Mixture(InitialConditionConfig())
 VARIANTS = InitialConditions(InitialConditionConfig()).variants

@@ -20,9 +20,8 @@ from spinlock.configuration.parameter_axes import (
 from spinlock.configuration.variant_mixture import InitialConditionConfig, Mixture
 from spinlock.errors import ConfigurationError, SimulationError
 from spinlock.features import extract
-from spinlock.runtime import threads
+from spinlock.runtime import ordered_map, threads
 from spinlock.runtime.arithmetic import fixed_arithmetic
-from spinlock.simulation import simulator as simulation
 from spinlock.simulation.convolutional_operator import OUTPUT_BOUND
 from spinlock.simulation.initial_conditions import BandLimited, InitialCondition
 from spinlock.simulation.parameter_space import ParameterSpace
@@ -51,7 +50,7 @@ def test_libraries_are_settled_before_threads_compute(stop, monkeypatch):
     """Two threads that first use them at the same time may get kernels of low accuracy."""
     events = []
     monkeypatch.setattr(
-        simulation, "settle_vector_math", lambda: events.append(("settle", get_ident()))
+        ordered_map, "settle_vector_math", lambda: events.append(("settle", get_ident()))
     )
     original = Simulator._simulate
 

@@ -217,7 +217,7 @@ main()
     ("module", "name", "command_name"),
     [
         ("spinlock.commands.check", "check_dataset", "check"),
-        ("spinlock.generation.feature_extraction", "settle_vector_math", "extract-features"),
+        ("spinlock.runtime.ordered_map", "settle_vector_math", "extract-features"),
     ],
 )
 def test_a_signal_ends_other_commands(module, name, command_name, run, path):

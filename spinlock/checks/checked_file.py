@@ -1,17 +1,15 @@
 """Reads the columns and fields of the dataset file under check, with the digests of the fields."""
 
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import ConfigurationError
-from spinlock.simulation.initial_conditions import InitialCondition, make_variant
+from spinlock.simulation.initial_conditions import InitialCondition
+from spinlock.simulation.variants import make_variant
 from spinlock.storage import schema
 from spinlock.storage.columns import encoded
 from spinlock.storage.dataset_file import DatasetFile, Problem
@@ -24,39 +22,14 @@ _MAX_SAMPLED_BYTES = 1 << 29
 _SELECTION_SEED = 20_010
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A sample's entry of a chunked dataset.
+class CheckSource(DatasetFile):
+    """A dataset file under check; the arguments are those of `DatasetFile`.
 
     Attributes:
-        values: Entry in the shape of its `DatasetSpec`.
-        digest: Digest of its content, which enters the sample's digest.
+        full: Whether every stored byte is read; default: False.
     """
 
-    values: NDArray[Any]
-    digest: bytes
-
-
-class CheckSource(DatasetFile):
-    """A dataset file under check.
-
-    Args:
-        file: Open dataset file.
-        config: Configuration stored in it.
-        samples: Samples in the rows of the file; default: all samples of the configuration.
-        full: Whether every stored byte is read.
-    """
-
-    def __init__(
-        self,
-        file: h5py.File,
-        config: GenerationConfig,
-        samples: range | None = None,
-        *,
-        full: bool = False,
-    ) -> None:
-        super().__init__(file, config, samples)
-        self.full = full
+    full = False
 
     @cached_property
     def distributions(self) -> dict[str, InitialCondition]:
@@ -80,24 +53,19 @@ class CheckSource(DatasetFile):
         found = {name: self.problem(spec) for name, spec in self.specs.items()}
         return {name: problem for name, problem in found.items() if problem is not None}
 
-    @cached_property
-    def usable(self) -> frozenset[str]:
-        """Datasets that can be read."""
-        return frozenset(self.specs.keys() - self.problems.keys())
-
     def lacks(self, *names: str) -> str:
         """Return why datasets cannot be read; empty if they can."""
         for name in names:
             if name in (schema.INPUTS, schema.OUTPUTS) and name not in self.specs:
                 return "fields not stored"
-            if name not in self.usable:
+            if name not in self.specs or name in self.problems:
                 return f"{name} is missing or differs from the schema (see integrity)"
         return ""
 
     @cached_property
     def variants(self) -> NDArray[np.bytes_]:
         """(N,) stored variant labels, or those of the design if the file has none."""
-        if schema.IC_TYPES in self.usable:
+        if not self.lacks(schema.IC_TYPES):
             return self.column(schema.IC_TYPES)
         return np.asarray(encoded(self.mixture.names)[self.design.variant])
 
@@ -124,8 +92,8 @@ class CheckSource(DatasetFile):
             priority[rows] = (np.arange(len(rows)) + generator.uniform()) / len(rows)
         return np.sort(np.argsort(priority, kind="stable")[:count])
 
-    def entry(self, name: str, row: int) -> Entry:
-        """Return a sample's entry of a chunked dataset with its digest.
+    def entry(self, name: str, row: int) -> tuple[NDArray[Any], bytes]:
+        """Return a sample's entry of a chunked dataset and the digest of its content.
 
         Raises:
             Exception: If the stored bytes are damaged; its type is not defined.
@@ -136,4 +104,4 @@ class CheckSource(DatasetFile):
             chunk = self.chunk(name, row, place)
             values[place] = chunk
             digests.append(chunk_digest(chunk))
-        return Entry(values, content_digest(digests))
+        return values, content_digest(digests)

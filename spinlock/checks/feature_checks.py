@@ -4,7 +4,6 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
@@ -12,14 +11,18 @@ import numpy as np
 from spinlock.checks.checked_file import CheckSource
 from spinlock.checks.claims import Claim, Measurement, NotMeasurableError, count
 from spinlock.features import FEATURES
+from spinlock.features.batches import CV_LIMIT
+from spinlock.features.spectral import BAND_EDGES
 from spinlock.storage import schema
+from spinlock.storage.dataset_file import row_blocks
 
-_BYTES_AT_A_TIME = 1 << 26
+# Numbers of values, of NaN and of infinite values in a column, and its extrema without NaN.
+_STATISTICS = np.dtype(
+    [(name, np.int64) for name in ("values", "nan", "infinite")]
+    + [(name, np.float64) for name in ("low", "high")]
+)
 # Relative tolerance for rounding at the ends of a range.
 _RANGE_TOLERANCE = 1e-4
-_CV_LIMIT = 100.0
-# Upper edges of the lowest bands of frequencies, in cycles per pixel (features.md, section 3).
-_BAND_EDGES = (1 / 32, 1 / 16, 1 / 8)
 _DISCRETE = ("temporal_freq_dominant", "regime_switches")
 
 
@@ -29,25 +32,6 @@ _CLAIMS = {
     "range": "values are within the range of the feature",
     "constant": "no column has the same value for all samples",
 }
-
-
-@dataclass
-class _Column:
-    """Statistics of one column of an array of features.
-
-    Attributes:
-        values: Number of values.
-        nan: Number of NaN.
-        infinite: Number of infinite values.
-        low: Smallest value that is not NaN.
-        high: Largest value that is not NaN.
-    """
-
-    values: int = 0
-    nan: int = 0
-    infinite: int = 0
-    low: float = math.inf
-    high: float = -math.inf
 
 
 def feature_claims(source: CheckSource) -> Iterator[Claim]:
@@ -74,19 +58,19 @@ def _problems(source: CheckSource, spec: schema.DatasetSpec) -> dict[str, list[s
     found: dict[str, list[str]] = {"missing": [], "infinite": [], "range": []}
     for name, column in columns.items():
         low, high, undefined = _expected(source, spec, name)
-        expected = column.values if undefined else 0
-        if column.nan != expected:
-            found["missing"].append(f"{name} ({column.nan} NaN, expected {expected})")
-        if column.infinite:
-            found["infinite"].append(f"{name} ({column.infinite})")
+        expected = column["values"] if undefined else 0
+        if column["nan"] != expected:
+            found["missing"].append(f"{name} ({column['nan']} NaN, expected {expected})")
+        if column["infinite"]:
+            found["infinite"].append(f"{name} ({column['infinite']})")
         room = _RANGE_TOLERANCE * max([1.0, *(abs(e) for e in (low, high) if math.isfinite(e))])
-        if column.low < low - room or column.high > high + room:
-            values = f"{column.low:.4g}..{column.high:.4g}"
+        if column["low"] < low - room or column["high"] > high + room:
+            values = f"{column['low']:.4g}..{column['high']:.4g}"
             found["range"].append(f"{name} ({values}, not {low:g}..{high:g})")
-    defined = {name: one for name, one in columns.items() if one.nan < one.values}
+    defined = {name: one for name, one in columns.items() if one["nan"] < one["values"]}
     if defined and source.num_samples > 1:
         allowed = _allowed_constants(source, spec.name, spec.names)
-        constant = [name for name, one in defined.items() if one.low == one.high]
+        constant = [name for name, one in defined.items() if one["low"] == one["high"]]
         found["constant"] = [name for name in constant if name not in allowed]
     return found
 
@@ -117,20 +101,18 @@ def bounds(text: str, grid_size: int, num_timesteps: int) -> tuple[float, float]
     return (min(low, 0.0), high) if interval.group(3) else (low, high)
 
 
-def _columns(source: CheckSource, spec: schema.DatasetSpec) -> dict[str, _Column]:
-    """Read an array of features, some samples at a time, and measure its columns."""
-    columns = {name: _Column() for name in spec.names}
-    data = source.file[spec.name]
-    rows = max(1, _BYTES_AT_A_TIME // max(1, data.nbytes // len(data)))
-    for start in range(0, len(data), rows):
-        block = data[start : start + rows].reshape(-1, len(columns)).astype(np.float64)
-        for column, values in zip(columns.values(), block.T, strict=True):
-            column.values += len(values)
-            column.nan += int(np.isnan(values).sum())
-            column.infinite += int(np.isinf(values).sum())
-            column.low = float(np.fmin(column.low, np.fmin.reduce(values)))
-            column.high = float(np.fmax(column.high, np.fmax.reduce(values)))
-    return columns
+def _columns(source: CheckSource, spec: schema.DatasetSpec) -> dict[str, np.void]:
+    """Measure the columns of an array of features; see `_STATISTICS`."""
+    found = np.zeros(len(spec.names), _STATISTICS)
+    found["low"], found["high"] = math.inf, -math.inf
+    for rows in row_blocks(source.rows):
+        block = source.column(spec.name, rows).reshape(-1, len(spec.names))
+        found["values"] += len(block)
+        found["nan"] += np.isnan(block).sum(axis=0)
+        found["infinite"] += np.isinf(block).sum(axis=0)
+        found["low"] = np.fmin(found["low"], np.fmin.reduce(block))
+        found["high"] = np.fmax(found["high"], np.fmax.reduce(block))
+    return dict(zip(spec.names, found, strict=True))
 
 
 def _expected(
@@ -150,7 +132,7 @@ def _expected(
     if kind == "std":
         low, high = 0.0, high - low
     elif kind == "cv":
-        low, high = 0.0, _CV_LIMIT
+        low, high = 0.0, CV_LIMIT
     return low, high, steps < (min_timesteps or 1)
 
 
@@ -162,7 +144,7 @@ def _allowed_constants(source: CheckSource, name: str, names: tuple[str, ...]) -
     if "/aggregated/" in name and config.num_realizations == 1:
         return {column for column in names if column.endswith(("_std", "_cv"))}
     # Bands that end at the lowest frequency of the grid, 1/H, or below it have no modes.
-    empty = [band for band, edge in enumerate(_BAND_EDGES) if 1 / config.grid_size >= edge]
+    empty = [band for band, edge in enumerate(BAND_EDGES) if 1 / config.grid_size >= edge]
     # Positions and counts on few timesteps may be the same everywhere.
     allowed = {column for column in names if column.startswith(_DISCRETE)}
     kinds = ("mean", "max", "std")

@@ -83,18 +83,17 @@ def _measure(
     numbers, digests = found.numbers[row], {}
 
     def read(name: str) -> NDArray[np.float32]:
-        entry = source.entry(name, row)
-        digests[name] = entry.digest
-        numbers[name] = np.count_nonzero(~np.isfinite(entry.values))
-        return entry.values
+        values, digests[name] = source.entry(name, row)
+        numbers[name] = np.count_nonzero(~np.isfinite(values))
+        return values
 
     initial = None
     try:
-        if schema.INPUTS in source.usable:
+        if not source.lacks(schema.INPUTS):
             initial = read(schema.INPUTS).astype(np.float64)
             _measure_initial(numbers, initial, in_band[row])
         if sampled[row]:
-            if schema.OUTPUTS in source.usable:
+            if not source.lacks(schema.OUTPUTS):
                 _measure_outputs(numbers, read(schema.OUTPUTS), initial)
             # The digest of a sample needs all its entries.
             found.digests[row] = digests

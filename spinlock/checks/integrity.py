@@ -20,6 +20,7 @@ from spinlock.storage.columns import (
     operators_differ,
     values_differ,
 )
+from spinlock.storage.dataset_file import row_blocks
 from spinlock.storage.digests import (
     attributes_digest,
     column_digest,
@@ -27,10 +28,6 @@ from spinlock.storage.digests import (
     sample_digests,
 )
 from spinlock.storage.hdf5_access import read_attribute
-
-# Rows of columns that are in memory at a time while digests are computed.
-_ROWS_AT_A_TIME = 256
-
 
 # Kind of a dataset's problem -> name and text of the claim that it contradicts.
 _LAYOUT = {
@@ -204,12 +201,16 @@ def _finite(fields: FieldStatistics) -> Measurement:
 
 def _sample_digests(source: CheckSource, fields: FieldStatistics) -> Measurement:
     held = source.column(schema.DIGESTS)
-    different = [row for row in source.sampled.tolist() if row in fields.damaged]
-    whole = [row for row in source.sampled.tolist() if row not in fields.damaged]
-    for start in range(0, len(whole), _ROWS_AT_A_TIME):
-        rows = whole[start : start + _ROWS_AT_A_TIME]
-        digests = _digests(source, fields, rows)
-        different += [row for row, digest in zip(rows, digests, strict=True) if held[row] != digest]
+    different = fields.damaged.keys() & set(source.sampled.tolist())
+    for block in row_blocks(source.rows):
+        if rows := [row for row in block if row in fields.digests]:
+            columns = {spec.name: source.file[spec.name][rows] for spec in source.columns}
+            entries = {
+                spec.name: [fields.digests[row][spec.name] for row in rows]
+                for spec in source.fields
+            }
+            digests = sample_digests(source.specs.values(), columns, entries)
+            different |= {row for row, one in zip(rows, digests, strict=True) if held[row] != one}
     found = count([f"sample {row}" for row in sorted(different)])
     return found._replace(text=f"{found.text} (of {len(source.sampled)} samples read)")
 
@@ -217,11 +218,3 @@ def _sample_digests(source: CheckSource, fields: FieldStatistics) -> Measurement
 def _column_digests(source: CheckSource, names: tuple[str, ...]) -> Measurement:
     stored = {name: _readable(source.file[name], schema.COLUMN_DIGEST) for name in names}
     return count([name for name in names if stored[name] != column_digest(source, name)])
-
-
-def _digests(source: CheckSource, fields: FieldStatistics, rows: list[int]) -> NDArray[np.bytes_]:
-    columns = {spec.name: source.file[spec.name][rows] for spec in source.columns}
-    entries = {
-        spec.name: [fields.digests[row][spec.name] for row in rows] for spec in source.fields
-    }
-    return sample_digests(source.specs.values(), columns, entries)

@@ -135,7 +135,7 @@ def _compare(
         expected = {name: values[0] for name, values in sample_arrays(samples).items()}
         for part, names in parts.items():
             try:
-                stored = {name: _stored(source, name, index) for name in names}
+                stored = {name: source.file[name][index] for name in names}
             except Exception as error:
                 # A damaged byte can make HDF5 or the decompressor fail in any way.
                 found[part].differing.append(f"sample {index} ({type(error).__name__})")
@@ -154,12 +154,6 @@ def _compare(
                 found[part].differing.append(f"sample {index}")
         on_samples(1)
     return found
-
-
-def _stored(source: CheckSource, name: str, index: int) -> NDArray[Any]:
-    if source.specs[name].chunk is not None:
-        return source.entry(name, index).values
-    return np.asarray(source.file[name][index])
 
 
 def _comparable(

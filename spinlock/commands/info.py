@@ -1,13 +1,13 @@
 """``spinlock info`` describes a dataset file or an unfinished run on one screen."""
 
-from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from spinlock.commands.file_parser import file_parser
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
-from spinlock.generation.run_summary import describe_design
+from spinlock.generation.run_summary import describe_design, describe_origin
 from spinlock.storage import read_columns, read_info, schema
 from spinlock.storage.assemble import plan_assembly
 from spinlock.storage.dataset_file import DatasetFile
@@ -17,12 +17,9 @@ from spinlock.storage.shards import Shard, list_shards
 
 def run(arguments: list[str]) -> None:
     """Print the description."""
-    parser = ArgumentParser(
-        prog="spinlock info",
-        allow_abbrev=False,
-        description="Describe a dataset file, or the finished and missing samples of a run.",
+    parser = file_parser(
+        "info", "Describe a dataset file, or the finished and missing samples of a run."
     )
-    parser.add_argument("file", type=Path)
     print(describe(parser.parse_args(arguments).file))
 
 
@@ -51,21 +48,14 @@ def describe_file(info: DatasetInfo) -> str:
 
 
 def _rows(info: DatasetInfo) -> dict[str, str]:
-    run = info.run_summary
     return {
         "file": f"{info.path} ({info.path.stat().st_size / 1e6:.1f} MB)",
         "fingerprint": info.fingerprint,
         "digest": info.digest,
         **_configuration(info.config),
         **_distribution(info),
-        "design": describe_design(info.design_quality).removeprefix("design: "),
-        "last run": f"{run['computed_samples']} samples in {run['seconds']:.1f} s; fields "
-        f"{run['field_bytes'] / 1e6:.1f} MB, stored in {run['stored_field_bytes'] / 1e6:.1f} MB",
-        "computed on": ", ".join(f"{d['name']} ({d['type']})" for d in info.provenance["device"]),
-        "computed with": "; ".join(
-            " ".join(f"{package} {version}" for package, version in record.items())
-            for record in info.provenance["package_versions"]
-        ),
+        "design": describe_design(info.design_quality),
+        **describe_origin(info),
     }
 
 

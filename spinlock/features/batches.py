@@ -19,7 +19,7 @@ from spinlock.configuration.parameter_axes import MIN_GRID_SIZE
 # chunk is large enough to use all of it, and each temporary takes at most 128 MiB.
 CPU_CHUNK = 2**19
 DEVICE_CHUNK = 2**24
-_CV_LIMIT = 100.0
+CV_LIMIT = 100.0
 
 
 def check_fields(fields: Tensor, layout: tuple[str, ...]) -> None:
@@ -114,7 +114,7 @@ def aggregate(per_trajectory: Tensor) -> Tensor:
     values = per_trajectory.double()
     mean = values.mean(1)
     std = values.var(1, correction=0).sqrt()
-    cv = torch.where(std == 0, 0.0, (std / mean.abs()).clamp(max=_CV_LIMIT))
+    cv = torch.where(std == 0, 0.0, (std / mean.abs()).clamp(max=CV_LIMIT))
     return torch.cat((mean, std, cv), dim=-1).float()
 
 

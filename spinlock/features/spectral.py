@@ -18,7 +18,7 @@ from spinlock.features.registry import names
 from spinlock.features.spatial import Standardized, rescaled
 
 # Lower edges of all octaves but the first, which begins just above 0 (cycles/pixel).
-_BAND_EDGES = (1 / 32, 1 / 16, 1 / 8, 1 / 4)
+BAND_EDGES = (1 / 32, 1 / 16, 1 / 8, 1 / 4)
 _PEAK_TOLERANCE = 1e-3
 _ROLLOFF_FRACTION = 0.85
 # 80 dB below the mean power; the noise of a float32 transform is about 1e-14 of it.
@@ -65,7 +65,7 @@ def _bins(height: int, width: int, device: torch.device) -> _Bins:
     fx, fy, squared = fx.ravel()[order], fy.ravel()[order], squared[order]
     signless = (np.abs(fx) == 0.5) | (np.abs(fy) == 0.5)
     weight = np.where((fx == 0.0) | (fx == 0.5), 1.0, 2.0)
-    edges = np.searchsorted(squared, np.square(_BAND_EDGES), side="left")
+    edges = np.searchsorted(squared, np.square(BAND_EDGES), side="left")
     bands = tuple(pairwise((0, *edges.tolist(), len(order))))
 
     def table(values: np.ndarray) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import ConfigurationError, DatasetError
-from spinlock.generation.run_summary import describe_run, summarize_run
+from spinlock.generation.run_summary import describe_design, describe_run, summarize_run
 from spinlock.generation.shard_task import ShardTask, compute_shards
 from spinlock.runtime.progress import Progress, announce
 from spinlock.simulation.simulator import Simulator
@@ -155,7 +155,7 @@ def assemble_parts(config: GenerationConfig, path: str | os.PathLike[str]) -> No
                 f"{path}: samples {ranges} are missing. Compute them with generate --part, or run "
                 "generate, which computes missing samples and assembles the file"
             )
-        _assemble(config, path, plan, summarize_run([], 0.0, 1))
+        _assemble(config, path, plan, summarize_run([], 0.0, config.num_samples))
 
 
 def _real(path: str | os.PathLike[str]) -> Path:
@@ -267,7 +267,8 @@ def _build(
     summary = summarize_run(reports, time.monotonic() - start, config.num_samples)
     _assemble(config, path, plan_assembly(config.num_samples, sources), summary)
     if progress:
-        announce(describe_run(summary))
+        texts = describe_run(summary) | {"design": describe_design(summary["design_quality"])}
+        announce("\n".join(f"{title}: {text}" for title, text in texts.items()))
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
 

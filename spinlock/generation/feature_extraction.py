@@ -8,7 +8,6 @@ import dataclasses
 import glob
 import os
 from collections.abc import Collection, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +24,9 @@ from spinlock.errors import DatasetError
 from spinlock.features import CustomFeatures, extract, extract_per_timestep
 from spinlock.features.custom import Selection
 from spinlock.runtime.arithmetic import fixed_arithmetic
-from spinlock.runtime.ordered_map import ordered_map
+from spinlock.runtime.ordered_map import ordered_map, reproducible_map
 from spinlock.runtime.progress import Progress
-from spinlock.runtime.threads import settle_vector_math, use_one_thread
+from spinlock.runtime.threads import shared_pool
 from spinlock.simulation.provenance import provenance
 from spinlock.simulation.simulator import choose_device
 from spinlock.storage import schema
@@ -228,11 +227,10 @@ def _differs(values: NDArray[np.float32], stored: NDArray[np.float32]) -> NDArra
 def _computed(
     dataset: DatasetFile, task: _Task, device: torch.device
 ) -> Generator[tuple[range, Columns], None, None]:
-    """Yield features of consecutive samples, computed in tensors of the shapes of generation."""
+    """Iterate over features of consecutive samples, in tensors of the shapes of generation."""
     config, cpu = task.config, device.type == "cpu"
     # As in the simulator: on a CPU one thread per sample, elsewhere a whole block at a time.
     size = 1 if cpu else config.block_size
-    threads = torch.get_num_threads() if cpu else 1
 
     def blocks() -> Iterator[tuple[range, Tensor, Tensor]]:
         for start in range(0, task.count, size):
@@ -248,14 +246,9 @@ def _computed(
         rows, initial, fields = block
         return rows, _features(task.custom, initial, fields, size, device, config.precision)
 
-    settle_vector_math()
-    try:
-        with ThreadPoolExecutor(threads, initializer=use_one_thread if cpu else None) as pool:
-            yield from ordered_map(pool, features, blocks(), threads)
-    finally:
-        if cpu:
-            # The last call in any thread sets the default of new threads.
-            torch.set_num_threads(threads)
+    if cpu:
+        return reproducible_map(features, blocks())
+    return ordered_map(shared_pool("features", 1), features, blocks(), limit=1)
 
 
 def _features(

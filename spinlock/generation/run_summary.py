@@ -1,10 +1,12 @@
-"""Summary of a run, which is printed at its end and stored in the file."""
+"""Summarizes a run for the file, and describes such a summary in words."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from spinlock.generation.shard_task import ShardReport
 from spinlock.runtime.stage_clock import StageClock
+from spinlock.storage.reader import DatasetInfo
 
 
 def summarize_run(
@@ -37,34 +39,43 @@ def summarize_run(
     }
 
 
-def describe_run(summary: dict[str, Any]) -> str:
-    """Return a summary as lines of text."""
-    stages = summary["stage_seconds"]
-    total = sum(stages.values()) or 1.0
-    quality = summary["design_quality"]
+def describe_run(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Return texts that describe a summary, by title. Missing numbers count as 0."""
+    run: Mapping[str, Any] = defaultdict(float, summary)
+    stages = summary.get("stage_seconds", {})
+    total = sum(stages.values())
     shares = ", ".join(
-        f"{name} {seconds / total:.0%}"
+        f"{name} {seconds / (total or 1.0):.0%}"
         for name, seconds in sorted(stages.items(), key=lambda item: -item[1])
     )
-    lines = [
-        f"{summary['computed_samples']} of {summary['num_samples']} samples computed in "
-        f"{summary['seconds']:.1f} s ({summary['samples_per_second']:.2f} samples/s), assembled in "
-        f"{summary['assembly_seconds']:.1f} s",
-        f"processor time: {total:.1f} s ({shares})",
-        f"fields: {summary['field_bytes'] / 1e6:.1f} MB, stored in "
-        f"{summary['stored_field_bytes'] / 1e6:.1f} MB (ratio "
-        f"{summary['compression_ratio']:.2f})",
-        f"peak memory: host {summary['peak_host_bytes'] / 1e9:.2f} GB, device "
-        f"{summary['peak_device_bytes'] / 1e9:.2f} GB",
-        describe_design(quality),
-    ]
-    return "\n".join(lines)
+    return {
+        "run": f"{run['computed_samples']:.0f} of {run['num_samples']:.0f} samples computed in "
+        f"{run['seconds']:.1f} s ({run['samples_per_second']:.2f} samples/s), assembled in "
+        f"{run['assembly_seconds']:.1f} s",
+        "processor time": f"{total:.1f} s ({shares or 'no samples computed'})",
+        "fields": f"{run['field_bytes'] / 1e6:.1f} MB, stored in "
+        f"{run['stored_field_bytes'] / 1e6:.1f} MB (ratio {run['compression_ratio']:.3f})",
+        "peak memory": f"host {run['peak_host_bytes'] / 1e9:.2f} GB, device "
+        f"{run['peak_device_bytes'] / 1e9:.2f} GB",
+    }
+
+
+def describe_origin(info: DatasetInfo) -> dict[str, str]:
+    """Return texts that describe the last run of a dataset, its devices and packages, by title."""
+    return describe_run(info.run_summary) | {
+        "computed on": _records(info.provenance["device"]),
+        "computed with": _records(info.provenance["package_versions"]),
+    }
+
+
+def _records(records: Iterable[dict[str, str]]) -> str:
+    return "; ".join(" ".join(f"{k} {v}" for k, v in record.items()) for record in records)
 
 
 def describe_design(quality: dict[str, float]) -> str:
     """Return the quality of a design as one line of text."""
     return (
-        f"design: centered L2 discrepancy {quality['centered_l2_discrepancy']:.3g}, largest "
+        f"centered L2 discrepancy {quality['centered_l2_discrepancy']:.3g}, largest "
         f"|correlation| {quality['max_abs_correlation']:.3g}, smallest stratum "
         f"{quality['min_stratum_count']:.0f}, of pairs {quality['min_pair_stratum_count']:.0f}"
     )

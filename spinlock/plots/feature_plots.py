@@ -72,8 +72,6 @@ def rank_correlations(values: NDArray[np.floating]) -> NDArray[np.float64]:
     """
     if len(values) < 2:
         return np.zeros((values.shape[1], values.shape[1]))
-    ranks = rankdata(values, axis=0)
-    ranks -= ranks.mean(axis=0)
-    norm = np.sqrt(np.square(ranks).sum(axis=0))
-    ranks /= np.where(norm > 0, norm, 1)
-    return np.asarray(ranks.T @ ranks)
+    with np.errstate(invalid="ignore"):
+        correlations = np.corrcoef(rankdata(values, axis=0), rowvar=False)
+    return np.asarray(np.nan_to_num(np.atleast_2d(correlations)))

@@ -6,11 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from spinlock.features.spectral import BAND_EDGES
 from spinlock.plots.plot_style import label_colors, new_plot
 from spinlock.simulation.initial_conditions import BandLimited
 
-#: Cutoffs between low, mid and high frequencies of the features, in cycles per pixel.
-BAND_EDGES = (1 / 16, 1 / 4)
 # Power below this is float32 rounding.
 _FLOOR = 1e-16
 
@@ -50,7 +49,8 @@ def radial_spectra(samples: Mapping[str, NDArray[np.floating]]) -> Figure:
         ("#7aa6d8", "#79b791", "#d8a27a"), BandLimited.PASSBANDS.items(), strict=True
     ):
         axes.axvspan(low, high, color=tint, alpha=0.22, label=f"passband {band}", lw=0)
-    for edge in BAND_EDGES:
+    # Every second edge separates the low, mid and high frequencies of the features.
+    for edge in BAND_EDGES[1::2]:
         axes.axvline(edge, color="gray", ls=":", lw=1)
     for name, color in label_colors(list(samples)).items():
         frequency, power = radial_spectrum(samples[name])

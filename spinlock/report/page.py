@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from itertools import groupby
-from typing import Any
 
 from spinlock.checks import CheckReport
+from spinlock.generation.run_summary import describe_origin
 from spinlock.report.report_plots import ReportPlot
 from spinlock.storage.reader import DatasetInfo
 
@@ -28,7 +28,7 @@ def render_page(
     pairs = zip(plots, urls, strict=True)
     for name, grouped in groupby(pairs, lambda pair: pair[0].section):
         sections[name] = _plots(grouped)
-    sections["Time and size"] = _definitions(_time_and_size(info), "rows")
+    sections["Time and size"] = _definitions(describe_origin(info), "rows")
     sections["Configuration"] = _configuration(info)
     links = " ".join(f'<a href="#{_anchor(name)}">{escape(name)}</a>' for name in sections)
     content = "".join(
@@ -113,30 +113,6 @@ def _plots(pairs: Iterable[tuple[ReportPlot, str]]) -> str:
 def _definitions(rows: Mapping[str, str], kind: str) -> str:
     cells = (f"<div><dt>{k}</dt><dd>{escape(v)}</dd></div>" for k, v in rows.items())
     return f'<dl class="{kind}">{"".join(cells)}</dl>'
-
-
-def _time_and_size(info: DatasetInfo) -> dict[str, str]:
-    run: dict[str, Any] = info.run_summary
-    stages: dict[str, float] = run.get("stage_seconds", {})
-    total = sum(stages.values()) or 1.0
-    shares = sorted(stages.items(), key=lambda item: -item[1])
-    size, stored = (run.get(name, 0) / 1e6 for name in ("field_bytes", "stored_field_bytes"))
-    return {
-        "last run": f"{run.get('computed_samples', 0):,} samples in {run.get('seconds', 0):,.1f} s "
-        f"({run.get('samples_per_second', 0):.2f} samples/s)",
-        "assembly": f"{run.get('assembly_seconds', 0):.1f} s",
-        "processor time by stage": ", ".join(f"{n} {s / total:.0%}" for n, s in shares) or "none",
-        "peak memory": f"host {run.get('peak_host_bytes', 0) / 1e9:.2f} GB, device "
-        f"{run.get('peak_device_bytes', 0) / 1e9:.2f} GB",
-        "fields": f"{size:,.1f} MB, stored in {stored:,.1f} MB "
-        f"(ratio {run.get('compression_ratio', 1):.3f})",
-        "computed on": _records(info.provenance.get("device", [])),
-        "computed with": _records(info.provenance.get("package_versions", [])),
-    }
-
-
-def _records(records: Iterable[dict[str, str]]) -> str:
-    return "; ".join(" ".join(f"{k} {v}" for k, v in record.items()) for record in records)
 
 
 def _configuration(info: DatasetInfo) -> str:

@@ -1,11 +1,13 @@
-"""Maps a function over items in the threads of a pool, in order and with bounded memory."""
+"""Maps functions over items in threads, in order and with bounded memory."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from spinlock.runtime.threads import abandon
+import torch
+
+from spinlock.runtime.threads import abandon, settle_vector_math, shared_pool, use_one_thread
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -42,3 +44,29 @@ def ordered_map(
             yield pending.popleft().result()
     finally:
         abandon(pending)
+
+
+def reproducible_map(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int = 1
+) -> Generator[_Result, None, None]:
+    """Yield ``function(item)`` in order, with results that do not depend on the number of threads.
+
+    Each call is computed by one thread, and ``torch.get_num_threads()`` calls run in parallel.
+
+    Args:
+        function: Function of one item.
+        items: Items, which are taken in the caller's thread as results are asked for.
+        ahead: Number of items per thread that are submitted ahead of the caller; default: 1.
+
+    Example:
+        >>> list(reproducible_map(abs, [-1, 2, -3]))
+        [1, 2, 3]
+    """
+    settle_vector_math()
+    threads = torch.get_num_threads()
+    pool = shared_pool("compute", threads, use_one_thread)
+    try:
+        yield from ordered_map(pool, function, items, ahead * threads)
+    finally:
+        # `use_one_thread` in a worker also changed the default of threads started later.
+        torch.set_num_threads(threads)

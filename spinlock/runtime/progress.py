@@ -2,7 +2,6 @@
 
 import sys
 import time
-from types import TracebackType
 from typing import Self
 
 from tqdm.auto import tqdm
@@ -42,14 +41,9 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.close()
-        if self._lines and error is None and self._computed:
+        if self._lines and self._computed and not any(error):
             self._print_line()
 
     def update(self, count: int) -> None:

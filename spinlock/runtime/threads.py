@@ -68,6 +68,11 @@ def _pool(
     return ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=initializer)
 
 
+def available_cores() -> int:
+    """Return the number of cores that this process may use; 4 if the system does not report it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
+
+
 def use_one_thread() -> None:
     """Limit the calling thread to one core, so that bytes do not depend on the number of cores."""
     torch.set_num_threads(1)

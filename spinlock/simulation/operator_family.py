@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -58,42 +59,10 @@ class OperatorFamily(ABC):
         """
 
 
-class ConvolutionalOperators(OperatorFamily):
-    """The default family, whose operators are `ConvOperator` objects.
-
-    Args:
-        clock: Counts the processor time of drawing and calibrating operators.
-    """
-
-    def __init__(self, clock: StageClock | None = None) -> None:
-        self._clock = clock
-
-    def operator(
-        self,
-        values: ParameterValues,
-        *,
-        seed: int,
-        index: int,
-        channels: int,
-        precision: Precision,
-        device: torch.device,
-    ) -> Operator:
-        """Return the convolutional operator with an index; see `OperatorFamily.operator`."""
-        return ConvOperator(
-            values,
-            seed=seed,
-            index=index,
-            channels=channels,
-            precision=precision,
-            device=device,
-            clock=self._clock,
-        )
-
-
 def operator_family(
     spec: Mapping[str, object] | str, trusted: Trusted = None, clock: StageClock | None = None
-) -> OperatorFamily:
-    """Return the family that a configuration names.
+) -> Callable[..., Operator]:
+    """Return the function that makes operators, with the arguments of `OperatorFamily.operator`.
 
     Args:
         spec: Value of ``GenerationConfig.operator``.
@@ -104,5 +73,6 @@ def operator_family(
         ConfigurationError: If the family cannot be imported or constructed.
     """
     if isinstance(spec, str):
-        return ConvolutionalOperators(clock)
-    return instantiate(OperatorFamily, spec, "operator", trusted)  # type: ignore[type-abstract]
+        return partial(ConvOperator, clock=clock)
+    family = instantiate(OperatorFamily, spec, "operator", trusted)  # type: ignore[type-abstract]
+    return family.operator

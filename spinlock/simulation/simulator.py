@@ -20,15 +20,14 @@ from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import ConfigurationError, SimulationError
 from spinlock.features import CustomFeatures, SDFFeatures, extract, extract_per_timestep
 from spinlock.runtime.arithmetic import fixed_arithmetic
-from spinlock.runtime.ordered_map import ordered_map
+from spinlock.runtime.ordered_map import reproducible_map
 from spinlock.runtime.stage_clock import StageClock
-from spinlock.runtime.threads import settle_vector_math, shared_pool, use_one_thread
 from spinlock.simulation.forcing import Forcing
-from spinlock.simulation.initial_conditions import InitialConditions
 from spinlock.simulation.operator_family import operator_family
 from spinlock.simulation.parameter_space import typed_row
 from spinlock.simulation.rollout import rollout, update_step
 from spinlock.simulation.sobol_design import Design, make_design
+from spinlock.simulation.variants import InitialConditions
 
 
 @dataclass(frozen=True)
@@ -90,8 +89,8 @@ class Simulator:
         clock: Counts the processor time of the stages.
 
     Raises:
-        ConfigurationError: If an initial condition does not fit the grid, or a user-defined class
-            or function cannot be imported.
+        ConfigurationError: If an initial condition does not fit the grid, dropout could silence a
+            layer, or a user-defined class or function cannot be imported.
 
     Example:
         >>> from spinlock import GenerationConfig
@@ -114,7 +113,9 @@ class Simulator:
         trusted = config.trusted_modules
         self.initial_conditions = InitialConditions(config.initial_conditions, trusted)
         self.initial_conditions.check_grid(config.grid_size)
-        self.operators = operator_family(config.operator, trusted, self.clock)
+        if config.operator == "convolutional":
+            config.parameter_space.check_dropout()
+        self.make_operator = operator_family(config.operator, trusted, self.clock)
         self.custom = CustomFeatures(config.features, trusted)
         self._stored = torch.tensor(
             [step - 1 for step in config.stored_steps], dtype=torch.int64, device="cpu"
@@ -157,15 +158,8 @@ class Simulator:
 
     def _on_threads(self, units: Iterator[tuple[Design, range]]) -> Iterator[Samples]:
         """Compute units in parallel, each in one thread."""
-        settle_vector_math()
-        threads = torch.get_num_threads()
-        pool = shared_pool("simulate", threads, use_one_thread)
-        try:
-            # Operators differ tenfold in cost, so a queue keeps every thread busy.
-            yield from ordered_map(pool, lambda unit: self._simulate(*unit), units, 2 * threads)
-        finally:
-            # `use_one_thread` in a worker also changed the default of threads started later.
-            torch.set_num_threads(threads)
+        # Operators differ tenfold in cost, so a queue keeps every thread busy.
+        return reproducible_map(lambda unit: self._simulate(*unit), units, ahead=2)
 
     def _on_device(self, units: Iterator[tuple[Design, range]]) -> Iterator[Samples]:
         """Compute units on an accelerator, while results of the previous unit are copied."""
@@ -226,7 +220,7 @@ class Simulator:
         """Compute the trajectories of those rows of a unit that share one operator."""
         config = self.config
         values = typed_row(unit.values[rows.start])
-        operator = self.operators.operator(
+        operator = self.make_operator(
             values,
             seed=config.seed,
             index=int(unit.operator_index[rows.start]),

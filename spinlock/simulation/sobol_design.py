@@ -50,17 +50,23 @@ class Design:
     def rows(self, start: int, stop: int) -> "Design":
         """Return the rows of samples ``start .. stop``."""
         part = slice(start - self.start, stop - self.start)
-        return Design(
-            start,
-            self.params[part],
-            self.values[part],
-            self.variant[part],
-            self.operator_index[part],
-        )
+        columns = {name: column[part] for name, column in vars(self).items() if name != "start"}
+        return Design(start, **columns)
 
 
-def _sobol(seed: int, start: int, stop: int) -> NDArray[np.float64]:
-    sequence = qmc.Sobol(_NUM_AXES + 1, scramble=True, rng=np.random.default_rng(seed))
+def sobol_points(dim: int, seed: int | list[int], start: int, stop: int) -> NDArray[np.float64]:
+    """Return points ``start .. stop`` of a scrambled Sobol sequence.
+
+    Args:
+        dim: Number of coordinates.
+        seed: Seed of the scrambling, as for `numpy.random.default_rng`.
+        start: Index of the first point.
+        stop: Index after the last point.
+
+    Returns:
+        (stop - start, dim) points of the unit cube.
+    """
+    sequence = qmc.Sobol(dim, scramble=True, rng=np.random.default_rng(seed))
     if start:
         sequence.fast_forward(start)
     with warnings.catch_warnings():
@@ -89,7 +95,7 @@ def make_design(config: GenerationConfig, start: int = 0, stop: int | None = Non
     index = np.arange(start, stop, dtype=np.int64)
     operator_index, probe = np.divmod(index, probes)
     first, last = start // probes, -(-stop // probes)
-    points = _sobol(config.seed, first, last)[operator_index - first]
+    points = sobol_points(_NUM_AXES + 1, config.seed, first, last)[operator_index - first]
     # Values are computed from the stored float32 coordinates, so the two columns agree exactly.
     params = points[:, :_NUM_AXES].astype(np.float32)
     # Probes of one operator are 1/P apart, so their families differ if P <= 4.

@@ -6,7 +6,6 @@ damage is found before the dataset is assembled from it.
 """
 
 import math
-import os
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +22,7 @@ from spinlock.errors import DatasetError
 from spinlock.runtime.ordered_map import ordered_map
 from spinlock.runtime.output_files import publish
 from spinlock.runtime.stage_clock import StageClock
-from spinlock.runtime.threads import shared_pool
+from spinlock.runtime.threads import available_cores, shared_pool
 from spinlock.simulation.simulator import Samples
 from spinlock.storage import schema
 from spinlock.storage.columns import metadata_columns, sample_arrays
@@ -164,7 +163,7 @@ class _ShardWriter:
     def write(self, samples: Iterable[Samples], on_samples: Callable[[int], None]) -> None:
         """Write samples, and then the columns and the digests."""
         # One thread compresses faster than several simulate on a CPU; an accelerator needs more.
-        threads = min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+        threads = min(16, available_cores())
         fields = self._shard.fields
         sizes = [math.prod(spec.chunk or ()) * spec.dtype.itemsize for spec in fields]
         limit = _BYTES_IN_FLIGHT // max(sizes, default=1)

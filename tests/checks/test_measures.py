@@ -74,7 +74,7 @@ def test_tolerances_of_shares_shrink_to_the_promised_ones():
 
 def test_the_spread_that_noise_gives(pristine):
     with h5py.File(pristine) as file:
-        source = CheckSource(file, read_configuration(file), full=True)
+        source = CheckSource(file, read_configuration(file))
         values = file["parameters/values"][:]
         found = expected_spread(source, np.arange(160), 1)
     period = 2 * math.pi / values["schedule_period"]
@@ -91,7 +91,7 @@ def test_the_spread_that_noise_gives(pristine):
 @pytest.mark.parametrize("count", [10, 40, 160, 500])
 def test_chosen_samples_are_of_every_variant_in_proportion(count, pristine):
     with h5py.File(pristine) as file:
-        source = CheckSource(file, read_configuration(file), full=False)
+        source = CheckSource(file, read_configuration(file))
         chosen = source.choose(count)
         assert chosen.tolist() == sorted(set(chosen.tolist())) == source.choose(count).tolist()
         assert len(chosen) == min(count, 160)

@@ -377,9 +377,10 @@ def huge(s: Scene) -> dict[str, tuple[str, str]]:
 def opens(s: Scene) -> dict[str, tuple[str, str]]:
     """Configurations of a valid form, and what a computation says of them."""
     inner = {
-        "class_path": "spinlock.simulation.operator_family.ConvolutionalOperators",
+        "class_path": "spinlock.simulation.initial_conditions.Sinusoids",
         "init_args": {"a": s.shell_command},
     }
+    argument = with_mixture(weights={"evil": 1.0}, custom={"evil": inner})
     variant = {"evil": {"class_path": f"{s.module}.Stripes"}}
     features = {"per_field": [f"{s.module}.positive_share"], "per_trajectory": []}
 
@@ -388,7 +389,7 @@ def opens(s: Scene) -> dict[str, tuple[str, str]]:
 
     return {
         "command as the operator": (with_settings(operator=s.command), "--trust subprocess"),
-        "command as an argument": (with_settings(operator=inner), "does not take these init_args"),
+        "command as an argument": (argument, "does not take these init_args"),
         "unused command": (with_mixture(custom={"evil": s.command}), ""),
         "unused module": (with_mixture(custom=variant), ""),
         "module as a feature": (with_settings(features=features), "--trust"),
