@@ -103,12 +103,10 @@ class FieldDataset(FeatureDataset):
         return batch
 
     def _outputs(self, samples: NDArray[np.int64], epoch: NDArray[np.int64]) -> NDArray[np.float32]:
-        if self.realizations == "all":
-            return self.reader.read(schema.OUTPUTS, samples)
-        if self.realizations == "mean":
-            return self.reader.read_mean(schema.OUTPUTS, samples)
+        if self.realizations != "one":
+            return self.reader.read(schema.OUTPUTS, samples, self.realizations)
         which = choose_realizations(samples, epoch, self.num_realizations, self.seed)
-        return self.reader.read_one(schema.OUTPUTS, samples, which)
+        return self.reader.read(schema.OUTPUTS, samples, which)
 
 
 @dataclass(eq=False)
@@ -178,6 +176,6 @@ def pair_probes(rows: Tensor, operator: Tensor) -> Tensor:
     _, size = torch.unique_consecutive(operator[rows], return_counts=True)
     first = torch.repeat_interleave(size.cumsum(0) - size, size)
     counts = torch.repeat_interleave(size, size)
-    place = torch.arange(len(rows), device="cpu") - first
+    place = torch.arange(len(rows), device=rows.device) - first
     partner = first + (place + 1) % counts
     return torch.stack([rows, rows[partner]], dim=1)[counts > 1]

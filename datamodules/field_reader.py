@@ -6,11 +6,10 @@ without HDF5, undisturbed by forks and other processes.
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 from isal.igzip_lib import IsalError
@@ -19,8 +18,8 @@ from numpy.typing import NDArray
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.runtime.ordered_map import ordered_map
-from spinlock.runtime.threads import shared_pool
-from spinlock.storage.compression import inflate_planes, packed_natively, unshuffle
+from spinlock.runtime.threads import available_cores, shared_pool
+from spinlock.storage.compression import decode_chunk, packed_natively
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.hdf5_access import open_hdf5, storage_problem
 from spinlock.storage.schema import DatasetSpec
@@ -54,9 +53,8 @@ class FieldReader:
         self, path: str | os.PathLike[str], config: GenerationConfig, *, readers: int = 1
     ) -> None:
         self._path = Path(path)
-        self._compressed = config.storage.compression == "deflate"
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
-        self._threads = max(1, cores // readers)
+        self._compression = config.storage.compression
+        self._threads = max(1, available_cores() // readers)
         with DatasetFile(open_hdf5(self._path), config) as dataset:
             self._tables = {spec.name: _chunk_table(dataset, spec) for spec in dataset.fields}
             self._identity = _identity(os.stat(self._path))
@@ -71,88 +69,56 @@ class FieldReader:
         if descriptor is not None:
             os.close(descriptor)
 
-    def read(self, name: str, rows: NDArray[np.int64]) -> Fields:
-        """Return whole entries of samples.
+    def read(
+        self,
+        name: str,
+        rows: NDArray[np.int64],
+        take: Literal["all", "mean"] | NDArray[np.int64] = "all",
+    ) -> Fields:
+        """Return entries of samples, or a part of each.
 
         Args:
             name: Name of the dataset.
             rows: (n,) samples.
+            take: ``all``: whole entries. ``mean``: means over the first dimension of each entry,
+                which is kept with size 1. Or (n,) positions in the first dimension: one item of
+                each entry, with the dimension kept.
 
         Returns:
-            (n, ...) entries as in the file.
+            (n, ...) entries as in the file, or (n, 1, ...).
 
         Raises:
             DatasetError: If the file is damaged or was replaced.
         """
-        out = np.empty((len(rows), *self._tables[name].spec.shape), np.float32)
-        self._run(name, rows, lambda chunk, row, place: chunk.join(out[row][place]))
-        return out
-
-    def read_mean(self, name: str, rows: NDArray[np.int64]) -> Fields:
-        """Return means over the first dimension of each entry, which is kept with size 1."""
-        out = self._empty_reduced(name, rows)
-
-        def take(chunk: _Chunk, row: int, place: tuple[slice, ...]) -> None:
-            values = np.empty(chunk.shape, np.float32)
-            chunk.join(values)
-            values.mean(axis=0, keepdims=True, out=out[row][(slice(None), *place[1:])])
-
-        self._run(name, rows, take)
-        return out
-
-    def read_one(self, name: str, rows: NDArray[np.int64], which: NDArray[np.int64]) -> Fields:
-        """Return one item along the first dimension of each entry, which is kept with size 1.
-
-        Args:
-            name: Name of the dataset.
-            rows: (n,) samples.
-            which: (n,) positions in the first dimension.
-        """
-        out = self._empty_reduced(name, rows)
-
-        def take(chunk: _Chunk, row: int, place: tuple[slice, ...]) -> None:
-            one = slice(which[row], which[row] + 1)
-            chunk.join(out[row][(slice(None), *place[1:])], one)
-
-        self._run(name, rows, take)
-        return out
-
-    def _empty_reduced(self, name: str, rows: NDArray[np.int64]) -> Fields:
-        return np.empty((len(rows), 1, *self._tables[name].spec.shape[1:]), np.float32)
-
-    def _run(
-        self,
-        name: str,
-        rows: NDArray[np.int64],
-        take: "Callable[[_Chunk, int, tuple[slice, ...]], None]",
-    ) -> None:
-        """Read the chunks of samples in threads, in the order of the file.
-
-        Args:
-            name: Name of the dataset.
-            rows: (n,) samples.
-            take: Function of a chunk, the position of its sample in ``rows``, and its place in the
-                sample's entry.
-        """
         table, descriptor = self._tables[name], self._descriptor()
-        places = table.spec.chunk_slices
-        pool = shared_pool("read", self._threads)
+        spec, places = table.spec, table.spec.chunk_slices
+        chunk = cast("tuple[int, ...]", spec.chunk)
+        whole, mean = (isinstance(take, str) and take == mode for mode in ("all", "mean"))
+        shape = spec.shape if whole else (1, *spec.shape[1:])
+        out = np.empty((len(rows), *shape), np.float32)
 
         def work(task: tuple[int, int]) -> None:
             row, number = task
-            sample = int(rows[row])
+            sample, place = int(rows[row]), places[number]
             size, offset = int(table.size[sample, number]), int(table.offset[sample, number])
             stored = os.pread(descriptor, size, offset)
+            part = slice(None) if isinstance(take, str) else slice(take[row], take[row] + 1)
             try:
-                take(_Chunk(stored, table.spec, self._compressed), row, places[number])
+                values = decode_chunk(stored, self._compression, chunk, spec.dtype, part)
             except (IsalError, ValueError) as error:  # type: ignore[misc] # isal declares a value
                 raise DatasetError(
                     f"{self._path}: {name} of sample {sample} is damaged ({error})"
                 ) from error
+            out[row][place if whole else (slice(None), *place[1:])] = (
+                values.mean(axis=0, keepdims=True) if mean else values
+            )
 
+        pool = shared_pool("read", self._threads)
+        # In the order of the file.
         tasks = product(np.argsort(rows, kind="stable").tolist(), range(len(places)))
         for _ in ordered_map(pool, work, tasks, len(rows) * len(places)):
             pass
+        return out
 
     def _descriptor(self) -> int:
         """Return this process's descriptor of the file."""
@@ -166,25 +132,6 @@ class FieldReader:
                 )
             self._descriptors[process] = descriptor
         return self._descriptors[process]
-
-
-class _Chunk:
-    """Values of a chunk: float32, or still as four planes of bytes."""
-
-    def __init__(self, stored: bytes, spec: DatasetSpec, compressed: bool) -> None:
-        assert spec.chunk is not None
-        self.shape, self._compressed = spec.chunk, compressed
-        if compressed:
-            self._planes = inflate_planes(stored, self.shape, spec.dtype)
-        else:
-            self._values = np.frombuffer(stored, "<f4").reshape(self.shape)
-
-    def join(self, out: Fields, part: slice = slice(None)) -> None:
-        """Write a part of the first dimension to ``out``, which has the shape of the part."""
-        if self._compressed:
-            unshuffle(self._planes[:, part], out)
-        else:
-            np.copyto(out, self._values[part])
 
 
 def _chunk_table(dataset: DatasetFile, spec: DatasetSpec) -> _ChunkTable:

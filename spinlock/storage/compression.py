@@ -94,22 +94,13 @@ def _stored(plane: NDArray[np.uint8]) -> Iterator[bytes | memoryview]:
         yield block.data
 
 
-def inflate_planes(chunk: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[np.uint8]:
+def _inflated_planes(
+    chunk: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> NDArray[np.uint8]:
     """Return the shuffled bytes of a chunk that `encode_chunk` deflated.
 
-    Memory is bounded by the size of the values, whatever the chunk expands to.
-
-    Args:
-        chunk: Bytes of the chunk in the file.
-        shape: Shape of the values.
-        dtype: Type of the values, of b bytes.
-
-    Returns:
-        (b, ...) bytes, those of the least value first.
-
-    Raises:
-        isal.igzip_lib.IsalError: If the chunk is damaged.
-        ValueError: If the chunk holds another number of bytes.
+    Memory is bounded by the size of the values, whatever the chunk expands to. The result has shape
+    (bytes of a value, ...), with the bytes of the least value first.
     """
     size = math.prod(shape) * dtype.itemsize
     decompressor = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_ZLIB)
@@ -120,7 +111,11 @@ def inflate_planes(chunk: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -
 
 
 def decode_chunk(
-    chunk: bytes, compression: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    chunk: bytes,
+    compression: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    part: slice = slice(None),
 ) -> NDArray[Any]:
     """Return the values of a chunk that `encode_chunk` packed.
 
@@ -129,28 +124,18 @@ def decode_chunk(
         compression: ``deflate`` or ``none``.
         shape: Shape of the values.
         dtype: Type of the values, of 1, 2, 4 or 8 bytes.
+        part: Part of the first dimension to return; default: all.
 
     Raises:
         isal.igzip_lib.IsalError: If the chunk is damaged.
         ValueError: If the chunk holds another number of bytes.
     """
     if compression == "none":
-        return np.frombuffer(chunk, dtype).reshape(shape)
-    values = np.empty(shape, dtype)
-    unshuffle(inflate_planes(chunk, shape, dtype), values)
-    return values
-
-
-def unshuffle(planes: NDArray[np.uint8], out: NDArray[Any]) -> None:
-    """Invert `shuffle`.
-
-    Args:
-        planes: (b, ...) bytes, those of the least value first; b is 1, 2, 4 or 8.
-        out: (...) values of b bytes, which are overwritten.
-    """
+        return np.frombuffer(chunk, dtype).reshape(shape)[part]
+    planes = _inflated_planes(chunk, shape, dtype)[:, part]
     # Shifting whole arrays is ten times faster than transposing the bytes.
-    bits = out.view(f"<u{len(planes)}")
-    np.copyto(bits, planes[-1])
+    bits: NDArray[Any] = planes[-1].astype(f"<u{len(planes)}")
     for plane in planes[-2::-1]:
         np.left_shift(bits, 8, out=bits)
         np.bitwise_or(bits, plane, out=bits)
+    return bits.view(dtype)

@@ -28,7 +28,7 @@ def test_rows_come_in_the_order_asked_for(datasets):
         expected = {name: file[name][:] for name in (schema.INPUTS, schema.OUTPUTS)}
     for name, values in expected.items():
         np.testing.assert_array_equal(reader(datasets).read(name, rows), values[rows])
-    one = reader(datasets).read_one(schema.OUTPUTS, rows, np.array([0, 1, 1, 0]))
+    one = reader(datasets).read(schema.OUTPUTS, rows, np.array([0, 1, 1, 0]))
     np.testing.assert_array_equal(one[:, 0], expected[schema.OUTPUTS][rows, [0, 1, 1, 0]])
 
 
@@ -130,7 +130,7 @@ def test_uncompressed_fields(datasets, tmp_path):
         expected = file[schema.OUTPUTS][:][rows]
     given = FieldReader(tmp_path / "a.h5", raw)
     np.testing.assert_array_equal(given.read(schema.OUTPUTS, rows), expected)
-    one = given.read_one(schema.OUTPUTS, rows, np.array([1, 0]))
+    one = given.read(schema.OUTPUTS, rows, np.array([1, 0]))
     np.testing.assert_array_equal(one[:, 0], expected[[0, 1], [1, 0]])
     with pytest.raises(DatasetError, match="another program has repacked it"):
         FieldReader(path, raw)
