@@ -1,9 +1,9 @@
 """Base class of the data modules: names and sizes of the dataset, loaders, checkpoint state."""
 
-import json
+import inspect
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 
 from spinlock.configuration.config_difference import explain_difference
 from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.plain_data import plain
 from spinlock.configuration.stored_config import StoredConfig
-from spinlock.configuration.validation import require_at_least, structured
+from spinlock.configuration.validation import check_arguments, require_at_least, structured
 from spinlock.datamodules.datasets import Batch, BatchDataset, FeatureDataset
 from spinlock.datamodules.labels import LabelNames, feature_names
 from spinlock.datamodules.loading import EpochSampler, LoaderOptions
@@ -69,7 +70,7 @@ class BaseDataModule(LightningDataModule):
 
     def __init__(
         self,
-        generation: GenerationConfig,
+        generation: GenerationConfig | Mapping[str, Any],
         batch_size: int = 256,
         loader: LoaderOptions | Mapping[str, object] = DEFAULT_LOADER,
         sampling_seed: int | None = None,
@@ -78,6 +79,9 @@ class BaseDataModule(LightningDataModule):
         super().__init__()
         require_at_least({"batch_size": batch_size}, 1)
         require_at_least({"sampling_seed": sampling_seed}, 0)
+        # A checkpoint holds the configuration and the options of loaders as dictionaries.
+        if not isinstance(generation, GenerationConfig):
+            generation = StoredConfig.from_dict(generation)
         self.generation = generation
         self.label_names = names = LabelNames.of(generation)
         self.variant_names, self.family_names = names.variants, names.families
@@ -90,7 +94,6 @@ class BaseDataModule(LightningDataModule):
         self.num_features, self.num_variants = len(self.feature_names), len(names.variants)
         self.num_timesteps = generation.num_timesteps
         self.batch_size = batch_size
-        # A checkpoint holds the options as a dictionary.
         if not isinstance(loader, LoaderOptions):
             loader = structured(LoaderOptions, loader, "loader")
         self.loader = loader
@@ -218,6 +221,28 @@ class BaseDataModule(LightningDataModule):
         return TrainingLoader(dataset, batch_size=batch_size, **options)
 
 
+def stored_arguments(kind: type[BaseDataModule], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a data module as plain data, which checkpoints store.
+
+    Args:
+        kind: Class whose constructor takes the arguments.
+        values: Arguments by name, such as the local variables of the constructor; other names are
+            ignored.
+
+    Returns:
+        All arguments except ``executor``, so that checkpoints load with ``weights_only=True``.
+
+    Raises:
+        ConfigurationError: If the arguments come from a checkpoint, and one has another type than
+            its annotation. Names the argument.
+    """
+    given = {name: values[name] for name in inspect.signature(kind).parameters}
+    if not isinstance(given["generation"], GenerationConfig):
+        # The arguments come from a checkpoint, whose author is not trusted.
+        check_arguments(kind.__init__, given)
+    return {name: plain(value) for name, value in given.items() if name != "executor"}
+
+
 @dataclass(frozen=True)
 class _State:
     """State of a data module in a checkpoint."""
@@ -226,12 +251,3 @@ class _State:
     configuration: str
     settings: dict[str, Any]
     scalers: dict[str, Any]
-
-
-def plain(value: Any) -> Any:  # noqa: ANN401 (any argument)
-    """Return an argument as plain data, which a checkpoint can hold."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, GenerationConfig):
-        return json.loads(value.to_json())
-    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value

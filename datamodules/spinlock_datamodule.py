@@ -1,6 +1,5 @@
 """The data module of dataset files: builds the file if it is missing, and loads batches."""
 
-import inspect
 import os
 from concurrent.futures import Executor
 from pathlib import Path
@@ -10,10 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from spinlock.configuration import validation
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.configuration.stored_config import StoredConfig
-from spinlock.datamodules.base_datamodule import DEFAULT_LOADER, BaseDataModule, plain
+from spinlock.datamodules.base_datamodule import DEFAULT_LOADER, BaseDataModule, stored_arguments
 from spinlock.datamodules.datasets import Batch, FeatureDataset, Realizations
 from spinlock.datamodules.field_reader import FieldReader
 from spinlock.datamodules.loading import LoaderOptions
@@ -136,15 +133,10 @@ class SpinlockDataModule(BaseDataModule):
         progress: bool = True,
         prepare_data_per_node: bool = False,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name in _ARGUMENTS}
-        stored: Any = generation
-        if not isinstance(stored, GenerationConfig):
-            # The arguments come from a checkpoint, whose author is not trusted.
-            validation.check_arguments(SpinlockDataModule.__init__, given | {"executor": executor})
-            generation = StoredConfig.from_dict(stored)
+        stored = stored_arguments(SpinlockDataModule, locals())
         super().__init__(generation, batch_size, loader, sampling_seed, allow_transfer)
         self.path = Path(path)
-        self.view = make_view(view, generation, timestep=timestep, realizations=realizations)
+        self.view = make_view(view, self.generation, timestep=timestep, realizations=realizations)
         self.preparation = Preparation(
             view=self.view,
             fractions=(1 - val_fraction - test_fraction, val_fraction, test_fraction),
@@ -161,8 +153,7 @@ class SpinlockDataModule(BaseDataModule):
         self.progress = progress
         self.prepare_data_per_node = prepare_data_per_node
         self.prepared: PreparedSamples | None = None
-        # Only plain data, so that checkpoints load with weights_only=True.
-        self.save_hyperparameters({name: plain(value) for name, value in given.items()})
+        self.save_hyperparameters(stored)
 
     def prepare_data(self) -> None:
         """Build the dataset file if it is missing or has fewer samples than requested.
@@ -291,6 +282,3 @@ class SpinlockDataModule(BaseDataModule):
             lambda: FieldReader(self.path, self.generation, readers=readers),
             self._sampling_seed,
         )
-
-
-_ARGUMENTS = frozenset(inspect.signature(SpinlockDataModule).parameters) - {"executor"}

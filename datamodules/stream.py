@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from spinlock.configuration.generation_config import MAX_INDEX, GenerationConfig
 from spinlock.configuration.validation import require_at_least, require_choice
-from spinlock.datamodules.base_datamodule import DEFAULT_LOADER, BaseDataModule
+from spinlock.datamodules.base_datamodule import DEFAULT_LOADER, BaseDataModule, stored_arguments
 from spinlock.datamodules.datasets import Batch, BatchDataset, FeatureDataset
 from spinlock.datamodules.labels import LabelNames, labels_of_design
 from spinlock.datamodules.loading import LoaderOptions
@@ -218,7 +218,9 @@ class SpinlockStreamModule(BaseDataModule):
         device: str | None = None,
         allow_transfer: bool = False,
     ) -> None:
+        stored = stored_arguments(SpinlockStreamModule, locals())
         super().__init__(generation, batch_size, loader, sampling_seed, allow_transfer)
+        generation = self.generation
         require_at_least({"eval_samples": eval_samples, "scaling_samples": scaling_samples}, 1)
         require_choice("scaling", scaling, get_args(Scaling))
         self.scaling, self.signed_log = scaling, signed_log
@@ -240,6 +242,7 @@ class SpinlockStreamModule(BaseDataModule):
             num_batches=num_batches,
             device=device,
         )
+        self.save_hyperparameters(stored)
 
     def setup(self, stage: str | None = None) -> None:
         """Fit the scalers, unless a checkpoint has set them.

@@ -2,9 +2,9 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
 from typing import Any, TypeVar
 
+from spinlock.configuration.plain_data import plain
 from spinlock.configuration.validation import check_arguments, structured
 
 Config = TypeVar("Config")
@@ -37,15 +37,9 @@ def plain_arguments(model: type, given: Mapping[str, Any], annotated: type) -> d
     Raises:
         ConfigurationError: An argument has another type than its annotation. Names the argument.
     """
-    plain = {name: _plain(value) for name, value in given.items()}
-    check_arguments(vars(annotated)["__init__"], plain)
+    arguments = {name: plain(value) for name, value in given.items()}
+    check_arguments(vars(annotated)["__init__"], arguments)
     package = model.__module__.rpartition(".")[0]
     is_exported = getattr(sys.modules.get(package), model.__name__, None) is model
     module = package if is_exported else model.__module__
-    return plain | {"_class_path": f"{module}.{model.__qualname__}"}
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 (any argument)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {name: _plain(item) for name, item in asdict(value).items()}
-    return list(value) if isinstance(value, tuple | list) else value
+    return arguments | {"_class_path": f"{module}.{model.__qualname__}"}

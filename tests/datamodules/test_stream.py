@@ -10,8 +10,15 @@ import torch
 from torch.utils.data import DataLoader
 
 from spinlock.configuration import CustomFeatureConfig
-from spinlock.datamodules import SpinlockDataModule, SpinlockStream, SpinlockStreamModule
+from spinlock.datamodules import (
+    LoaderOptions,
+    SpinlockDataModule,
+    SpinlockStream,
+    SpinlockStreamModule,
+)
 from spinlock.errors import ConfigurationError, DatasetError
+from tests.callbacks import quiet_trainer
+from tests.datamodules.recorder import MeanModel
 from tests.helpers import small_config
 
 CONFIG = small_config(40, num_realizations=2, probes_per_operator=2)
@@ -195,3 +202,26 @@ def test_the_state_of_a_stream_module_is_checked():
     assert other.state_dict() == state
     with pytest.raises(DatasetError, match="settings: scaling: 'standard' there, 'rank' here"):
         stream_module(scaling="rank").load_state_dict(state)
+
+
+def test_a_checkpoint_makes_the_same_stream_module_again(tmp_path):
+    datamodule = stream_module(sampling_seed=3, loader=LoaderOptions(pin_memory=False))
+    run = quiet_trainer(tmp_path, max_epochs=1)
+    run.fit(MeanModel(), datamodule=datamodule)
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    again = SpinlockStreamModule.load_from_checkpoint(tmp_path / "a.ckpt")
+    again.setup()
+    assert again.generation == CONFIG
+    assert again.state_dict() == datamodule.state_dict()
+    assert again.hparams == datamodule.hparams
+    # A module without a trainer begins with the first epoch.
+    fresh = stream_module(sampling_seed=3)
+    expected, drawn = (collect(each.train_dataloader()) for each in (fresh, again))
+    assert all(torch.equal(drawn[key], value) for key, value in expected.items())
+
+
+def test_the_arguments_of_a_stream_module_are_checked():
+    stored = dict(stream_module().hparams)
+    assert SpinlockStreamModule(**stored).hparams == stored
+    with pytest.raises(ConfigurationError, match="num_batches: must be of type int, got '5'"):
+        SpinlockStreamModule(**stored | {"num_batches": "5"})
