@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from spinlock import contract
 from spinlock.callbacks.plot_logging import log_folder
 from spinlock.checks import CheckReport, check_dataset
+from spinlock.configuration.validation import require_at_least
 from spinlock.errors import DatasetError, SpinlockError
 from spinlock.runtime.output_files import unused_path
 
@@ -58,8 +59,7 @@ class DatasetReport(Callback):
         device: str | None = None,
         refuse: bool = True,
     ) -> None:
-        if replay < 0:
-            raise ValueError(f"replay must be at least 0, got {replay}")
+        require_at_least({"replay": replay}, 0)
         self.full = full
         self.replay = replay
         self.device = device

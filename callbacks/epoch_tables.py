@@ -120,7 +120,7 @@ class EpochSamples:
         self._parts = []
         if not _distributed():
             return columns
-        # In a fixed order: the processes meet at each column.
+        # Sorted, because all processes must gather the same column at the same time.
         return {key: torch.cat(gather_all_tensors(columns[key])) for key in sorted(columns)}
 
 

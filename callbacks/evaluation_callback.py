@@ -9,6 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from spinlock import contract
 from spinlock.callbacks.plot_logging import log_folder, log_plots
+from spinlock.configuration.validation import require_at_least
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,10 +41,8 @@ class EvaluationCallback(Callback, ABC):
         every_n_epochs: int = 1,
         plots_every_n_epochs: int = 10,
     ) -> None:
-        if every_n_epochs < 1:
-            raise ValueError(f"every_n_epochs must be at least 1, got {every_n_epochs}")
-        if plots_every_n_epochs < 0:
-            raise ValueError(f"plots_every_n_epochs must be at least 0, got {plots_every_n_epochs}")
+        require_at_least({"every_n_epochs": every_n_epochs}, 1)
+        require_at_least({"plots_every_n_epochs": plots_every_n_epochs}, 0)
         self.detailed = detailed
         self.every_n_epochs = every_n_epochs
         self.plots_every_n_epochs = plots_every_n_epochs

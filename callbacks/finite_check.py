@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from spinlock.callbacks.epoch_tables import gather_objects
 from spinlock.callbacks.finite_report import FiniteReport, floating_tensors, make_report
+from spinlock.configuration.validation import require_at_least, require_choice
 
 Policy = Literal["raise", "warn", "stop"]
 
@@ -56,10 +57,8 @@ class FiniteCheck(Callback):
     def __init__(
         self, policy: Policy = "raise", *, gradients: bool = False, check_every_n_steps: int = 1
     ) -> None:
-        if policy not in get_args(Policy):
-            raise ValueError(f"policy must be one of {', '.join(get_args(Policy))}; got {policy!r}")
-        if check_every_n_steps < 1:
-            raise ValueError(f"check_every_n_steps must be at least 1, got {check_every_n_steps}")
+        require_choice("policy", policy, get_args(Policy))
+        require_at_least({"check_every_n_steps": check_every_n_steps}, 1)
         self.policy = policy
         self.gradients = gradients
         self.check_every_n_steps = check_every_n_steps

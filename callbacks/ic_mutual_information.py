@@ -14,6 +14,7 @@ from spinlock import contract, metrics
 from spinlock.callbacks.epoch_tables import TokenTable
 from spinlock.callbacks.evaluation_callback import EvaluationCallback
 from spinlock.callbacks.label_information import AxisClasses, informations, label_scores
+from spinlock.configuration.validation import require_at_least, require_choice
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -119,11 +120,8 @@ class ICMutualInformation(EvaluationCallback):
             every_n_epochs=every_n_epochs,
             plots_every_n_epochs=plots_every_n_epochs,
         )
-        if on_threshold not in get_args(OnThreshold):
-            raise ValueError(f"on_threshold must be warn or stop, got {on_threshold!r}")
-        for name, value in (("patience", patience), ("permutations", permutations)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        require_choice("on_threshold", on_threshold, get_args(OnThreshold))
+        require_at_least({"patience": patience, "permutations": permutations}, 1)
         self.threshold = threshold
         self.on_threshold = on_threshold
         self.patience = patience

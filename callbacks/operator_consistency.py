@@ -14,6 +14,7 @@ from spinlock.callbacks.baselines import r_squared, ridge_r_squared
 from spinlock.callbacks.epoch_tables import EpochSamples
 from spinlock.callbacks.evaluation_callback import EvaluationCallback
 from spinlock.callbacks.probe_pairs import pair_probes
+from spinlock.configuration.validation import require_at_least
 from spinlock.errors import ConfigurationError
 
 _ENTRIES = ("initial_features", "variant", "operator", "index")
@@ -86,9 +87,7 @@ class OperatorConsistency(EvaluationCallback):
         every_n_epochs: int = 1,
     ) -> None:
         super().__init__(detailed=detailed, every_n_epochs=every_n_epochs, plots_every_n_epochs=0)
-        for name, value in (("max_samples", max_samples), ("max_pairs", max_pairs)):
-            if value < 2:
-                raise ValueError(f"{name} must be at least 2, got {value}")
+        require_at_least({"max_samples": max_samples, "max_pairs": max_pairs}, 2)
         self.max_samples = max_samples
         self.max_pairs = max_pairs
         self.seed = seed

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from spinlock.datamodules import datasets
+
 _OF_B = ("features", "initial_features", "variant")
 
 
@@ -34,7 +36,7 @@ def pair_probes(columns: Mapping[str, Tensor]) -> ProbePairs:
             the next probe of the operator in the order of the index, after the last the first.
     """
     order = torch.argsort(columns["index"], stable=True)
-    # Distributed samplers repeat samples to give all processes equally many.
+    # Distributed samplers repeat samples to give all processes the same number.
     is_first = torch.ones_like(order, dtype=torch.bool)
     is_first[1:] = columns["index"][order].diff() != 0
     a = order[is_first]
@@ -46,15 +48,9 @@ def pair_probes(columns: Mapping[str, Tensor]) -> ProbePairs:
         of_b = {key: columns[f"other_{key}"][a] for key in _OF_B}
     else:
         a = a[torch.argsort(columns["operator"][a], stable=True)]
-        _, group, sizes = torch.unique_consecutive(
-            columns["operator"][a], return_inverse=True, return_counts=True
-        )
-        start = (sizes.cumsum(0) - sizes)[group]
-        position = torch.arange(len(a), device=a.device) - start
-        following = a[start + (position + 1) % sizes[group]]
-        paired = sizes[group] > 1
-        a = rows = a[paired]
-        partners = following[paired]
+        places = torch.arange(len(a), device=a.device)
+        a, partners = a[datasets.pair_probes(places, columns["operator"][a])].unbind(1)
+        rows = a
         of_b = {key: columns[key][partners] for key in _OF_B}
     of_a = {key: columns[key][a] for key in ("operator", "tokens")}
     return ProbePairs({**of_a, **of_b}, rows, partners)

@@ -5,6 +5,7 @@ from lightning.pytorch import LightningModule, Trainer
 from spinlock import contract, metrics
 from spinlock.callbacks.epoch_tables import EpochSamples, TokenTable
 from spinlock.callbacks.evaluation_callback import EvaluationCallback
+from spinlock.configuration.validation import require_at_least
 from spinlock.errors import ConfigurationError
 
 PARTS = ("held_in", "held_out")
@@ -46,8 +47,7 @@ class TokenTransfer(EvaluationCallback):
 
     def __init__(self, *, permutations: int = 100, seed: int = 0, every_n_epochs: int = 1) -> None:
         super().__init__(every_n_epochs=every_n_epochs, plots_every_n_epochs=0)
-        if permutations < 1:
-            raise ValueError(f"permutations must be at least 1, got {permutations}")
+        require_at_least({"permutations": permutations}, 1)
         self.permutations = permutations
         self.seed = seed
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.stats import random_table
 from torch import Tensor
 
+from spinlock.configuration.validation import require_at_least
 from spinlock.metrics.counts import as_counts
 
 # Terms of the expectation held in memory at once: about 30 arrays of 8 MB.
@@ -85,8 +86,7 @@ def permuted_tables(
         >>> table.sum(0).tolist(), table.sum(1).tolist()
         ([5, 3], [5, 3])
     """
-    if permutations < 1:
-        raise ValueError(f"permutations must be at least 1, got {permutations}")
+    require_at_least({"permutations": permutations}, 1)
     counts = contingency.cpu().numpy().astype(np.int64)
     if counts.ndim not in (2, 3):
         shape = list(counts.shape)

@@ -5,6 +5,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from spinlock.configuration.validation import require_at_least
+
 
 class TokenContingency(Metric):
     """Counts samples by token and class.
@@ -44,9 +46,7 @@ class TokenContingency(Metric):
     def __init__(self, num_codes: int, num_classes: int, *, num_levels: int = 1) -> None:
         super().__init__(dist_sync_fn=_gather_padded)
         sizes = {"num_codes": num_codes, "num_classes": num_classes, "num_levels": num_levels}
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+        require_at_least(sizes, 1)
         self.num_codes = num_codes
         self.num_classes = num_classes
         self.num_levels = num_levels

@@ -123,7 +123,7 @@ def test_data_without_a_file_are_refused(tmp_path):
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="replay must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="replay: must be at least 0, got -1"):
         DatasetReport(replay=-1)
 
 

@@ -186,8 +186,8 @@ def test_all_processes_follow_the_one_that_found_something(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"policy": "ignore"}, "policy must be one of raise, warn, stop; got 'ignore'"),
-        ({"check_every_n_steps": 0}, "check_every_n_steps must be at least 1, got 0"),
+        ({"policy": "ignore"}, "policy: must be one of raise, warn, stop, got 'ignore'"),
+        ({"check_every_n_steps": 0}, "check_every_n_steps: must be at least 1, got 0"),
     ],
 )
 def test_bad_arguments(arguments, message):

@@ -489,11 +489,11 @@ def test_every_n_epochs(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"on_threshold": "raise"}, "on_threshold must be warn or stop, got 'raise'"),
-        ({"patience": 0}, "patience must be at least 1, got 0"),
-        ({"permutations": 0}, "permutations must be at least 1, got 0"),
-        ({"every_n_epochs": 0}, "every_n_epochs must be at least 1, got 0"),
-        ({"plots_every_n_epochs": -1}, "plots_every_n_epochs must be at least 0, got -1"),
+        ({"on_threshold": "raise"}, "on_threshold: must be one of warn, stop, got 'raise'"),
+        ({"patience": 0}, "patience: must be at least 1, got 0"),
+        ({"permutations": 0}, "permutations: must be at least 1, got 0"),
+        ({"every_n_epochs": 0}, "every_n_epochs: must be at least 1, got 0"),
+        ({"plots_every_n_epochs": -1}, "plots_every_n_epochs: must be at least 0, got -1"),
     ],
 )
 def test_bad_arguments(arguments, message):

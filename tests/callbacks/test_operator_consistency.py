@@ -232,7 +232,7 @@ def test_decoded_pairs_are_bounded(tmp_path):
         sampled, whole = some[f"consistency/{key}"], everything[f"consistency/{key}"]
         assert sampled != whole
         assert sampled == pytest.approx(whole, abs=0.2)
-    with pytest.raises(ValueError, match="max_pairs must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="max_pairs: must be at least 2, got 1"):
         OperatorConsistency(max_pairs=1)
 
 
@@ -242,5 +242,5 @@ def test_kept_samples_are_bounded(tmp_path):
     trainer = quiet_trainer(tmp_path, callback)
     trainer.validate(DecodingModel(codes), data, verbose=False)
     assert callback._kept == 64
-    with pytest.raises(ValueError, match="max_samples must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="max_samples: must be at least 2, got 1"):
         OperatorConsistency(max_samples=1)

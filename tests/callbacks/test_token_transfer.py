@@ -96,5 +96,5 @@ def test_testing_logs_with_two_loaders_and_not_with_one(tmp_path):
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="permutations must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="permutations: must be at least 1, got 0"):
         TokenTransfer(permutations=0)

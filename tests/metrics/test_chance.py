@@ -119,7 +119,7 @@ def test_p_value_by_hand():
 
 @pytest.mark.parametrize(
     ("counts", "permutations", "message"),
-    [(COUNTS, 0, "permutations must be at least 1, got 0"), (COUNTS[0], 5, "contingency must be")],
+    [(COUNTS, 0, "permutations: must be at least 1, got 0"), (COUNTS[0], 5, "contingency must be")],
 )
 def test_bad_arguments(counts, permutations, message):
     with pytest.raises(ValueError, match=message):

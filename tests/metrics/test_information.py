@@ -214,7 +214,7 @@ def test_bad_labels_are_refused_and_not_counted(tokens, labels, message):
 
 @pytest.mark.parametrize("sizes", [{"num_codes": 0}, {"num_classes": -1}, {"num_levels": 0}])
 def test_sizes_must_be_positive(sizes):
-    with pytest.raises(ValueError, match=f"{next(iter(sizes))} must be at least 1"):
+    with pytest.raises(ValueError, match=f"{next(iter(sizes))}: must be at least 1"):
         metrics.TokenContingency(**({"num_codes": 2, "num_classes": 2} | sizes))
 
 
