@@ -57,9 +57,8 @@ def make_report(tensors: Mapping[str, Tensor], batch: object, trainer: Trainer) 
             continue
         is_feature = any(name.endswith(f"[{key!r}]") for key in contract.FEATURE_COLUMNS)
         columns = _columns(tensor, feature_names if is_feature else (), is_feature)
-        counts.update({f"{name}:{column}": _count(values) for column, values in columns.items()})
-        if not columns:
-            counts[name] += _count(tensor)
+        keyed = {f"{name}:{column}": values for column, values in columns.items()}
+        counts.update({key: _count(values) for key, values in (keyed or {name: tensor}).items()})
         listed = [f"{column} ({_kinds(values)})" for column, values in columns.items()]
         rows |= set(samples.rows(bad))
         parts = [_kinds(tensor), "columns " + _listed(listed) if listed else "", samples.text(bad)]
@@ -83,6 +82,10 @@ class _Samples:
         )
         named = bool(names) and all(0 <= number < len(names) for number in numbers)
         self.variants = [names[number] for number in numbers] if named else []
+        self.labels = [str(index) for index in self.indices]
+        if named:
+            pairs = zip(self.labels, self.variants, strict=False)
+            self.labels = [f"{index} ({variant})" for index, variant in pairs]
 
     def rows(self, bad: Tensor) -> list[int]:
         """Rows that are marked; empty if the tensor does not have one row for each sample."""
@@ -94,13 +97,9 @@ class _Samples:
     def text(self, bad: Tensor) -> str:
         """The marked samples, or all samples if the tensor does not have one row for each."""
         rows = self.rows(bad)
-        shown = [
-            f"{self.indices[row]}" + (f" ({self.variants[row]})" if self.variants else "")
-            for row in (rows or range(len(self.indices)))
-            if self.indices
-        ]
-        if not shown:
+        if not self.labels:
             return ""
+        shown = [self.labels[row] for row in rows] or self.labels
         counted = [f"{name} ({n})" for name, n in self.by_variant(set(rows)).items()]
         where = "samples " if rows else "in the batch of samples "
         return where + _listed(shown) + ("; variants " + _listed(counted) if counted else "")

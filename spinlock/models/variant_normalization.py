@@ -6,6 +6,10 @@ from torch.nn import functional
 
 # The variance of fewer samples is too inaccurate to divide by.
 MIN_SAMPLES = 4
+# Weight of a batch in the running statistics.
+_MOMENTUM = 0.02
+# Number added to variances.
+_EPS = 1e-5
 
 
 class VariantNormalization(nn.Module):
@@ -15,28 +19,22 @@ class VariantNormalization(nn.Module):
     mean and (biased) variance. These enter the running mean and the running unbiased variance. A
     rarer variant is normalized by its running statistics. In evaluation, each variant is normalized
     by its running statistics, and a variant that never occurred in training by the average running
-    statistics of those that did.
+    statistics of those that did. The first 50 batches of a variant enter the running statistics
+    with equal weights, and each further batch with a weight of 0.02.
 
     There are no learned scale and shift, since the codebook adapts to any.
 
     Args:
         num_variants: Number V of variants.
         dim: Number D of columns.
-        momentum: Weight of a batch in the running statistics. The first 1 / momentum batches of a
-            variant are averaged with equal weights.
-        eps: Number added to variances.
     """
 
     mean: Tensor
     variance: Tensor
     batches: Tensor
 
-    def __init__(
-        self, num_variants: int, dim: int, *, momentum: float = 0.02, eps: float = 1e-5
-    ) -> None:
+    def __init__(self, num_variants: int, dim: int) -> None:
         super().__init__()
-        self.momentum = momentum
-        self.eps = eps
         self.register_buffer("mean", torch.zeros(num_variants, dim))
         self.register_buffer("variance", torch.ones(num_variants, dim))
         #: Number of batches in the running statistics of each variant.
@@ -53,7 +51,7 @@ class VariantNormalization(nn.Module):
             self._batch_statistics(latent, variant) if self.training else self._running_statistics()
         )
         mean, variance = (values[variant] for values in statistics)
-        return (latent - mean) / (variance + self.eps).sqrt()
+        return (latent - mean) / (variance + _EPS).sqrt()
 
     def _batch_statistics(self, latent: Tensor, variant: Tensor) -> tuple[Tensor, Tensor]:
         """Return the batch's statistics ``[V, D]``, or running ones for rare variants."""
@@ -66,7 +64,7 @@ class VariantNormalization(nn.Module):
         with torch.no_grad():
             unbiased = variance * (count / (count - 1).clamp(min=1))[:, None]
             self.batches += enough[:, 0]
-            weight = (1 / self.batches.clamp(min=1)).clamp(min=self.momentum)[:, None] * enough
+            weight = (1 / self.batches.clamp(min=1)).clamp(min=_MOMENTUM)[:, None] * enough
             self.mean += weight * (mean - self.mean)
             self.variance += weight * (unbiased - self.variance)
         running_mean, running_variance = self._running_statistics()

@@ -5,7 +5,14 @@ import pytest
 import torch
 from torch import nn
 
+from spinlock.models import variant_normalization
 from spinlock.models.variant_normalization import MIN_SAMPLES, VariantNormalization
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """Add nothing to variances."""
+    monkeypatch.setattr(variant_normalization, "_EPS", 0.0)
 
 
 def data(size=60, seed=0):
@@ -17,9 +24,10 @@ def data(size=60, seed=0):
     return latent, variant
 
 
+@pytest.mark.usefixtures("exact")
 def test_training_matches_a_hand_computation():
     latent, variant = data()
-    layer = VariantNormalization(3, 2, eps=0.0).train()
+    layer = VariantNormalization(3, 2).train()
     given = layer(latent, variant).numpy()
     for which in range(3):
         rows = latent[variant == which].numpy().astype(np.float64)
@@ -32,7 +40,7 @@ def test_training_matches_a_hand_computation():
 def test_one_variant_is_torchs_batch_normalization():
     latent, _ = data()
     everything = torch.zeros(len(latent), dtype=torch.int64)
-    ours = VariantNormalization(1, 2, momentum=0.1)
+    ours = VariantNormalization(1, 2)
     theirs = nn.BatchNorm1d(2, affine=False, momentum=None)
     for seed in range(3):
         batch, _ = data(seed=seed)
@@ -54,8 +62,9 @@ def test_gradients_are_those_of_batch_normalization():
     torch.testing.assert_close(*gradients)
 
 
-def test_running_statistics_are_averages_of_batches():
-    layer = VariantNormalization(3, 2, momentum=0.25)
+def test_running_statistics_are_averages_of_batches(monkeypatch):
+    monkeypatch.setattr(variant_normalization, "_MOMENTUM", 0.25)
+    layer = VariantNormalization(3, 2)
     means = []
     for seed in range(8):
         latent, variant = data(seed=seed)
@@ -67,8 +76,9 @@ def test_running_statistics_are_averages_of_batches():
     torch.testing.assert_close(layer.mean[1], expected)
 
 
+@pytest.mark.usefixtures("exact")
 def test_evaluation_uses_running_statistics_and_changes_nothing():
-    layer = VariantNormalization(3, 2, eps=0.0)
+    layer = VariantNormalization(3, 2)
     layer(*data())
     layer.eval()
     before = {key: value.clone() for key, value in layer.state_dict().items()}
@@ -79,8 +89,9 @@ def test_evaluation_uses_running_statistics_and_changes_nothing():
     assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
 
 
+@pytest.mark.usefixtures("exact")
 def test_a_rare_variant_uses_running_statistics():
-    layer = VariantNormalization(2, 2, eps=0.0)
+    layer = VariantNormalization(2, 2)
     common = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
     layer(common, torch.arange(50) % 2)
     latent = torch.cat([common, torch.full((MIN_SAMPLES - 1, 2), 3.0)])
@@ -92,8 +103,9 @@ def test_a_rare_variant_uses_running_statistics():
     assert layer.batches.tolist() == [2, 1]
 
 
+@pytest.mark.usefixtures("exact")
 def test_a_variant_that_never_occurred_takes_the_average_statistics():
-    layer = VariantNormalization(3, 2, eps=0.0)
+    layer = VariantNormalization(3, 2)
     latent, variant = data()
     layer(latent[variant < 2], variant[variant < 2])
     layer.eval()
@@ -103,8 +115,9 @@ def test_a_variant_that_never_occurred_takes_the_average_statistics():
     torch.testing.assert_close(layer(point, torch.tensor([2])), expected)
 
 
+@pytest.mark.usefixtures("exact")
 def test_without_any_batch_evaluation_is_the_identity():
-    layer = VariantNormalization(3, 2, eps=0.0).eval()
+    layer = VariantNormalization(3, 2).eval()
     latent, variant = data()
     torch.testing.assert_close(layer(latent, variant), latent)
 
