@@ -380,7 +380,9 @@ def opens(s: Scene) -> dict[str, tuple[str, str]]:
         "class_path": "spinlock.simulation.initial_conditions.Sinusoids",
         "init_args": {"a": s.shell_command},
     }
-    argument = with_mixture(weights={"evil": 1.0}, custom={"evil": inner})
+    # So rare that the variants of the samples in the file do not change.
+    weights = settings()["initial_conditions"]["weights"] | {"evil": 1e-9}
+    argument = with_mixture(weights=weights, custom={"evil": inner})
     variant = {"evil": {"class_path": f"{s.module}.Stripes"}}
     features = {"per_field": [f"{s.module}.positive_share"], "per_trajectory": []}
 
