@@ -17,6 +17,7 @@ from yaml import YAMLError
 
 from spinlock.commands.command_line import main as run
 from spinlock.errors import SpinlockError
+from spinlock.runtime.progress import printable
 from spinlock.runtime.threads import end_by
 
 # Time after which the process ends even if threads still compute.
@@ -30,7 +31,8 @@ def main() -> None:
             run()
         return
     except (SpinlockError, OSError, YAMLError) as error:
-        sys.exit(f"spinlock: error: {_printable(str(error))}")
+        message = "\n".join(map(printable, str(error).split("\n")))
+        sys.exit(f"spinlock: error: {message}")
     except KeyboardInterrupt:
         end = _End(signal.SIGINT, "interrupted")
     except _Terminated as terminated:
@@ -38,11 +40,6 @@ def main() -> None:
     # Here the traceback is gone, and with it the frames that keep files open.
     end.announce()
     sys.exit(end.status)
-
-
-def _printable(text: str) -> str:
-    """Return a text with its control characters escaped: a file's author may have chosen them."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 class _End:

@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from spinlock.runtime.progress import printable
+
 
 @dataclass(frozen=True)
 class CheckRow:
@@ -100,7 +102,7 @@ class CheckReport:
     def table(self) -> str:
         """Return the rows as a text table, by group, followed by the summary."""
         head = ("status", "claim", "target", "measured")
-        cells = [(row.status, row.claim, row.target, _printable(row.measured)) for row in self.rows]
+        cells = [(row.status, row.claim, row.target, printable(row.measured)) for row in self.rows]
         widths = [max(len(line[column]) for line in (head, *cells)) for column in range(3)]
         lines, group = [_line(head, widths)], None
         for row, line in zip(self.rows, cells, strict=True):
@@ -132,8 +134,3 @@ class CheckReport:
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:
     padded = (f"{cell:<{width}}" for cell, width in zip(cells[:3], widths, strict=True))
     return "  ".join(["", *padded, cells[3]]).rstrip()
-
-
-def _printable(text: str) -> str:
-    """Return a text without control characters, which a file could use as terminal commands."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -4,7 +4,6 @@ All initial conditions are read, and the outputs of `CheckSource.sampled`. Threa
 measure the fields; the memory that they use does not depend on the size of the file.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from spinlock.checks.checked_file import CheckSource
 from spinlock.runtime.ordered_map import ordered_map
-from spinlock.runtime.threads import settle_vector_math, shared_pool
+from spinlock.runtime.threads import available_cores, settle_vector_math, shared_pool
 from spinlock.simulation.initial_conditions import BandLimited
 from spinlock.storage import schema
 
@@ -63,7 +62,7 @@ def measure_fields(source: CheckSource, on_samples: Callable[[int], None]) -> Fi
     bands = {n.encode() for n, one in source.distributions.items() if isinstance(one, BandLimited)}
     in_band = np.array([variant in bands for variant in source.variants])
     sampled = np.isin(np.arange(source.num_samples), source.sampled)
-    threads = os.cpu_count() or 1
+    threads = available_cores()
     settle_vector_math()
     measure = partial(_measure, source, found, in_band, sampled)
     pool = shared_pool("check", threads)

@@ -21,6 +21,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
+from spinlock.runtime.threads import available_cores
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _SIGNALS = signal.SIGINT, signal.SIGTERM
@@ -77,7 +79,7 @@ class LocalProcesses(_LazyExecutor):
         self, num_workers: int | None = None, threads_per_worker: int | None = None
     ) -> None:
         super().__init__()
-        cores = os.cpu_count() or 1
+        cores = available_cores()
         self.num_workers = num_workers or torch.cuda.device_count() or cores
         self.threads_per_worker = threads_per_worker or max(1, cores // self.num_workers)
 
@@ -210,7 +212,7 @@ class DaskExecutor(_LazyExecutor):
         except ImportError as error:
             raise ImportError("DaskExecutor needs dask: pip install 'spinlock[cluster]'") from error
         if self.address is None:
-            workers = self.num_workers or os.cpu_count()
+            workers = self.num_workers or available_cores()
             cluster = distributed.LocalCluster(
                 n_workers=workers, threads_per_worker=1, dashboard_address=":0"
             )

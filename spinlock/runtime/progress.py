@@ -67,3 +67,18 @@ class Progress:
 def announce(text: str) -> None:
     """Print text on the standard error stream without breaking a progress bar."""
     tqdm.write(text, file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    r"""Return a text with its control characters, line breaks included, escaped.
+
+    Text from a file may contain control characters, which a terminal would interpret as commands.
+
+    Args:
+        text: Text to print.
+
+    Example:
+        >>> print(printable("a.h5\x1b[2J"))
+        a.h5\x1b[2J
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -69,8 +69,10 @@ def _pool(
 
 
 def available_cores() -> int:
-    """Return the number of cores that this process may use; 4 if the system does not report it."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def use_one_thread() -> None:

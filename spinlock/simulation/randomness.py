@@ -24,7 +24,6 @@ The position of a number counts numbers, not words.
 """
 
 import math
-import os
 from collections.abc import Callable
 from enum import IntEnum
 
@@ -33,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spinlock.runtime.threads import shared_pool
+from spinlock.runtime.threads import available_cores, shared_pool
 
 # Words drawn and converted at a time; a quarter of a megabyte stays in the second-level cache.
 _CHUNK = 1 << 15
@@ -113,7 +112,7 @@ def _on_device(addresses: list[_Address], words: int, device: torch.device) -> T
     host = torch.empty(size, dtype=torch.int64, device="cpu", pin_memory=pinned)
     # A NumPy view, because other threads may not write to a tensor of inference mode.
     drawn = host.numpy()
-    pool = shared_pool("randomness", min(16, os.cpu_count() or 1))
+    pool = shared_pool("randomness", min(16, available_cores()))
 
     def fill(row: int, start: int) -> None:
         part = drawn[row, start : start + _CHUNK]

@@ -7,7 +7,6 @@ attributes covers what describes how to read the file.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from spinlock.errors import DatasetError
 from spinlock.runtime.ordered_map import ordered_map
-from spinlock.runtime.threads import shared_pool
+from spinlock.runtime.threads import available_cores, shared_pool
 from spinlock.storage import schema
 from spinlock.storage.dataset_file import DatasetFile, row_blocks
 from spinlock.storage.hdf5_access import is_refusal, read_attribute
@@ -78,7 +77,7 @@ def field_digests(dataset: DatasetFile, rows: range) -> dict[str, list[bytes]]:
     Raises:
         OSError: If the system refuses to read the file.
     """
-    threads = os.cpu_count() or 1
+    threads = available_cores()
     pool = shared_pool("verify", threads)
     return {
         spec.name: list(

@@ -17,6 +17,7 @@ from spinlock.generation import generate
 from spinlock.storage import schema
 from tests.datamodules import collect
 from tests.helpers import reseal, small_config
+from tests.storage.sabotage import flip
 
 CONFIG = small_config(
     24, base_channels=(2, 3), num_realizations=2, num_timesteps=2, probes_per_operator=2
@@ -98,21 +99,6 @@ def refused(path, view, pattern):
         with pytest.raises(RuntimeError, match="setup"):
             loader()
     assert path.read_bytes() == before
-
-
-def flip(path, name, row, bit=0x10):
-    """Flip a bit of a sample's entry in the bytes of the file."""
-    with h5py.File(path) as file:
-        data = file[name]
-        if data.chunks is None:
-            size = data.nbytes // len(data)
-            place = data.id.get_offset() + row * size + size // 2
-        else:
-            info = data.id.get_chunk_info_by_coord((row,) + (0,) * (data.ndim - 1))
-            place = info.byte_offset + info.size // 2
-    content = bytearray(path.read_bytes())
-    content[place] ^= bit
-    path.write_bytes(content)
 
 
 # ------------------------------------------------------------------------------------------- damage

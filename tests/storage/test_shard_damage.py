@@ -164,18 +164,9 @@ def test_a_shard_that_is_spoiled_after_it_was_written(shards, target, monkeypatc
 
 @pytest.mark.usefixtures("fetched")
 @pytest.mark.parametrize("spoil", SOME_SPOILED, ids=lambda function: function.__name__)
-def test_a_workers_shard_that_is_spoiled(shards, target, spoil):
-    folder = shards.lay_out(target, 0, 4)
-    executor = ThisThread(lambda: spoil(folder / name_of(2), shards))
-    with pytest.raises(DatasetError):
-        generate(SHARDED, target, executor=executor, progress=False)
-    repaired(shards, target)
-
-
-@pytest.mark.usefixtures("fetched")
-@pytest.mark.parametrize("spoil", SOME_SPOILED, ids=lambda function: function.__name__)
-def test_a_verified_shard_that_is_spoiled_while_others_are_computed(shards, target, spoil):
-    folder = shards.lay_out(target, 0, 2)
+@pytest.mark.parametrize("verified", [(0, 4), (0, 2)], ids=["of a worker", "verified before"])
+def test_a_shard_that_is_spoiled_while_others_are_computed(shards, target, spoil, verified):
+    folder = shards.lay_out(target, *verified)
     executor = ThisThread(lambda: spoil(folder / name_of(2), shards))
     with pytest.raises(DatasetError):
         generate(SHARDED, target, executor=executor, progress=False)
