@@ -12,7 +12,7 @@ from spinlock.checks.checked_file import CheckSource
 from spinlock.checks.claims import Claim, Measurement, NotMeasurableError, count
 from spinlock.features import FEATURES
 from spinlock.features.batches import CV_LIMIT
-from spinlock.features.spectral import BAND_EDGES
+from spinlock.features.fourier_bins import BAND_EDGES
 from spinlock.storage import schema
 from spinlock.storage.dataset_file import row_blocks
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-Group = Literal["spatial", "spectral", "temporal"]
+Group = Literal["spatial", "spectral", "temporal", "response", "noise", "divergence"]
 
 BANDS = 5
 
@@ -23,18 +23,21 @@ class Feature:
 
     Attributes:
         name: Name of the column.
-        group: Kind of the feature: of a field, of its spectrum, or of a trajectory.
+        group: Kind of the feature: of a field, of its spectrum, of a trajectory, of the response to
+            a field, of the noise, or of the divergence of realizations.
         formula: Definition, in the symbols of this module's docstring.
         unit: Unit, where "u" is the unit of the field and "1" none. Lengths are in pixels, times in
             steps.
         range: Interval of possible values.
-        exponent: Exponent e in feature(a·u) = aᵉ·feature(u) for a > 0.
+        exponent: Exponent e in feature(a·u) = aᵉ·feature(u) for a > 0; in feature(a·u) =
+            feature(u) + e·lg a if the feature is a logarithm.
         shifts: Whether adding c to the field adds c to the feature; if not, it changes nothing.
         min_timesteps: Length of the shortest trajectory that it is defined for (NaN below); None
             unless temporal.
         static: Value for a trajectory that does not change, "T" for its length; None unless
             temporal.
         reference: Source of the formula; empty if it is elementary.
+        logarithmic: Whether the feature is a decimal logarithm, which scaling the field shifts.
 
     Example:
         >>> from spinlock.features import FEATURES
@@ -52,6 +55,7 @@ class Feature:
     min_timesteps: int | None = None
     static: float | Literal["T"] | None = None
     reference: str = ""
+    logarithmic: bool = False
 
 
 def names(group: Group) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from spinlock.features.spectral import BAND_EDGES
+from spinlock.features.fourier_bins import BAND_EDGES
 from spinlock.plots.plot_style import label_colors, new_plot
 from spinlock.simulation.initial_conditions import BandLimited
 

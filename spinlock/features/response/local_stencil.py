@@ -1,0 +1,153 @@
+"""Computes the power of the innovation that no linear 5×5 stencil of the input explains.
+
+For every output channel o, ridge regression (Hoerl & Kennard 1970) of the innovation e_o on the
+regressors g = u'_c(y + dy, x + dx), |dy|, |dx| ≤ 2, of all channels c (above 8 channels: of channel
+o only) solves (A + λI) h = b, where A = ⟨g gᵀ⟩, b = ⟨g e_o⟩ and λ = 10⁻³ times the mean diagonal of
+A. Means of products at all displacements are the inverse Fourier transform of a cross spectrum
+(Wiener-Khinchin theorem); only the 9×9 displacements that A needs are evaluated.
+"""
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from spinlock.features.response.linear_response import LinearResponse, denoised, log_ratio
+from spinlock.features.response.step_spectra import ABSOLUTE_FLOOR, StepSpectra
+
+# Largest number of channels for which the stencil mixes channels.
+MIXING_CHANNELS = 8
+_REACH = 2
+_RIDGE = 1e-3
+_SIDE = 2 * _REACH + 1
+_LAGS = 4 * _REACH + 1
+
+
+def stencil_column(spectra: StepSpectra, linear: LinearResponse) -> dict[str, Tensor]:
+    """Compute the share that no stencil explains; name of the column -> float64 [B]."""
+    unexplained = linear.innovation - explained_power(spectra, linear.beta)
+    return {
+        "nonlinear_share": log_ratio(
+            denoised(unexplained, linear.noise, linear.floor),
+            torch.maximum(spectra.w_power, linear.floor),
+        )
+    }
+
+
+def explained_power(spectra: StepSpectra, beta: Tensor) -> Tensor:
+    """Compute the power E5 by which the fit of the stencil reduces the innovation's.
+
+    Args:
+        spectra: Transforms and moments of B steps.
+        beta: Coefficient β of the projection, float64 [B].
+
+    Returns:
+        Power, a mean over output channels, float64 [B].
+    """
+    channels = spectra.channels
+    if channels <= MIXING_CHANNELS:
+        rows = [_lag_products(spectra, channel) for channel in range(channels)]
+        products = torch.stack(rows, dim=1)
+        of_u, of_w = products[:, :, :channels], products[:, :, channels:]
+        matrix = _matrix(of_u)[:, None]
+    else:
+        of_u, of_w = _own_lag_products(spectra)
+        matrix = _matrix(of_u[:, :, None, None])
+    of_e = of_w - beta.reshape(-1, *(1,) * (of_w.ndim - 1)) * of_u
+    # ⟨u(x + d) e(x)⟩ is the product at the displacement −d.
+    inner = slice(_REACH, _LAGS - _REACH)
+    right = of_e[..., inner, inner].flip((-2, -1)).flatten(-2)
+    if channels <= MIXING_CHANNELS:
+        right = right.permute(0, 1, 3, 2).flatten(1, 2)[:, None]
+    else:
+        right = right[..., None]
+    return _fitted(matrix, right) / channels
+
+
+def _fitted(matrix: Tensor, right: Tensor) -> Tensor:
+    """Compute Σ (2 b·h − h·Ah) over regressions, float64 [B].
+
+    Args:
+        matrix: Matrices A, float64 [B, K, G, G].
+        right: Right-hand sides b, float64 [B, K, G, R].
+    """
+    ridge = (_RIDGE * matrix.diagonal(dim1=-2, dim2=-1).mean(-1)).clamp(min=ABSOLUTE_FLOOR)
+    ridge = ridge[..., None, None]
+    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    # Unlike cholesky, cholesky_ex does not make the host wait for a device.
+    factor = torch.linalg.cholesky_ex(matrix + ridge * identity).L
+    half = torch.linalg.solve_triangular(factor, right, upper=False)
+    solution = torch.linalg.solve_triangular(factor.mT, half, upper=True)
+    # Ah = b − λh, so that 2 b·h − h·Ah = b·h + λ|h|², and b·h = |half|².
+    return (half.square() + ridge * solution.square()).flatten(1).sum(-1)
+
+
+def _lag_products(spectra: StepSpectra, channel: int) -> Tensor:
+    """Compute ⟨u'_c(x) v(x + d)⟩ for a channel c and all channels v of u' and w'.
+
+    Returns:
+        Means of products, float64 [B, 2C, 9, 9]; displacements d = (dy, dx) from −4 to 4.
+    """
+    transforms = spectra.transforms
+    return _at_lags(transforms[:, channel : channel + 1].conj() * transforms, spectra)
+
+
+def _own_lag_products(spectra: StepSpectra) -> tuple[Tensor, Tensor]:
+    """Compute ⟨u'_c(x) u'_c(x + d)⟩ and ⟨u'_c(x) w'_c(x + d)⟩, float64 [B, C, 9, 9] each."""
+    of_u, of_w = spectra.transforms.chunk(2, dim=1)
+    return _at_lags(of_u.conj() * of_u, spectra), _at_lags(of_u.conj() * of_w, spectra)
+
+
+def _at_lags(cross_spectra: Tensor, spectra: StepSpectra) -> Tensor:
+    """Transform cross spectra [..., H, W // 2 + 1] back at the 9×9 smallest displacements."""
+    height, width = spectra.grid
+    along_x, along_y = _phases(height, width, cross_spectra.device)
+    rows = torch.view_as_real(cross_spectra).flatten(-2) @ along_x
+    return along_y @ rows.reshape(*rows.shape[:-2], 2 * height, _LAGS)
+
+
+@lru_cache(maxsize=16)
+def _phases(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the factors of the real inverse transform at displacements −4 … 4.
+
+    Returns:
+        Factors along x, which map real and imaginary parts of a row to real and imaginary parts of
+        9 sums, float64 [2 · (W // 2 + 1), 18]; and factors along y, which map these to real sums,
+        divided by (HW)², float64 [9, 2H].
+    """
+    lags = torch.arange(-2 * _REACH, 2 * _REACH + 1, dtype=torch.float64)
+    kx = torch.arange(width // 2 + 1, dtype=torch.float64)
+    weight = torch.where((kx == 0) | (2 * kx == width), 1.0, 2.0)[:, None]
+    angle = 2 * math.pi / width * torch.outer(kx, lags)
+    cos, sin = weight * angle.cos(), weight * angle.sin()
+    real_part = torch.cat((cos, sin), dim=1)
+    imaginary_part = torch.cat((-sin, cos), dim=1)
+    along_x = torch.stack((real_part, imaginary_part), dim=1).flatten(0, 1)
+    angle = 2 * math.pi / height * torch.outer(lags, torch.arange(height, dtype=torch.float64))
+    along_y = torch.stack((angle.cos(), -angle.sin()), dim=-1).flatten(1) / (height * width) ** 2
+    return along_x.to(device), along_y.to(device)
+
+
+@lru_cache(maxsize=4)
+def _differences(device: torch.device) -> Tensor:
+    """Return the position in a 9×9 table of the displacement between two points, int64 [25, 25]."""
+    offset = torch.arange(_SIDE)
+    y, x = (axis.flatten() for axis in torch.meshgrid(offset, offset, indexing="ij"))
+    rows, columns = (axis - axis[:, None] + 2 * _REACH for axis in (y, x))
+    return (rows * _LAGS + columns).to(device)
+
+
+def _matrix(products: Tensor) -> Tensor:
+    """Arrange means of products at displacements as the matrix ⟨g gᵀ⟩.
+
+    Args:
+        products: Means ⟨u_c(x) u_d(x + d)⟩, float64 [..., C, C, 9, 9].
+
+    Returns:
+        Matrix, float64 [..., 25C, 25C]; regressors are ordered by channel, dy, dx.
+    """
+    size = products.shape[-3] * _SIDE**2
+    index = _differences(products.device)
+    blocks = products.flatten(-2)[..., index]
+    return blocks.movedim(-2, -3).reshape(*products.shape[:-4], size, size)

@@ -1,0 +1,170 @@
+"""Extracts response features: what the steps of a trajectory do to the field."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spinlock.features.batches import check_fields, chunk_pixels, in_chunks
+from spinlock.features.response.band_gains import band_gains
+from spinlock.features.response.linear_response import (
+    linear_columns,
+    linear_response,
+    mean_columns,
+)
+from spinlock.features.response.local_stencil import stencil_column
+from spinlock.features.response.noise_response import (
+    divergence_columns,
+    noise_columns,
+    spread,
+    spread_and_energy,
+)
+from spinlock.features.response.response_names import response_names
+from spinlock.features.response.step_spectra import StepSpectra, step_spectra
+
+_TRANSPORT_NAMES = ("transport_x", "transport_y", "transport_diffusion")
+
+
+class ResponseFeatures(NamedTuple):
+    """Response features of a batch of samples; all arrays are float32.
+
+    `response_names`, `NOISE_NAMES` and `divergence_names` name the columns.
+
+    Attributes:
+        per_timestep: Features of each step, averaged over realizations, [N, T, 16 + C].
+        noise: Features of the spread of realizations at the first timestep, [N, 6]; NaN at M = 1.
+        divergence: Growth of the spread from timestep to timestep and its relative size at the
+            end, [N, T], or [N, 0] at T = 1; NaN at M = 1.
+
+    Example:
+        >>> import torch
+        >>> from spinlock.features.response import extract_responses
+        >>> extract_responses(torch.randn(2, 3, 16, 16), torch.randn(2, 5, 1, 3, 16, 16))._fields
+        ('per_timestep', 'noise', 'divergence')
+    """
+
+    per_timestep: Tensor
+    noise: Tensor
+    divergence: Tensor
+
+
+def extract_responses(initial: Tensor, fields: Tensor) -> ResponseFeatures:
+    """Extract the response features of samples.
+
+    The first step leads from the initial condition to the mean over realizations, whose remaining
+    noise is known from their spread and subtracted. Later steps are evaluated for each realization
+    and averaged. Fields are float32, sums of products of their transforms float64.
+
+    Args:
+        initial: Initial conditions u_0, floating point [N, C, H, W].
+        fields: Trajectories u_1 … u_T, floating point [N, M, T, C, H, W], on a periodic grid of at
+            least 8×8 pixels. They must be finite; this is not checked.
+
+    Returns:
+        Features on the device of the fields, without gradients.
+
+    Raises:
+        TypeError: If the fields are not floating point.
+        ValueError: If the fields have another shape, or the two do not belong together.
+
+    Example:
+        >>> import torch
+        >>> from spinlock.features.response import extract_responses
+        >>> features = extract_responses(torch.randn(2, 3, 16, 16), torch.randn(2, 5, 4, 3, 16, 16))
+        >>> features.per_timestep.shape, features.noise.shape, features.divergence.shape
+        (torch.Size([2, 4, 19]), torch.Size([2, 6]), torch.Size([2, 4]))
+    """
+    check_fields(initial, ("N", "C", "H", "W"))
+    check_fields(fields, ("N", "M", "T", "C", "H", "W"))
+    expected = (len(fields), *fields.shape[3:])
+    if tuple(initial.shape) != expected:
+        raise ValueError(
+            f"initial conditions of shape {tuple(initial.shape)} and fields of shape "
+            f"{tuple(fields.shape)}: the initial conditions must have shape {expected}; pass those "
+            "of the same samples"
+        )
+    if initial.device != fields.device:
+        raise ValueError(
+            f"initial conditions on {initial.device} and fields on {fields.device}: move both to "
+            "one device"
+        )
+    initial, fields = initial.detach(), fields.detach()
+    first, noise = _first_steps(initial, fields[:, :, 0])
+    per_timestep = torch.cat((first[:, None], _later_steps(fields)), dim=1)
+    return ResponseFeatures(per_timestep.float(), noise.float(), _divergence(fields).float())
+
+
+def _first_steps(initial: Tensor, fields: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute features of the first step and its noise.
+
+    Args:
+        initial: Initial conditions [N, C, H, W].
+        fields: Realizations of u_1, [N, M, C, H, W].
+
+    Returns:
+        Columns of the step, float64 [N, 16 + C], and of the noise, float64 [N, 6].
+    """
+    size = max(1, chunk_pixels(fields) // fields[0].numel())
+    pieces = []
+    for u, all_w in zip(initial.split(size), fields.split(size), strict=True):
+        realizations = spread(all_w.float())
+        w = realizations.mean
+        spectra = step_spectra(u.float(), w)
+        count = fields.shape[1]
+        columns = _step_columns(spectra, u, w, realizations.power / count, realizations.total / count)
+        energy = spectra.w_power + spectra.w_means.square().mean(-1)
+        pieces.append((columns, noise_columns(realizations, energy)))
+    first, noise = zip(*pieces, strict=True)
+    return torch.cat(first), torch.cat(noise)
+
+
+def _later_steps(fields: Tensor) -> Tensor:
+    """Compute features of the steps after the first, float64 [N, T − 1, 16 + C]."""
+    samples, realizations, steps, channels = fields.shape[:4]
+    if steps == 1:
+        return fields.new_empty(samples, 0, len(response_names(channels)), dtype=torch.float64)
+    # Pairs of neighboring timesteps, [N, M, T − 1, 2, C, H, W]; no copy.
+    pairs = fields.unfold(2, 2, 1).movedim(-1, 3)
+
+    def features(pair: Tensor) -> Tensor:
+        u, w = pair.float().unbind(1)
+        silent = torch.zeros(len(pair), dtype=torch.float64, device=pair.device)
+        return _step_columns(step_spectra(u, w), u, w, silent, silent)
+
+    columns = in_chunks(pairs, 4, features)
+    return columns.reshape(samples, realizations, steps - 1, -1).mean(1)
+
+
+def _divergence(fields: Tensor) -> Tensor:
+    """Compute the divergence columns, float64 [N, T], or [N, 0] at T = 1."""
+    samples, realizations, steps = fields.shape[:3]
+    if steps == 1:
+        return fields.new_empty(samples, 0, dtype=torch.float64)
+    rows = fields.transpose(1, 2)
+    values = in_chunks(rows, 4, lambda chunk: spread_and_energy(chunk.float()))
+    totals, energies = values.reshape(samples, steps, 2).unbind(-1)
+    return divergence_columns(totals, energies[:, -1], realizations)
+
+
+def _step_columns(
+    spectra: StepSpectra, u: Tensor, w: Tensor, noise: Tensor, total_noise: Tensor
+) -> Tensor:
+    """Compute all columns of steps in the order of `response_names`, float64 [B, 16 + C]."""
+    linear = linear_response(spectra, noise, total_noise)
+    transport = _displacement(u, w).double()
+    values = {
+        **linear_columns(spectra, linear),
+        **band_gains(spectra, linear),
+        **mean_columns(spectra, linear),
+        **stencil_column(spectra, linear),
+        **dict(zip(_TRANSPORT_NAMES, transport.unbind(-1), strict=True)),
+    }
+    return torch.stack([values[name] for name in response_names(spectra.channels)], dim=-1)
+
+
+def _displacement(u: Tensor, w: Tensor) -> Tensor:
+    try:
+        from spinlock.features.response.displacement import displacement
+    except ImportError:
+        return u.new_zeros(len(u), 3)
+    return displacement(u, w)
