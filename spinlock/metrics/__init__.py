@@ -1,9 +1,10 @@
 """Scores of a codebook's tokens against a label, computed from tables of counts.
 
-Every score is a pure function of an integer table ``contingency [codes, classes]``: the number of
-samples with each token and each class. :class:`TokenContingency` accumulates such a table over
-batches and processes, so memory does not grow with the number of samples and the sum over processes
-is exact.
+Every score of tokens is a pure function of an integer table ``contingency [codes, classes]``: the
+number of samples with each token and each class. :class:`TokenContingency` accumulates such a table
+over batches and processes, so memory does not grow with the number of samples and the sum over
+processes is exact. :func:`variance_shares` needs no tokens: it tells what the columns of a dataset
+depend on.
 """
 
 from spinlock.metrics.chance import (
@@ -25,10 +26,12 @@ from spinlock.metrics.contingency_information import (
 )
 from spinlock.metrics.token_contingency import TokenContingency
 from spinlock.metrics.token_dynamics import TokenDynamics
+from spinlock.metrics.variance_shares import VarianceShares, rank_normalized, variance_shares
 
 __all__ = [
     "TokenContingency",
     "TokenDynamics",
+    "VarianceShares",
     "adjusted_mutual_information",
     "codebook_perplexity",
     "codebook_usage",
@@ -42,4 +45,6 @@ __all__ = [
     "permutation_null",
     "permutation_p_value",
     "permuted_tables",
+    "rank_normalized",
+    "variance_shares",
 ]
