@@ -1,0 +1,222 @@
+"""Measures the transport between two fields: displacement and diffusion.
+
+If w(x) = u(x − v) smoothed by the heat kernel of D, then W(k) = U(k) exp(−D |k|² − i k·v). The
+phase of the cross-spectrum X = Σ_c U* W therefore gives v, and the decay of its aligned gain
+Re(X exp(i k·v)) / S_u gives D. Wavevectors k are in radians per pixel, sums run over channels c and
+S_u = Σ_c |U|², S_w = Σ_c |W|².
+
+The displacement maximizes the correlation of u and w after each mode of w is scaled to the power
+that it has in u: heat kernels do not change it, and modes that u lacks have no weight. This is a
+generalized cross-correlation [1]_. The maximum is found on a grid of half pixels and refined by
+Newton's method. Sums over modes separate into products with exp(i kx vx) and exp(i ky vy), so each
+takes two small matrix products.
+
+.. [1] C. Knapp, G. C. Carter, "The generalized correlation method for estimation of time delay",
+   IEEE Trans. Acoust. Speech Signal Process. 24, 1976.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+#: Largest displacement along an axis that is searched, in pixels.
+MAX_DISPLACEMENT = 8
+_SPACING = 0.5
+# The search subtracts this times |v|², so the smallest of equally good displacements is found.
+_PENALTY = 1e-4
+_NEWTON_STEPS = 4
+# Relative to the trace of the Hessian; decides where u varies along one direction only.
+_RIDGE = 1e-3
+# Rings are one fundamental frequency wide up to this radius and grow in proportion beyond.
+_EVEN_RINGS = 16
+# A gain below this is taken as this, since its logarithm would depend on rounding.
+_MIN_GAIN = 1e-4
+# Ridge of the slope, in radians^4 per pixel^4: the variance of |k|² that halves the estimate.
+_SLOPE_RIDGE = 1e-4
+_TINY = 1e-30
+
+
+@dataclass(frozen=True, eq=False)
+class _Modes:
+    """Modes of the half plane of a grid.
+
+    Attributes:
+        ky: Wavenumbers of the rows, float32 [H].
+        kx: Wavenumbers of the columns, float32 [W // 2 + 1].
+        weight: Number of modes of the full plane that each stands for; 0 for the mean and for
+            Nyquist frequencies, whose phase has no sign, float32 [H, W // 2 + 1].
+        squared: Squares |k|², float32 [H, W // 2 + 1].
+        rings: Weights that sum over each of R rings of |k|, float32 [H · (W // 2 + 1), R].
+        shifts: Candidate displacements along one axis, float32 [S].
+        rows: Values of exp(i ky vy) for the candidates, complex64 [S, H].
+        columns: Values of exp(i kx vx) for the candidates, complex64 [W // 2 + 1, S].
+    """
+
+    ky: Tensor
+    kx: Tensor
+    weight: Tensor
+    squared: Tensor
+    rings: Tensor
+    shifts: Tensor
+    rows: Tensor
+    columns: Tensor
+
+
+@lru_cache(maxsize=16)
+def _modes(height: int, width: int, device: torch.device) -> _Modes:
+    """Return the modes of a grid on a device, computed in float64."""
+    fy = torch.fft.fftfreq(height, dtype=torch.float64, device="cpu")
+    fx = torch.fft.rfftfreq(width, dtype=torch.float64, device="cpu")
+    weight = torch.full((height, len(fx)), 2.0, dtype=torch.float64, device="cpu")
+    weight[:, 0] = 1.0
+    weight[0, 0] = 0.0
+    weight[fy.abs() == 0.5] = 0.0
+    weight[:, fx == 0.5] = 0.0
+    radius = (fy[:, None].square() + fx.square()).sqrt() * min(height, width)
+    stretched = _EVEN_RINGS * (1 + (radius / _EVEN_RINGS).clamp(min=1.0).log())
+    ring = torch.where(radius < _EVEN_RINGS, radius, stretched).round().long().flatten()
+    rings = torch.nn.functional.one_hot(ring).double() * weight.flatten()[:, None]
+    count = round(MAX_DISPLACEMENT / _SPACING)
+    shifts = torch.arange(-count, count + 1, dtype=torch.float64, device="cpu") * _SPACING
+    ky, kx = 2 * math.pi * fy, 2 * math.pi * fx
+    floats = (ky, kx, weight, ky[:, None].square() + kx.square(), rings, shifts)
+    waves = (_waves(shifts[:, None] * ky), _waves(kx[:, None] * shifts))
+    return _Modes(
+        *(table.to(device, torch.float32) for table in floats),
+        *(table.to(device, torch.complex64) for table in waves),
+    )
+
+
+def _waves(phase: Tensor) -> Tensor:
+    return torch.polar(torch.ones_like(phase), phase)
+
+
+def displacement(u: Tensor, w: Tensor) -> Tensor:
+    """Measure displacement and diffusion from fields u to fields w.
+
+    Args:
+        u: Fields before the step, floating point [B, C, H, W], on a periodic grid.
+        w: Fields after the step, with the same shape.
+
+    Returns:
+        Displacement along the last axis and along the one before it in pixels, and diffusion in
+        pixels², float32 [B, 3]. See `displacement_of_spectra`.
+
+    Example:
+        >>> import torch
+        >>> from spinlock.features.response.displacement import displacement
+        >>> u = torch.randn(1, 3, 32, 32)
+        >>> x, y, diffusion = displacement(u, u.roll((2, -1), dims=(-1, -2)))[0]
+        >>> round(float(x), 3), round(float(y), 3), abs(float(diffusion)) < 1e-3
+        (2.0, -1.0, True)
+    """
+    size = (u.shape[-2], u.shape[-1])
+    spectra = (torch.fft.rfft2(x - x.mean((-2, -1), keepdim=True)) for x in (u, w))
+    return displacement_of_spectra(*spectra, size)
+
+
+def displacement_of_spectra(u: Tensor, w: Tensor, size: tuple[int, int]) -> Tensor:
+    """Measure displacement and diffusion from the spectra of two fields.
+
+    Displacements of up to `MAX_DISPLACEMENT` pixels along each axis are found. Where several fit
+    equally well, as for a plane wave, the result is the smallest; it is 0 where nothing fits.
+
+    Args:
+        u: Transforms `torch.fft.rfft2` of the fields before the step, complex
+            [B, C, H, W // 2 + 1]. The scale and the mean of the fields do not matter.
+        w: Transforms of the fields after the step, with the same shape.
+        size: Height H and width W of the grid.
+
+    Returns:
+        Displacement along the last axis and along the one before it in pixels, and diffusion in
+        pixels², float32 [B, 3].
+
+    Example:
+        >>> import torch
+        >>> from spinlock.features.response.displacement import displacement_of_spectra
+        >>> spectra = torch.fft.rfft2(torch.randn(5, 3, 32, 32))
+        >>> displacement_of_spectra(spectra, spectra, (32, 32)).shape
+        torch.Size([5, 3])
+    """
+    modes = _modes(*size, u.device)
+    u_power, w_power = (_relative(_power(x), modes) for x in (u, w))
+    cross = (u.conj() * w).sum(1)
+    # Unit modulus times the coherence of the channels.
+    size_of_cross = _power(u).sqrt() * _power(w).sqrt()
+    coherent = (cross / size_of_cross.clamp(min=_TINY)).to(torch.complex64)
+    weighted = coherent * u_power.sqrt() * modes.weight
+    x, y = _refined(weighted, *_nearest(weighted, modes), modes)
+    aligned = _aligned(coherent, x, y, modes) * (u_power * w_power).sqrt()
+    return torch.stack((x, y, _diffusion(aligned, u_power, w_power, modes)), dim=-1)
+
+
+def _power(transforms: Tensor) -> Tensor:
+    """Sum |·|² over channels, [B, H, W // 2 + 1]."""
+    parts = torch.view_as_real(transforms)
+    return parts.square().sum((1, -1))
+
+
+def _relative(power: Tensor, modes: _Modes) -> Tensor:
+    """Divide power by its sum over the modes, float32; 0 for fields without power."""
+    total = (power * modes.weight).sum((-2, -1), keepdim=True)
+    return (power / total.clamp(min=_TINY)).float()
+
+
+def _nearest(weighted: Tensor, modes: _Modes) -> tuple[Tensor, Tensor]:
+    """Find the candidate displacement x, y with the largest correlation, float32 [B] each."""
+    correlation = (modes.rows @ (weighted @ modes.columns)).real
+    correlation = correlation / weighted.abs().sum((-2, -1)).clamp(min=_TINY)[:, None, None]
+    distance = modes.shifts.square()
+    best = (correlation - _PENALTY * (distance[:, None] + distance)).flatten(1).argmax(-1)
+    count = len(modes.shifts)
+    return modes.shifts[best % count], modes.shifts[best // count]
+
+
+def _refined(weighted: Tensor, x: Tensor, y: Tensor, modes: _Modes) -> tuple[Tensor, Tensor]:
+    """Move displacements to the maximum of the correlation by Newton's method."""
+    powers = torch.arange(3, device=x.device)
+    ky = modes.ky ** powers[:, None]
+    kx = modes.kx[:, None] ** powers
+    for _ in range(_NEWTON_STEPS):
+        rows = _waves(modes.ky * y[:, None])[:, None] * ky
+        columns = _waves(modes.kx * x[:, None])[:, :, None] * kx
+        # Sums of ky^a kx^b times the aligned spectrum; derivatives of exp(i k·v) multiply by i k.
+        sums = rows @ weighted @ columns
+        slope_x, slope_y = -sums[:, 0, 1].imag, -sums[:, 1, 0].imag
+        xx, yy, xy = sums[:, 0, 2].real, sums[:, 2, 0].real, sums[:, 1, 1].real
+        trace = (xx.abs() + yy.abs()).clamp(min=_TINY)
+        xx, yy = xx.clamp(min=0) + _RIDGE * trace, yy.clamp(min=0) + _RIDGE * trace
+        # Without a maximum nearby the mixed derivative is reduced until there is one.
+        limit = (xx * yy).sqrt() * (1 - _RIDGE)
+        xy = torch.minimum(torch.maximum(xy, -limit), limit)
+        determinant = xx * yy - xy.square()
+        step_x = (yy * slope_x - xy * slope_y) / determinant.clamp(min=_TINY)
+        step_y = (xx * slope_y - xy * slope_x) / determinant.clamp(min=_TINY)
+        x = x + step_x.clamp(-_SPACING, _SPACING)
+        y = y + step_y.clamp(-_SPACING, _SPACING)
+    return x, y
+
+
+def _aligned(spectrum: Tensor, x: Tensor, y: Tensor, modes: _Modes) -> Tensor:
+    """Return the real part of a spectrum times exp(i k·v), float32 [B, H, W // 2 + 1]."""
+    rows, columns = _waves(modes.ky * y[:, None]), _waves(modes.kx * x[:, None])
+    return (spectrum * rows[:, :, None] * columns[:, None]).real
+
+
+def _diffusion(aligned: Tensor, u_power: Tensor, w_power: Tensor, modes: _Modes) -> Tensor:
+    """Fit D to the logarithm of the aligned gain of rings of |k|, float32 [B].
+
+    Rings count by the squared coherence that u and w have there after alignment.
+    """
+    sums = torch.stack((aligned, u_power, w_power, u_power * modes.squared), dim=1).flatten(2)
+    cross, of_u, of_w, squares = (sums @ modes.rings).unbind(1)
+    gain = (cross / of_u.clamp(min=_TINY)).clamp(min=_MIN_GAIN)
+    k_squared = squares / of_u.clamp(min=_TINY)
+    coherence = cross.clamp(min=0).square() / (of_u * of_w).clamp(min=_TINY)
+    weight = coherence / coherence.sum(-1, keepdim=True).clamp(min=_TINY)
+    offset = k_squared - (weight * k_squared).sum(-1, keepdim=True)
+    covariance = (weight * offset * gain.log()).sum(-1)
+    return -covariance / ((weight * offset.square()).sum(-1) + _SLOPE_RIDGE)
