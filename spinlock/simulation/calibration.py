@@ -34,14 +34,30 @@ def calibration_fields(
     count = max(1, grid_size**2 // (8 * side**2))
     fields = torch.arange(count, device="cpu")
     white = normal(seed, Stream.CALIBRATION, fields, channels * side**2)
-    spectrum = torch.fft.rfft2(white.double().view(count, channels, side, side))
+    shape = count, channels, side, side
+    return shaped_fields(white.view(shape), fields.double().remainder(4)).to(device)
+
+
+def shaped_fields(white: Tensor, slope: Tensor) -> Tensor:
+    """Give white noise a power spectrum f^-slope and unit variance.
+
+    Args:
+        white: White noise, (n, channels, side, side).
+        slope: Exponent of each field, (n,) float64 on the device of the noise.
+
+    Returns:
+        Fields, (n, channels, side, side) float32. Each has unit variance over channels and pixels;
+        channels have zero mean.
+    """
+    side = white.shape[-1]
+    spectrum = torch.fft.rfft2(white.double())
     rows, columns = np.fft.fftfreq(side), np.fft.rfftfreq(side)
     frequency = torch.from_numpy(np.sqrt(rows[:, None] ** 2 + columns[None, :] ** 2))
     frequency[0, 0] = math.inf
-    slope = fields.double().remainder(4)[:, None, None, None]
+    exponent = -0.5 * slope[:, None, None, None]
     # The infinite frequency removes the constant mode, except at slope 0, where the mask does.
-    shaped = spectrum * frequency.pow(-0.5 * slope) * frequency.isfinite()
+    shaped = spectrum * frequency.pow(exponent) * frequency.isfinite()
     field = torch.fft.irfft2(shaped, s=(side, side))
     power = field.square().mean(dim=(1, 2, 3), keepdim=True)
     normalized: Tensor = field / power.sqrt()
-    return normalized.float().to(device)
+    return normalized.float()

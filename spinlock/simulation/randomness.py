@@ -53,6 +53,7 @@ class Stream(IntEnum):
     DROPOUT = 2
     INITIAL_CONDITION = 3
     FORCING = 4
+    REFERENCE = 5
 
 
 #: Seed, stream, index and substream.

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from spinlock.errors import SimulationError
 from spinlock.runtime.stage_clock import StageClock
-from spinlock.simulation.parameter_space import ParameterValues
+from spinlock.configuration.parameter_space import ParameterValues
 
 Step = Callable[[Tensor, Tensor], Tensor]
 
@@ -31,6 +31,26 @@ def update_step(values: ParameterValues) -> Step:
             return lambda u, g: u + values.dt * g
         case "convex":
             return lambda u, g: values.alpha * u + (1 - values.alpha) * g
+        case unknown:
+            raise ValueError(f"update_policy: unknown policy {unknown!r}")
+
+
+def update_weights(values: ParameterValues) -> tuple[float, float]:
+    """Return the weights a of the field u and b of G in the new field a u + b G of `update_step`.
+
+    Args:
+        values: Parameter values of the operator.
+
+    Raises:
+        ValueError: If the update policy is unknown.
+    """
+    match values.update_policy:
+        case "autoregressive":
+            return 0.0, 1.0
+        case "residual":
+            return 1.0, values.dt
+        case "convex":
+            return values.alpha, 1 - values.alpha
         case unknown:
             raise ValueError(f"update_policy: unknown policy {unknown!r}")
 
