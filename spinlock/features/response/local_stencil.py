@@ -46,13 +46,20 @@ def explained_power(spectra: StepSpectra, beta: Tensor) -> Tensor:
         Power, a mean over output channels, float64 [B].
     """
     channels = spectra.channels
+    transforms = spectra.transforms.to(torch.complex128)
     if channels <= MIXING_CHANNELS:
-        rows = [_lag_products(spectra, channel) for channel in range(channels)]
+        # One channel after the other, because all pairs at once need much memory.
+        rows = [
+            _at_lags(transforms[:, channel, None].conj() * transforms, spectra.grid)
+            for channel in range(channels)
+        ]
         products = torch.stack(rows, dim=1)
         of_u, of_w = products[:, :, :channels], products[:, :, channels:]
         matrix = _matrix(of_u)[:, None]
     else:
-        of_u, of_w = _own_lag_products(spectra)
+        own, other = transforms.chunk(2, dim=1)
+        of_u = _at_lags(own.conj() * own, spectra.grid)
+        of_w = _at_lags(own.conj() * other, spectra.grid)
         matrix = _matrix(of_u[:, :, None, None])
     of_e = of_w - beta.reshape(-1, *(1,) * (of_w.ndim - 1)) * of_u
     # ⟨u(x + d) e(x)⟩ is the product at the displacement −d.
@@ -83,25 +90,17 @@ def _fitted(matrix: Tensor, right: Tensor) -> Tensor:
     return (half.square() + ridge * solution.square()).flatten(1).sum(-1)
 
 
-def _lag_products(spectra: StepSpectra, channel: int) -> Tensor:
-    """Compute ⟨u'_c(x) v(x + d)⟩ for a channel c and all channels v of u' and w'.
+def _at_lags(cross_spectra: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Compute means of products at the 9×9 smallest displacements.
+
+    Args:
+        cross_spectra: Products U*V of transforms, complex128 [..., H, W // 2 + 1].
+        grid: Height H and width W of the grid.
 
     Returns:
-        Means of products, float64 [B, 2C, 9, 9]; displacements d = (dy, dx) from −4 to 4.
+        Means ⟨u(x) v(x + d)⟩, float64 [..., 9, 9], for d = (dy, dx) from −4 to 4.
     """
-    transforms = spectra.transforms
-    return _at_lags(transforms[:, channel : channel + 1].conj() * transforms, spectra)
-
-
-def _own_lag_products(spectra: StepSpectra) -> tuple[Tensor, Tensor]:
-    """Compute ⟨u'_c(x) u'_c(x + d)⟩ and ⟨u'_c(x) w'_c(x + d)⟩, float64 [B, C, 9, 9] each."""
-    of_u, of_w = spectra.transforms.chunk(2, dim=1)
-    return _at_lags(of_u.conj() * of_u, spectra), _at_lags(of_u.conj() * of_w, spectra)
-
-
-def _at_lags(cross_spectra: Tensor, spectra: StepSpectra) -> Tensor:
-    """Transform cross spectra [..., H, W // 2 + 1] back at the 9×9 smallest displacements."""
-    height, width = spectra.grid
+    height, width = grid
     along_x, along_y = _phases(height, width, cross_spectra.device)
     rows = torch.view_as_real(cross_spectra).flatten(-2) @ along_x
     return along_y @ rows.reshape(*rows.shape[:-2], 2 * height, _LAGS)

@@ -44,12 +44,12 @@ def spread(fields: Tensor) -> Spread:
     deviation = fields - fields[:, :1]
     center = deviation.mean(1, keepdim=True)
     deviation = deviation.sub_(center)
-    means = deviation.mean((-2, -1), dtype=torch.float64)
-    residual = deviation.sub_(means.float()[..., None, None])
+    means = deviation.mean((-2, -1))
+    residual = deviation.sub_(means[..., None, None])
     degrees = max(fields.shape[1] - 1, 1)
     squares = residual.square().mean((-2, -1)).double()
     power = squares.mean(-1).sum(-1) / degrees
-    total = power + means.square().mean(-1).sum(-1) / degrees
+    total = power + means.double().square().mean(-1).sum(-1) / degrees
     return Spread(fields[:, 0] + center[:, 0], residual, total, power)
 
 
@@ -67,7 +67,8 @@ def noise_columns(realizations: Spread, energy: Tensor) -> Tensor:
     if residual.shape[1] == 1:
         return torch.full_like(total, torch.nan)[:, None].repeat(1, len(NOISE_NAMES))
     floor = relative_floor(total + energy)
-    mean_square = residual.square().mean((-2, -1)).double().mean((1, 2))
+    count = residual.shape[1]
+    mean_square = realizations.power * (count - 1) / count
     silent = mean_square <= ABSOLUTE_FLOOR
     # Fourth powers and spectra of unit-variance noise neither overflow nor underflow.
     scale = torch.where(silent, 0.0, mean_square.rsqrt()).float()

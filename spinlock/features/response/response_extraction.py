@@ -7,6 +7,7 @@ from torch import Tensor
 
 from spinlock.features.batches import check_fields, chunk_pixels, in_chunks
 from spinlock.features.response.band_gains import band_gains
+from spinlock.features.response.displacement import displacement_of_spectra
 from spinlock.features.response.linear_response import (
     linear_columns,
     linear_response,
@@ -111,7 +112,7 @@ def _first_steps(initial: Tensor, fields: Tensor) -> tuple[Tensor, Tensor]:
         w = realizations.mean
         spectra = step_spectra(u.float(), w)
         count = fields.shape[1]
-        columns = _step_columns(spectra, u, w, realizations.power / count, realizations.total / count)
+        columns = _step_columns(spectra, realizations.power / count, realizations.total / count)
         energy = spectra.w_power + spectra.w_means.square().mean(-1)
         pieces.append((columns, noise_columns(realizations, energy)))
     first, noise = zip(*pieces, strict=True)
@@ -129,7 +130,7 @@ def _later_steps(fields: Tensor) -> Tensor:
     def features(pair: Tensor) -> Tensor:
         u, w = pair.float().unbind(1)
         silent = torch.zeros(len(pair), dtype=torch.float64, device=pair.device)
-        return _step_columns(step_spectra(u, w), u, w, silent, silent)
+        return _step_columns(step_spectra(u, w), silent, silent)
 
     columns = in_chunks(pairs, 4, features)
     return columns.reshape(samples, realizations, steps - 1, -1).mean(1)
@@ -146,12 +147,11 @@ def _divergence(fields: Tensor) -> Tensor:
     return divergence_columns(totals, energies[:, -1], realizations)
 
 
-def _step_columns(
-    spectra: StepSpectra, u: Tensor, w: Tensor, noise: Tensor, total_noise: Tensor
-) -> Tensor:
+def _step_columns(spectra: StepSpectra, noise: Tensor, total_noise: Tensor) -> Tensor:
     """Compute all columns of steps in the order of `response_names`, float64 [B, 16 + C]."""
     linear = linear_response(spectra, noise, total_noise)
-    transport = _displacement(u, w).double()
+    transforms = spectra.transforms.chunk(2, dim=1)
+    transport = displacement_of_spectra(*transforms, spectra.grid).double()
     values = {
         **linear_columns(spectra, linear),
         **band_gains(spectra, linear),
@@ -160,11 +160,3 @@ def _step_columns(
         **dict(zip(_TRANSPORT_NAMES, transport.unbind(-1), strict=True)),
     }
     return torch.stack([values[name] for name in response_names(spectra.channels)], dim=-1)
-
-
-def _displacement(u: Tensor, w: Tensor) -> Tensor:
-    try:
-        from spinlock.features.response.displacement import displacement
-    except ImportError:
-        return u.new_zeros(len(u), 3)
-    return displacement(u, w)

@@ -60,9 +60,7 @@ _BEFORE_CHANNELS = (
 )
 _CHANNEL = _ratio("channel_mean_c", "(μ_w,c − β·μ_u,c)/√⟨w²⟩, one column a channel", "1", "ℝ")
 _AFTER_CHANNELS = (
-    _response(
-        "nonlinear_share", "½·lg((P_e − n − E5)/P_w)", "1", "[−5.5, 0]", reference=_RIDGE
-    ),
+    _response("nonlinear_share", "½·lg((P_e − n − E5)/P_w)", "1", "[−5.5, 0]", reference=_RIDGE),
     _ratio("transport_x", "displacement of w relative to u along x", "pixels/step", "ℝ"),
     _ratio("transport_y", "displacement of w relative to u along y", "pixels/step", "ℝ"),
     _ratio("transport_diffusion", "D in the gain exp(−D·|k|²) from u to w", "pixels²/step", "ℝ"),

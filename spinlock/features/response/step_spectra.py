@@ -27,7 +27,7 @@ class StepSpectra:
     pixels; both are float64.
 
     Attributes:
-        transforms: Transforms of u' and then w', half plane without the DC bin, complex128
+        transforms: Transforms of u' and then w', half plane, 0 in the DC bin, complex64
             [B, 2C, H, W // 2 + 1].
         u_means: Channel means of u, [B, C].
         w_means: Channel means of w, [B, C].
@@ -106,11 +106,12 @@ def step_spectra(u: Tensor, w: Tensor) -> StepSpectra:
     """
     fields = torch.cat((u, w), dim=1)
     count, channels, (height, width) = len(u), u.shape[1], u.shape[-2:]
-    means = fields.mean((-2, -1), dtype=torch.float64)
-    transforms = torch.fft.rfft2(fields - means.float()[..., None, None]).to(torch.complex128)
+    means = fields.mean((-2, -1))
+    transforms = torch.fft.rfft2(fields - means[..., None, None])
     # What is left of the mean after its subtraction in float32.
     transforms[..., 0, 0] = 0.0
-    parts = torch.view_as_real(transforms).reshape(count, 2, channels, -1)
+    means = means.double()
+    parts = torch.view_as_real(transforms).double().reshape(count, 2, channels, -1)
     of_u, of_w = parts[:, 0], parts[:, 1]
     pairs = ((of_u, of_u), (of_u, of_w), (of_w, of_w))
     products = [(first * second).sum(1) for first, second in pairs]
