@@ -127,8 +127,8 @@ def stencil_power(u, e):
 def step_columns(u, w, n=0.0, n_tot=0.0):
     """The columns of one step from u to w, fields [C, H, W], and how they amplify rounding.
 
-    The second dict holds, for every logarithm of a difference of powers, the sum of these powers
-    over the difference: a relative error of one power appears that many times in the difference.
+    The second dict holds, for the logarithms of the power of a difference, how many times larger
+    than the relative errors of the fields and of the powers that enter is that of the result.
     """
     u1, w1 = centred(u), centred(w)
     mu_u, mu_w = channel_means(u), channel_means(w)
@@ -156,16 +156,20 @@ def step_columns(u, w, n=0.0, n_tot=0.0):
         "mean_signed": np.mean(mu_w) / np.sqrt(max(square, psi)),
         "nonlinear_share": half_log(unexplained / max(P_w, phi)),
     }
-    for b, gain in enumerate(band_gains(u1, e)):
-        columns[f"band_gain_{b}"] = gain
     for c in range(len(u)):
         columns[f"channel_mean_{c}"] = (mu_w[c] - beta * mu_u[c]) / np.sqrt(max(square, psi))
+    # An error d of a field x changes the power of a difference e by 2 <e d>.
+    of_e = P_e + n + np.sqrt(P_e * (P_u + P_w))
+    of_change = change + n_tot + np.sqrt(change * (np.mean(u**2) + square))
     amplification = {
-        "innovation": (P_e + n) / innovation,
-        "innovation_abs": (P_e + n) / innovation,
-        "increment": (change + n_tot) / increment,
-        "nonlinear_share": (P_e + n + E5) / unexplained,
+        "innovation": of_e / innovation,
+        "innovation_abs": of_e / innovation,
+        "increment": of_change / increment,
+        "nonlinear_share": (of_e + E5) / unexplained,
     }
+    for b, gain in enumerate(band_gains(u1, e)):
+        columns[f"band_gain_{b}"] = gain
+        amplification[f"band_gain_{b}"] = 1 / 10**gain
     return columns, amplification
 
 
@@ -223,8 +227,8 @@ def oracle_responses(initial, fields):
     """All groups for initial conditions [N, C, H, W] and fields [N, M, T, C, H, W].
 
     Returns:
-        ``per_timestep`` [N, T, 16 + C], ``noise`` [N, 6], ``divergence`` [N, T] or [N, 0], and
-        ``amplification`` [N, T, 16 + C], zero where a column is no logarithm of a difference.
+        ``per_timestep`` [N, T, 13 + C], ``noise`` [N, 6], ``divergence`` [N, T] or [N, 0], and
+        ``amplification`` [N, T, 13 + C], zero where a column is no logarithm of a difference.
     """
     initial = np.asarray(initial, dtype=np.float64)
     fields = np.asarray(fields, dtype=np.float64)
