@@ -129,6 +129,7 @@ def in_chunks(
     features: Callable[[Tensor], Tensor],
     start: int = 0,
     stop: int | None = None,
+    pixels: int | None = None,
 ) -> Tensor:
     """Compute features of items of a tensor, one chunk after the other.
 
@@ -138,9 +139,10 @@ def in_chunks(
         features: Function that maps items [B, *item] to features [B, K].
         start: First item.
         stop: Item after the last one; default: all items.
+        pixels: Number of pixels to process at once; default: `chunk_pixels`.
 
     Returns:
-        Features, float32 [stop − start, K].
+        Features [stop − start, K].
     """
     tensor = tensor.detach().unsqueeze(0)
     lead, item = tensor.shape[:-inner], tensor.shape[-inner:]
@@ -148,7 +150,8 @@ def in_chunks(
     # A single item is computed twice: torch splits a sum that yields one number over threads, so
     # its rounding would depend on the number of threads and of items. Trajectories larger than a
     # chunk need no copy, because they are always alone and yield T sums.
-    size = max(2 if inner == 2 else 1, chunk_pixels(tensor) // math.prod(item))
+    limit = chunk_pixels(tensor) if pixels is None else pixels
+    size = max(2 if inner == 2 else 1, limit // math.prod(item))
     pieces = []
     for first in range(start, stop, size):
         last = min(first + size, stop)

@@ -23,6 +23,8 @@ from spinlock.features.response.noise_response import (
 from spinlock.features.response.response_names import response_names
 from spinlock.features.response.step_spectra import StepSpectra, step_spectra
 
+# Pixels processed at once on a CPU; a pixel of a pair of fields takes about 100 bytes.
+_CPU_CHUNK = 2**17
 _TRANSPORT_NAMES = ("transport_x", "transport_y", "transport_diffusion")
 
 
@@ -105,7 +107,7 @@ def _first_steps(initial: Tensor, fields: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Columns of the step, float64 [N, 16 + C], and of the noise, float64 [N, 6].
     """
-    size = max(1, chunk_pixels(fields) // fields[0].numel())
+    size = max(1, _chunk(fields) // fields[0].numel())
     pieces = []
     for u, all_w in zip(initial.split(size), fields.split(size), strict=True):
         realizations = spread(all_w.float())
@@ -132,7 +134,7 @@ def _later_steps(fields: Tensor) -> Tensor:
         silent = torch.zeros(len(pair), dtype=torch.float64, device=pair.device)
         return _step_columns(step_spectra(u, w), silent, silent)
 
-    columns = in_chunks(pairs, 4, features)
+    columns = in_chunks(pairs, 4, features, pixels=_chunk(fields))
     return columns.reshape(samples, realizations, steps - 1, -1).mean(1)
 
 
@@ -142,7 +144,9 @@ def _divergence(fields: Tensor) -> Tensor:
     if steps == 1:
         return fields.new_empty(samples, 0, dtype=torch.float64)
     rows = fields.transpose(1, 2)
-    values = in_chunks(rows, 4, lambda chunk: spread_and_energy(chunk.float()))
+    values = in_chunks(
+        rows, 4, lambda chunk: spread_and_energy(chunk.float()), pixels=_chunk(fields)
+    )
     totals, energies = values.reshape(samples, steps, 2).unbind(-1)
     return divergence_columns(totals, energies[:, -1], realizations)
 
@@ -160,3 +164,8 @@ def _step_columns(spectra: StepSpectra, noise: Tensor, total_noise: Tensor) -> T
         **dict(zip(_TRANSPORT_NAMES, transport.unbind(-1), strict=True)),
     }
     return torch.stack([values[name] for name in response_names(spectra.channels)], dim=-1)
+
+
+def _chunk(fields: Tensor) -> int:
+    """Return the number of pixels to process at once on the device of the fields."""
+    return _CPU_CHUNK if fields.device.type == "cpu" else chunk_pixels(fields)
