@@ -1,9 +1,8 @@
 """Measures the transport between two fields: displacement and diffusion.
 
-If w(x) = u(x − v) smoothed by the heat kernel of D, then W(k) = U(k) exp(−D |k|² − i k·v). The
-phase of the cross-spectrum X = Σ_c U* W therefore gives v, and the decay of its aligned gain
-Re(X exp(i k·v)) / S_u gives D. Wavevectors k are in radians per pixel, sums run over channels c and
-S_u = Σ_c |U|², S_w = Σ_c |W|².
+If w(x) = u(x − v), smoothed by a heat kernel, then W(k) = U(k) exp(−D |k|² − i k·v) with k in
+radians per pixel. The phase of the cross-spectrum Σ_c U* W, a sum over channels c, therefore gives
+the displacement v; `spectral_decay` gives the diffusion D.
 
 The displacement maximizes the correlation of u and w after each mode of w is scaled to the power
 that it has in u: heat kernels do not change it, and modes that u lacks have no weight. This is a
@@ -22,6 +21,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from spinlock.features.response.spectral_decay import mode_weights, spectral_decay
+
 #: Largest displacement along an axis that is searched, in pixels.
 MAX_DISPLACEMENT = 8
 _SPACING = 0.5
@@ -30,12 +31,6 @@ _PENALTY = 1e-4
 _NEWTON_STEPS = 4
 # Relative to the trace of the Hessian; decides where u varies along one direction only.
 _RIDGE = 1e-3
-# Rings are one fundamental frequency wide up to this radius and grow in proportion beyond.
-_EVEN_RINGS = 16
-# A gain below this is taken as this, since its logarithm would depend on rounding.
-_MIN_GAIN = 1e-4
-# Ridge of the slope, in radians^4 per pixel^4: the variance of |k|² that halves the estimate.
-_SLOPE_RIDGE = 1e-4
 _TINY = 1e-30
 
 
@@ -48,8 +43,6 @@ class _Modes:
         kx: Wavenumbers of the columns, float32 [W // 2 + 1].
         weight: Number of modes of the full plane that each stands for; 0 for the mean and for
             Nyquist frequencies, whose phase has no sign, float32 [H, W // 2 + 1].
-        squared: Squares |k|², float32 [H, W // 2 + 1].
-        rings: Weights that sum over each of R rings of |k|, float32 [H · (W // 2 + 1), R].
         shifts: Candidate displacements along one axis, float32 [S].
         rows: Values of exp(i ky vy) for the candidates, complex64 [S, H].
         columns: Values of exp(i kx vx) for the candidates, complex64 [W // 2 + 1, S].
@@ -58,8 +51,6 @@ class _Modes:
     ky: Tensor
     kx: Tensor
     weight: Tensor
-    squared: Tensor
-    rings: Tensor
     shifts: Tensor
     rows: Tensor
     columns: Tensor
@@ -70,19 +61,10 @@ def _modes(height: int, width: int, device: torch.device) -> _Modes:
     """Return the modes of a grid on a device, computed in float64."""
     fy = torch.fft.fftfreq(height, dtype=torch.float64, device="cpu")
     fx = torch.fft.rfftfreq(width, dtype=torch.float64, device="cpu")
-    weight = torch.full((height, len(fx)), 2.0, dtype=torch.float64, device="cpu")
-    weight[:, 0] = 1.0
-    weight[0, 0] = 0.0
-    weight[fy.abs() == 0.5] = 0.0
-    weight[:, fx == 0.5] = 0.0
-    radius = (fy[:, None].square() + fx.square()).sqrt() * min(height, width)
-    stretched = _EVEN_RINGS * (1 + (radius / _EVEN_RINGS).clamp(min=1.0).log())
-    ring = torch.where(radius < _EVEN_RINGS, radius, stretched).round().long().flatten()
-    rings = torch.nn.functional.one_hot(ring).double() * weight.flatten()[:, None]
     count = round(MAX_DISPLACEMENT / _SPACING)
     shifts = torch.arange(-count, count + 1, dtype=torch.float64, device="cpu") * _SPACING
     ky, kx = 2 * math.pi * fy, 2 * math.pi * fx
-    floats = (ky, kx, weight, ky[:, None].square() + kx.square(), rings, shifts)
+    floats = (ky, kx, mode_weights(height, width), shifts)
     waves = (_waves(shifts[:, None] * ky), _waves(kx[:, None] * shifts))
     return _Modes(
         *(table.to(device, torch.float32) for table in floats),
@@ -149,8 +131,8 @@ def displacement_of_spectra(u: Tensor, w: Tensor, size: tuple[int, int]) -> Tens
     coherent = (cross / size_of_cross.clamp(min=_TINY)).to(torch.complex64)
     weighted = coherent * u_power.sqrt() * modes.weight
     x, y = _refined(weighted, *_nearest(weighted, modes), modes)
-    aligned = _aligned(coherent, x, y, modes) * (u_power * w_power).sqrt()
-    return torch.stack((x, y, _diffusion(aligned, u_power, w_power, modes)), dim=-1)
+    aligned = _aligned(coherent, x, y, modes) * (u_power.sqrt() * w_power.sqrt())
+    return torch.stack((x, y, spectral_decay(aligned, u_power, w_power, size)), dim=-1)
 
 
 def _power(transforms: Tensor) -> Tensor:
@@ -204,19 +186,3 @@ def _aligned(spectrum: Tensor, x: Tensor, y: Tensor, modes: _Modes) -> Tensor:
     """Return the real part of a spectrum times exp(i k·v), float32 [B, H, W // 2 + 1]."""
     rows, columns = _waves(modes.ky * y[:, None]), _waves(modes.kx * x[:, None])
     return (spectrum * rows[:, :, None] * columns[:, None]).real
-
-
-def _diffusion(aligned: Tensor, u_power: Tensor, w_power: Tensor, modes: _Modes) -> Tensor:
-    """Fit D to the logarithm of the aligned gain of rings of |k|, float32 [B].
-
-    Rings count by the squared coherence that u and w have there after alignment.
-    """
-    sums = torch.stack((aligned, u_power, w_power, u_power * modes.squared), dim=1).flatten(2)
-    cross, of_u, of_w, squares = (sums @ modes.rings).unbind(1)
-    gain = (cross / of_u.clamp(min=_TINY)).clamp(min=_MIN_GAIN)
-    k_squared = squares / of_u.clamp(min=_TINY)
-    coherence = cross.clamp(min=0).square() / (of_u * of_w).clamp(min=_TINY)
-    weight = coherence / coherence.sum(-1, keepdim=True).clamp(min=_TINY)
-    offset = k_squared - (weight * k_squared).sum(-1, keepdim=True)
-    covariance = (weight * offset * gain.log()).sum(-1)
-    return -covariance / ((weight * offset.square()).sum(-1) + _SLOPE_RIDGE)

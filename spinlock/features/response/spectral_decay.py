@@ -1,0 +1,194 @@
+"""Measures the diffusion between two fields by the decay of their spectra with |k|.
+
+The heat kernel multiplies a mode of wavevector k (radians per pixel) by exp(−D |k|²). Two lines,
+fitted by weighted least squares to sums over rings of |k|, have the slope −D in common:
+
+- The gain. With X the cross-spectrum of u and w, aligned by their displacement, and S_u the power
+  of u, ln(Re X / S_u) = c − D |k|². A ring counts by the inverse variance of the logarithm,
+  (1 − ρ²)/(2ρ²) (1/n + s) + τ², where ρ is the coherence, n the number of modes that have power,
+  and s and τ account for a response that is not a heat kernel [1]_.
+- The tail. Nonlinearities and noise give w power that is incoherent with u, down to scales that u
+  lacks. Before the heat kernel acts, it falls roughly as a power of k, so half its logarithm is
+  c' + a ln k − D k². This line decides where u has few wavelengths, or only long ones.
+
+A prior of D with mean 0 and a standard deviation of 1 pixel² per step makes the result 0 where
+neither line has enough rings.
+
+.. [1] J. S. Bendat, A. G. Piersol, "Random data", 4th ed., section 9.2.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+# Variances s and τ² of the gain.
+_SPREAD = 0.2
+_VARIANCE = 0.003
+# Rings whose ρ² is within this many standard errors of 0 do not count.
+_SIGNIFICANCE = 2.0
+# Smallest share of the power of u in a ring that counts; less is rounding or leakage.
+_MIN_SHARE = 1e-8
+# First frequency of the tail (cycles/pixel); below it, the power of u shapes that of w.
+_TAIL_START = 1 / 8
+# Weight of the tail for each radian per pixel; its error is common to neighboring rings.
+_TAIL_WEIGHT = 10.0
+# The tail ends where its mean power is below this fraction of that of w (-110 dB), or below this
+# fraction of the power in the ring: both are rounding errors of float32 fields.
+_TAIL_FLOOR = 1e-11
+_MIN_INCOHERENCE = 1e-6
+# Inverse variance of the prior of D, in steps² per pixel⁴.
+_PRIOR = 1.0
+_TINY = 1e-30
+
+
+@dataclass(frozen=True, eq=False)
+class _Rings:
+    """Rings of |k|, one fundamental frequency wide.
+
+    Attributes:
+        squared: Squares |k|² of the modes of the half plane, float32 [H · (W // 2 + 1)].
+        sums: Weights that sum over each of R rings, float32 [H · (W // 2 + 1), R].
+        counts: Numbers of modes of the full plane in each ring, float64 [R].
+        k: Wavenumbers of the rings, float64 [R].
+        tail: Whether a ring is part of the tail, bool [R].
+        tail_weight: Weight of a ring of the tail.
+    """
+
+    squared: Tensor
+    sums: Tensor
+    counts: Tensor
+    k: Tensor
+    tail: Tensor
+    tail_weight: float
+
+
+def mode_weights(height: int, width: int) -> Tensor:
+    """Return how many modes of the full plane each mode of the half plane stands for.
+
+    The mean and Nyquist frequencies have weight 0, since they are real: their phase has no sign.
+
+    Args:
+        height: Number of rows of the grid.
+        width: Number of columns of the grid.
+
+    Returns:
+        Weights, float64 [H, W // 2 + 1], on the CPU.
+
+    Example:
+        >>> from spinlock.features.response.spectral_decay import mode_weights
+        >>> mode_weights(4, 4).int().tolist()
+        [[0, 2, 0], [1, 2, 0], [0, 0, 0], [1, 2, 0]]
+    """
+    weights = torch.full((height, width // 2 + 1), 2.0, dtype=torch.float64, device="cpu")
+    weights[:, 0] = 1.0
+    weights[0, 0] = 0.0
+    if height % 2 == 0:
+        weights[height // 2] = 0.0
+    if width % 2 == 0:
+        weights[:, width // 2] = 0.0
+    return weights
+
+
+@lru_cache(maxsize=16)
+def _rings(height: int, width: int, device: torch.device) -> _Rings:
+    """Return the rings of a grid on a device, computed in float64."""
+    side = min(height, width)
+    fy = torch.fft.fftfreq(height, dtype=torch.float64, device="cpu")[:, None]
+    fx = torch.fft.rfftfreq(width, dtype=torch.float64, device="cpu")
+    squared = fy.square() + fx.square()
+    ring = (squared.sqrt() * side).round().long().flatten()
+    sums = torch.nn.functional.one_hot(ring) * mode_weights(height, width).flatten()[:, None]
+    radius = torch.arange(sums.shape[1], dtype=torch.float64, device="cpu")
+    tail = (radius >= _TAIL_START * side) & (2 * radius < side) & (radius > 0)
+    return _Rings(
+        squared=((2 * math.pi) ** 2 * squared).flatten().to(device, torch.float32),
+        sums=sums.to(device, torch.float32),
+        counts=sums.sum(0).to(device),
+        k=(2 * math.pi / side * radius.clamp(min=1.0)).to(device),
+        tail=tail.to(device),
+        tail_weight=_TAIL_WEIGHT * 2 * math.pi / side,
+    )
+
+
+def spectral_decay(
+    aligned: Tensor, u_power: Tensor, w_power: Tensor, size: tuple[int, int]
+) -> Tensor:
+    """Fit the diffusion D to spectra of two fields.
+
+    Args:
+        aligned: Real part of the cross-spectrum after alignment, float32 [B, H, W // 2 + 1].
+        u_power: Power of u, in units in which its sum over the plane is 1, of the same shape.
+        w_power: Power of w, likewise; the cross-spectrum is in the matching units.
+        size: Height H and width W of the grid.
+
+    Returns:
+        Diffusion in pixels² per step, float32 [B]; 0 for fields without power.
+
+    Example:
+        >>> import torch
+        >>> from spinlock.features.response.spectral_decay import spectral_decay
+        >>> white = torch.full((1, 32, 17), 1 / 1024)
+        >>> spectral_decay(white, white, white, (32, 32)).abs() < 1e-6
+        tensor([True])
+    """
+    rings = _rings(*size, u_power.device)
+    spectra = torch.stack((aligned, u_power, w_power, u_power.square()), dim=1).flatten(2)
+    spectra = torch.cat((spectra, spectra[:, 1:2] * rings.squared), dim=1)
+    cross, of_u, of_w, fourth, squares = (spectra @ rings.sums).double().unbind(1)
+    gain = _gain_line(cross, of_u, of_w, fourth, squares)
+    tail = _tail_line(cross, of_u, of_w, rings)
+    return ((gain[0] + tail[0]) / (gain[1] + tail[1] + _PRIOR)).float()
+
+
+def _gain_line(
+    cross: Tensor, of_u: Tensor, of_w: Tensor, fourth: Tensor, squares: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Fit the decay of the gain.
+
+    Args:
+        cross: Sums of the aligned cross-spectrum over rings, float64 [B, R].
+        of_u: Sums of the power of u, [B, R].
+        of_w: Sums of the power of w, [B, R].
+        fourth: Sums of the squared power of u, [B, R].
+        squares: Sums of the power of u times |k|², [B, R].
+
+    Returns:
+        D times its inverse variance, and the inverse variance, float64 [B] each.
+    """
+    coherence = cross.clamp(min=0).square() / (of_u * of_w).clamp(min=_TINY)
+    coherence = coherence.clamp(min=1e-6, max=1.0)
+    noise = (1 - coherence) / (2 * coherence)
+    # Half the sum, because k and −k are one mode.
+    modes = (of_u.square() / (2 * fourth).clamp(min=_TINY)).clamp(min=0.5)
+    significant = (1 - _SIGNIFICANCE * noise / modes).clamp(min=0)
+    weight = significant / (noise * (1 / modes + _SPREAD) + _VARIANCE)
+    weight = torch.where((of_u > _MIN_SHARE) & (cross > 0), weight, 0.0)
+    logarithm = (cross.clamp(min=_TINY) / of_u.clamp(min=_TINY)).log()
+    k_squared = _centered(squares / of_u.clamp(min=_TINY), weight)
+    return -(weight * k_squared * logarithm).sum(-1), (weight * k_squared.square()).sum(-1)
+
+
+def _tail_line(cross: Tensor, of_u: Tensor, of_w: Tensor, rings: _Rings) -> tuple[Tensor, Tensor]:
+    """Fit the decay of the incoherent power; arguments and result are like those of the gain."""
+    incoherent = (of_w - cross.square() / of_u.clamp(min=_TINY)).clamp(min=0)
+    mean = incoherent / rings.counts.clamp(min=1.0)
+    floor = _TAIL_FLOOR / rings.counts.sum().clamp(min=1.0)
+    measurable = (mean > floor) & (incoherent > _MIN_INCOHERENCE * of_w)
+    # Rings count up to the first one that is not measurable.
+    weight = torch.where(rings.tail, measurable.double(), 1.0).cumprod(-1)
+    weight = weight * rings.tail * rings.tail_weight
+    logarithm = 0.5 * mean.clamp(min=_TINY).log()
+    log_k, k_squared = _centered(rings.k.log(), weight), _centered(rings.k.square(), weight)
+    slope = (weight * log_k * k_squared).sum(-1) / (weight * log_k.square()).sum(-1).clamp(
+        min=_TINY
+    )
+    rest = k_squared - slope[:, None] * log_k
+    return -(weight * rest * logarithm).sum(-1), (weight * rest.square()).sum(-1)
+
+
+def _centered(x: Tensor, weight: Tensor) -> Tensor:
+    """Subtract the weighted mean over rings."""
+    return x - (weight * x).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True).clamp(min=_TINY)
