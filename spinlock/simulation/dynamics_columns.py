@@ -57,7 +57,13 @@ DYNAMICS: tuple[DynamicsColumn, ...] = (
     _column("amplitude_exponent", "½·log2(⟨Φ(2u)²⟩/⟨Φ(u)²⟩), u = R1", "1", "ℝ"),
     _column("gain_rms", "½·lg(Σ|J|²/C)", "1", "[−10, ∞)"),
     _column("increment", "½·lg(⟨(Φ(u) − u)²⟩/⟨u²⟩), u = R1, R2, −R1, −R2", "1", "[−6, ∞)"),
-    _column("diffusion", "D in ln(Σ|K(k)|²/C) = 2g − 2D·|k|², |k| ≤ π/2", "pixels²/step", "ℝ"),
+    _column(
+        "diffusion",
+        "D in ln G(k)² = 2g − 2D·|k|², G(k) = ΣM·Re[K(k)·exp(ik·shift)]/√(C·ΣM²), M the mean of "
+        "Re[…] over k",
+        "pixels²/step",
+        "ℝ",
+    ),
     _column("growth", "g of the same fit", "1/step", "ℝ"),
     _column("shift_x", "centroid of |K|² along x", "pixels/step", "[−½ side, ½ side]"),
     _column("shift_y", "centroid of |K|² along y", "pixels/step", "[−½ side, ½ side]"),

@@ -4,9 +4,12 @@ The Jacobian at a state is split into a convolution with a kernel K [C', C, x] t
 all positions and states, and a rest that depends on the state. With directions v_p of a flat
 spectrum (`reference_states`), K(k) is estimated by the mean over p of (J v_p)(k) conj(v_p(k)): the
 cross-spectral estimate of a transfer function [1]_. The rest appears as noise that is spread evenly
-over positions. Its power is known from the residuals, as in an analysis of variance, and is removed
-from |K|^2. Positions at which |K|^2 does not exceed what noise alone could reach anywhere on the
-grid [2]_ are set to 0.
+over positions. Its power is known from the residuals, as in an analysis of variance.
+
+Displacement, spread and mixing are moments of |K|^2. The noise is removed from |K|^2 first, and
+positions at which |K|^2 does not exceed what noise alone could reach anywhere on the grid [2]_ are
+left out. Diffusion and growth are fitted to a gain that is linear in K, so noise does not bias it:
+the product of K(k) with one matrix of channels, with the phase of the displacement removed.
 
 .. [1] J. S. Bendat, A. G. Piersol, "Random data", 4th ed., sections 6.1 and 9.1.
 .. [2] B. Laurent, P. Massart, "Adaptive estimation of a quadratic functional by model selection",
@@ -24,12 +27,10 @@ from spinlock.simulation.reference_states import ReferenceStates
 
 # Jacobians of less power than this count as 0.
 _POWER_FLOOR = 1e-20
-# Smallest |K(k)|^2 relative to the power of the Jacobian.
+# Smallest squared gain relative to the power of the Jacobian.
 _RELATIVE_FLOOR = 1e-6
-# Wavenumbers in radians per pixel up to which the logarithm of |K(k)|^2 is fitted.
-_FIT_RADIUS = math.pi / 2
-# Power, relative to the largest, at which a wavenumber has a quarter of its weight in the fit.
-_HALF_POWER = 0.1
+# Squared gain, relative to the largest, at which a mode has a quarter of its weight in the fit.
+_DAMPED_POWER = 1e-3
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,15 @@ class _Grid:
     """Tables of a periodic grid.
 
     Attributes:
-        offsets: Displacements in pixels along one axis, in -side/2 .. side/2, float64 [side].
-        squares: Squared wavenumbers |k|^2 in radians^2 per pixel^2, float64 [side, side].
-        fitted: 1 where |k| <= `_FIT_RADIUS` and 0 elsewhere, float64 [side, side].
+        offsets: Displacements along one axis in pixels, in -side/2 .. side/2, float64 [side].
+        wavenumbers: Wavenumbers along one axis in radians per pixel, float64 [side].
+        squares: Squared wavenumbers |k|^2, float64 [side, side].
+        fitted: 1 for modes of the fit, and 0 at the Nyquist frequency of an even grid, where the
+            phase has no sign; float64 [side, side].
     """
 
     offsets: Tensor
+    wavenumbers: Tensor
     squares: Tensor
     fitted: Tensor
 
@@ -50,10 +54,11 @@ class _Grid:
 @lru_cache(maxsize=8)
 def _grid(side: int, device: torch.device) -> _Grid:
     offsets = torch.fft.fftfreq(side, 1 / side, dtype=torch.float64, device="cpu")
-    angle = 2 * math.pi / side * offsets
-    squares = angle.square()[:, None] + angle.square()
-    fitted = (squares <= _FIT_RADIUS**2 * (1 + 1e-9)).double()
-    return _Grid(*(table.to(device) for table in (offsets, squares, fitted)))
+    wavenumbers = 2 * math.pi / side * offsets
+    squares = wavenumbers.square()[:, None] + wavenumbers.square()
+    inner = (offsets.abs() < side / 2).double()
+    tables = offsets, wavenumbers, squares, inner[:, None] * inner
+    return _Grid(*(table.to(device) for table in tables))
 
 
 def kernel_columns(jacobian: Tensor, reference: ReferenceStates) -> dict[str, Tensor]:
@@ -91,17 +96,16 @@ def kernel_columns(jacobian: Tensor, reference: ReferenceStates) -> dict[str, Te
     convolution = ((estimated - share * total) / removed).clamp(min=0).minimum(estimated)
     noise = (estimated - convolution) / pixels
     kept = _significant(power, noise, pairs)
-    kernel = kernel * kept
     power = (power - noise) * kept
-    own = kernel.diagonal().square().sum() - noise * kept.sum() / channels
+    between = power.sum() - (kernel.diagonal().square() * kept[..., None]).sum()
+    between = between + noise * kept.sum() / channels
     grid = _grid(side, response.device)
-    transfer = torch.fft.fft2(kernel)
-    safe = total.clamp(min=_POWER_FLOOR)
-    spectral = transfer.abs().square().sum(dim=(0, 1)) - noise * kept.sum()
-    floored = spectral.maximum(_RELATIVE_FLOOR * safe)
-    growth, diffusion = _gaussian_fit(floored / channels, grid)
+    transfer = torch.fft.fft2(kernel * kept) * grid.fitted
     shift_x, shift_y = _shift(transfer.transpose(-2, -1)), _shift(transfer)
-    spread = _spread(power, shift_x, shift_y, grid)
+    squared_gain = _gain(torch.fft.fft2(kernel), shift_x, shift_y, grid).square()
+    safe = total.clamp(min=_POWER_FLOOR)
+    floored = squared_gain.maximum(_RELATIVE_FLOOR * safe / channels)
+    growth, diffusion = _gaussian_fit(floored, grid)
     return {
         "heterogeneity": ((total - convolution) / safe).clamp(0, 1),
         "gain_rms": 0.5 * (total / channels).clamp(min=_POWER_FLOOR).log10(),
@@ -109,9 +113,8 @@ def kernel_columns(jacobian: Tensor, reference: ReferenceStates) -> dict[str, Te
         "growth": growth,
         "shift_x": shift_x,
         "shift_y": shift_y,
-        "spread": spread,
-        "mixing": (1 - own / power.sum().clamp(min=_POWER_FLOOR)).clamp(0, 1)
-        * (power.sum() > _POWER_FLOOR),
+        "spread": _spread(power, shift_x, shift_y, grid),
+        "mixing": (between / power.sum().clamp(min=_POWER_FLOOR)).clamp(0, 1),
     }
 
 
@@ -130,19 +133,41 @@ def _significant(power: Tensor, noise: Tensor, pairs: int) -> Tensor:
     return (power > threshold).double()
 
 
-def _gaussian_fit(power: Tensor, grid: _Grid) -> tuple[Tensor, Tensor]:
-    """Fit ln|K(k)|^2 = 2 g - 2 D |k|^2 by weighted least squares, and return g and D.
+def _gain(transfer: Tensor, shift_x: Tensor, shift_y: Tensor, grid: _Grid) -> Tensor:
+    """Reduce K(k) to one real gain for each mode.
 
-    The variance of the logarithm grows as the power falls, so damped wavenumbers have little
-    weight.
+    The phase of the displacement is removed, and the channels are combined with the matrix M =
+    mean_k K(k), the value of K at the displacement. If K(k) = s(k) Q with an orthogonal matrix Q
+    and s >= 0, the gain is s(k).
+
+    Args:
+        transfer: K(k), complex128 [C', C, side, side].
+        shift_x: Displacement along x.
+        shift_y: Displacement along y.
+        grid: Tables of the grid.
+
+    Returns:
+        Gain, float64 [side, side].
     """
-    power = power.clamp(min=_POWER_FLOOR)
-    relative = power / (power * grid.fitted).amax()
-    weight = grid.fitted * (relative / (relative + _HALF_POWER)).square()
+    angle = grid.wavenumbers[:, None] * shift_y + grid.wavenumbers * shift_x
+    aligned = (transfer * torch.polar(torch.ones_like(angle), angle)).real
+    matrix = (aligned * grid.fitted).mean(dim=(-2, -1))
+    scale = (matrix.square().sum() * len(matrix)).sqrt().clamp(min=_POWER_FLOOR)
+    return torch.einsum("oc,ockl->kl", matrix / scale, aligned).clamp(min=0)
+
+
+def _gaussian_fit(squared_gain: Tensor, grid: _Grid) -> tuple[Tensor, Tensor]:
+    """Fit ln gain^2 = 2 g - 2 D |k|^2 by weighted least squares, and return g and D.
+
+    Modes weigh the same until they are damped to a thousandth of the largest power.
+    """
+    relative = squared_gain / (squared_gain * grid.fitted).amax()
+    weight = grid.fitted * (relative / (relative + _DAMPED_POWER)).square()
     weight = weight / weight.sum()
-    logarithm, squares = power.log(), grid.squares
+    logarithm, squares = squared_gain.log(), grid.squares
     mean, center = (weight * logarithm).sum(), (weight * squares).sum()
     deviation = weight * (squares - center)
+    # With a single mode of any weight, the slope is 0.
     slope = (deviation * logarithm).sum() / (deviation * squares).sum().clamp(min=1e-12)
     return (mean - slope * center) / 2, -slope / 2
 
@@ -150,12 +175,11 @@ def _gaussian_fit(power: Tensor, grid: _Grid) -> tuple[Tensor, Tensor]:
 def _shift(transfer: Tensor) -> Tensor:
     """Compute the centroid of |K|^2 along y from the change of phase between neighboring modes.
 
-    The phase of sum K(k) conj(K(k + 1)) is the circular mean of the displacement. Leaving out the
-    Nyquist mode, where the sign of the phase is lost, makes it exact for shifts by fractions of a
-    pixel.
+    The phase of sum K(k) conj(K(k + 1)) is the circular mean of the displacement. It is exact for
+    shifts by fractions of a pixel, because K(k) is 0 at the Nyquist frequency.
     """
     side = transfer.shape[-2]
-    ordered = transfer.roll(side // 2, dims=-2)[..., (side + 1) % 2 :, :]
+    ordered = transfer.roll(side // 2, dims=-2)
     mean = (ordered[..., :-1, :] * ordered[..., 1:, :].conj()).sum()
     return side / (2 * math.pi) * torch.atan2(mean.imag, mean.real)
 

@@ -143,4 +143,3 @@ def _phases(white: Tensor) -> Tensor:
     """Return the phase factors of the Fourier coefficients of real fields."""
     spectrum = torch.fft.rfft2(white.double())
     return spectrum / spectrum.abs()
-
