@@ -28,7 +28,7 @@ MAX_DISPLACEMENT = 8
 _SPACING = 0.5
 # The search subtracts this times |v|², so the smallest of equally good displacements is found.
 _PENALTY = 1e-4
-_NEWTON_STEPS = 4
+_NEWTON_STEPS = 3
 # Relative to the trace of the Hessian; decides where u varies along one direction only.
 _RIDGE = 1e-3
 _TINY = 1e-30
@@ -124,33 +124,44 @@ def displacement_of_spectra(u: Tensor, w: Tensor, size: tuple[int, int]) -> Tens
         torch.Size([5, 3])
     """
     modes = _modes(*size, u.device)
-    u_power, w_power = (_relative(_power(x), modes) for x in (u, w))
-    cross = (u.conj() * w).sum(1)
-    # Unit modulus times the coherence of the channels.
-    size_of_cross = _power(u).sqrt() * _power(w).sqrt()
-    coherent = (cross / size_of_cross.clamp(min=_TINY)).to(torch.complex64)
-    weighted = coherent * u_power.sqrt() * modes.weight
-    x, y = _refined(weighted, *_nearest(weighted, modes), modes)
-    aligned = _aligned(coherent, x, y, modes) * (u_power.sqrt() * w_power.sqrt())
+    u, w = u.to(torch.complex64), w.to(torch.complex64)
+    cross = torch.view_as_real((u.conj() * w).sum(1))
+    u_power, w_power = _power(u), _power(w)
+    u_scale, w_scale = (_inverse_root(x, modes) for x in (u_power, w_power))
+    # Division by |W| gives each mode of w unit power; |U| remains as its weight.
+    balance = modes.weight * w_power.clamp(min=_TINY).rsqrt() * u_scale
+    weighted = torch.view_as_complex(cross * balance[..., None])
+    largest = (modes.weight * u_power.sqrt() * u_scale).sum((-2, -1))
+    x, y = _refined(weighted, *_nearest(weighted, largest, modes), modes)
+    aligned = _aligned(torch.view_as_complex(cross), x, y, modes) * (u_scale * w_scale)
+    u_power, w_power = u_power * u_scale.square(), w_power * w_scale.square()
     return torch.stack((x, y, spectral_decay(aligned, u_power, w_power, size)), dim=-1)
 
 
 def _power(transforms: Tensor) -> Tensor:
     """Sum |·|² over channels, [B, H, W // 2 + 1]."""
-    parts = torch.view_as_real(transforms)
-    return parts.square().sum((1, -1))
+    squares = torch.view_as_real(transforms).square().sum(1)
+    return squares[..., 0] + squares[..., 1]
 
 
-def _relative(power: Tensor, modes: _Modes) -> Tensor:
-    """Divide power by its sum over the modes, float32; 0 for fields without power."""
-    total = (power * modes.weight).sum((-2, -1), keepdim=True)
-    return (power / total.clamp(min=_TINY)).float()
+def _inverse_root(power: Tensor, modes: _Modes) -> Tensor:
+    """Return 1/√ of the sum of power over the modes, [B, 1, 1]."""
+    return (power * modes.weight).sum((-2, -1), keepdim=True).clamp(min=_TINY).rsqrt()
 
 
-def _nearest(weighted: Tensor, modes: _Modes) -> tuple[Tensor, Tensor]:
-    """Find the candidate displacement x, y with the largest correlation, float32 [B] each."""
+def _nearest(weighted: Tensor, largest: Tensor, modes: _Modes) -> tuple[Tensor, Tensor]:
+    """Find the candidate displacement with the largest correlation.
+
+    Args:
+        weighted: Weighted cross-spectrum, complex64 [B, H, W // 2 + 1].
+        largest: Correlation of fields that are equal up to a displacement, float32 [B].
+        modes: Modes of the grid.
+
+    Returns:
+        Displacements x and y, float32 [B] each.
+    """
     correlation = (modes.rows @ (weighted @ modes.columns)).real
-    correlation = correlation / weighted.abs().sum((-2, -1)).clamp(min=_TINY)[:, None, None]
+    correlation = correlation / largest.clamp(min=_TINY)[:, None, None]
     distance = modes.shifts.square()
     best = (correlation - _PENALTY * (distance[:, None] + distance)).flatten(1).argmax(-1)
     count = len(modes.shifts)

@@ -24,6 +24,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+# Rings are one fundamental frequency wide up to this radius and widen in proportion to it beyond.
+_EVEN_RINGS = 16
 # Variances s and τ² of the gain.
 _SPREAD = 0.2
 _VARIANCE = 0.003
@@ -46,15 +48,14 @@ _TINY = 1e-30
 
 @dataclass(frozen=True, eq=False)
 class _Rings:
-    """Rings of |k|, one fundamental frequency wide.
+    """Rings of |k|.
 
     Attributes:
-        squared: Squares |k|² of the modes of the half plane, float32 [H · (W // 2 + 1)].
+        squared: Squares |k|² of the modes of the half plane, float32 [H, W // 2 + 1].
         sums: Weights that sum over each of R rings, float32 [H · (W // 2 + 1), R].
         counts: Numbers of modes of the full plane in each ring, float64 [R].
         k: Wavenumbers of the rings, float64 [R].
-        tail: Whether a ring is part of the tail, bool [R].
-        tail_weight: Weight of a ring of the tail.
+        tail: Weight of each ring in the tail, 0 outside of it, float64 [R].
     """
 
     squared: Tensor
@@ -62,7 +63,6 @@ class _Rings:
     counts: Tensor
     k: Tensor
     tail: Tensor
-    tail_weight: float
 
 
 def mode_weights(height: int, width: int) -> Tensor:
@@ -99,17 +99,22 @@ def _rings(height: int, width: int, device: torch.device) -> _Rings:
     fy = torch.fft.fftfreq(height, dtype=torch.float64, device="cpu")[:, None]
     fx = torch.fft.rfftfreq(width, dtype=torch.float64, device="cpu")
     squared = fy.square() + fx.square()
-    ring = (squared.sqrt() * side).round().long().flatten()
+    radius = squared.sqrt() * side
+    stretched = _EVEN_RINGS * (1 + (radius / _EVEN_RINGS).clamp(min=1.0).log())
+    ring = torch.where(radius < _EVEN_RINGS, radius, stretched).round().long().flatten()
     sums = torch.nn.functional.one_hot(ring) * mode_weights(height, width).flatten()[:, None]
-    radius = torch.arange(sums.shape[1], dtype=torch.float64, device="cpu")
-    tail = (radius >= _TAIL_START * side) & (2 * radius < side) & (radius > 0)
+    number = torch.arange(sums.shape[1], dtype=torch.float64, device="cpu").clamp(min=1.0)
+    growth = (number / _EVEN_RINGS - 1).clamp(min=0).exp()
+    # In fundamental frequencies, like the radius.
+    center = number.clamp(max=_EVEN_RINGS) * growth
+    in_tail = (center >= _TAIL_START * side) & (2 * center < side)
+    k = 2 * math.pi / side * center
     return _Rings(
-        squared=((2 * math.pi) ** 2 * squared).flatten().to(device, torch.float32),
+        squared=((2 * math.pi) ** 2 * squared).to(device, torch.float32),
         sums=sums.to(device, torch.float32),
         counts=sums.sum(0).to(device),
-        k=(2 * math.pi / side * radius.clamp(min=1.0)).to(device),
-        tail=tail.to(device),
-        tail_weight=_TAIL_WEIGHT * 2 * math.pi / side,
+        k=k.to(device),
+        tail=(in_tail * growth * (_TAIL_WEIGHT * 2 * math.pi / side)).to(device),
     )
 
 
@@ -135,9 +140,9 @@ def spectral_decay(
         tensor([True])
     """
     rings = _rings(*size, u_power.device)
-    spectra = torch.stack((aligned, u_power, w_power, u_power.square()), dim=1).flatten(2)
-    spectra = torch.cat((spectra, spectra[:, 1:2] * rings.squared), dim=1)
-    cross, of_u, of_w, fourth, squares = (spectra @ rings.sums).double().unbind(1)
+    weighted = u_power * rings.squared
+    spectra = torch.stack((aligned, u_power, w_power, u_power.square(), weighted), dim=1)
+    cross, of_u, of_w, fourth, squares = (spectra.flatten(2) @ rings.sums).double().unbind(1)
     gain = _gain_line(cross, of_u, of_w, fourth, squares)
     tail = _tail_line(cross, of_u, of_w, rings)
     return ((gain[0] + tail[0]) / (gain[1] + tail[1] + _PRIOR)).float()
@@ -178,8 +183,9 @@ def _tail_line(cross: Tensor, of_u: Tensor, of_w: Tensor, rings: _Rings) -> tupl
     floor = _TAIL_FLOOR / rings.counts.sum().clamp(min=1.0)
     measurable = (mean > floor) & (incoherent > _MIN_INCOHERENCE * of_w)
     # Rings count up to the first one that is not measurable.
-    weight = torch.where(rings.tail, measurable.double(), 1.0).cumprod(-1)
-    weight = weight * rings.tail * rings.tail_weight
+    weight = torch.where(rings.tail > 0, measurable.double(), 1.0).cumprod(-1) * rings.tail
+    # Without power in u there is no step whose diffusion could be measured.
+    weight = weight * (of_u.sum(-1, keepdim=True) > 0)
     logarithm = 0.5 * mean.clamp(min=_TINY).log()
     log_k, k_squared = _centered(rings.k.log(), weight), _centered(rings.k.square(), weight)
     slope = (weight * log_k * k_squared).sum(-1) / (weight * log_k.square()).sum(-1).clamp(
