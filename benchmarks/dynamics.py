@@ -16,9 +16,9 @@ import yaml
 
 from benchmarks.machine import describe
 from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.parameter_space import typed_row
 from spinlock.simulation.convolutional_operator import ConvOperator
 from spinlock.simulation.dynamics import DynamicsProbe, probing_side
-from spinlock.simulation.parameter_space import typed_row
 from spinlock.simulation.rollout import update_weights
 from spinlock.simulation.simulator import Simulator
 from spinlock.simulation.sobol_design import make_design

@@ -18,9 +18,9 @@ import yaml
 
 from benchmarks.machine import describe, matrix_product_rate
 from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.parameter_space import typed_row
 from spinlock.generation import generate
 from spinlock.simulation.parameter_count import parameter_count
-from spinlock.simulation.parameter_space import typed_row
 from spinlock.simulation.simulator import choose_device
 from spinlock.simulation.sobol_design import make_design
 from spinlock.storage import read_info

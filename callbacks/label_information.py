@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from spinlock import metrics
+from spinlock.configuration.parameter_space import ParameterSpace
 from spinlock.metrics.counts import as_counts, mean_entropy
-from spinlock.simulation.parameter_space import PARAMETER_NAMES, ParameterSpace
 
 # An axis of more values is cut into terciles, since classes should hold many samples.
 _MOST_VALUES = 16
@@ -86,12 +86,13 @@ class AxisClasses:
     """
 
     def __init__(self, space: ParameterSpace) -> None:
-        grid = np.linspace(0, 1, 1024)[:, None].repeat(len(PARAMETER_NAMES), axis=1)
+        grid = np.linspace(0, 1, 1024)[:, None].repeat(len(space.names), axis=1)
         values = space.values(grid)
-        counts = [len(np.unique(values[axis])) for axis in PARAMETER_NAMES]
+        counts = [len(np.unique(values[axis])) for axis in space.names]
         sizes = [count if count <= _MOST_VALUES else _TERCILES for count in counts]
         self._columns = [column for column, size in enumerate(sizes) if size > 1]
         self._sizes = [sizes[column] for column in self._columns]
+        self._names = [space.names[column] for column in self._columns]
         self.num_classes = sum(self._sizes)
 
     def __call__(self, params: Tensor) -> Tensor:
@@ -114,6 +115,5 @@ class AxisClasses:
         )
         chance = metrics.expected_mutual_information(stack)
         ami = metrics.adjusted_mutual_information(stack, expected=chance).tolist()
-        axes = [PARAMETER_NAMES[column] for column in self._columns]
         above = (metrics.mutual_information(stack) - chance).sum().item()
-        return dict(zip(axes, ami, strict=True)), above
+        return dict(zip(self._names, ami, strict=True)), above

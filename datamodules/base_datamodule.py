@@ -22,7 +22,6 @@ from spinlock.datamodules.loading import EpochSampler, LoaderOptions
 from spinlock.datamodules.scaling import FeatureScaler
 from spinlock.datamodules.training_loader import TrainingLoader
 from spinlock.errors import ConfigurationError, DatasetError
-from spinlock.simulation.parameter_space import PARAMETER_NAMES, ParameterSpace
 
 DEFAULT_LOADER = LoaderOptions()
 
@@ -89,8 +88,8 @@ class BaseDataModule(LightningDataModule):
         self.update_policy_names = names.update_policies
         self.normalization_names = names.normalizations
         self.feature_names = feature_names(generation)
-        self.parameter_axes = PARAMETER_NAMES
-        self.parameter_space = ParameterSpace(generation.parameter_space)
+        self.parameter_space = generation.space
+        self.parameter_axes = generation.space.names
         self.num_features, self.num_variants = len(self.feature_names), len(names.variants)
         self.num_timesteps = generation.num_timesteps
         self.batch_size = batch_size

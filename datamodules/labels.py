@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.configuration.variant_mixture import Mixture
 from spinlock.features import PER_TIMESTEP_NAMES, custom_columns
 from spinlock.simulation.parameter_count import parameter_counts
 from spinlock.simulation.sobol_design import Design
@@ -47,7 +46,7 @@ class LabelNames:
     @classmethod
     def of(cls, config: GenerationConfig) -> Self:
         """Return the names of a dataset."""
-        mixture, space = Mixture(config.initial_conditions), config.parameter_space
+        mixture, space = config.mixture, config.parameter_space
         return cls(
             variants=mixture.names,
             families=tuple(dict.fromkeys(mixture.families)),
@@ -75,7 +74,7 @@ def labels_of_file(
 
     Returns:
         ``variant``, ``family``, ``update_policy``, ``normalization``, ``parameter_count``,
-        ``operator`` and ``index``, (N,) int64, and ``params`` (N, 15) float32.
+        ``operator`` and ``index``, (N,) int64, and ``params``, (N, A) float32 for A axes.
     """
     design = Design(
         start=0,

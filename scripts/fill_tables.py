@@ -15,8 +15,8 @@ import numpy as np
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.parameter_axes import LogUniformRange, UniformRange
+from spinlock.configuration.parameter_space import PARAMETER_NAMES
 from spinlock.features import FEATURES
-from spinlock.simulation.parameter_space import PARAMETER_NAMES
 from spinlock.storage import schema
 from spinlock.storage.schema import DatasetSpec, dataset_specs
 

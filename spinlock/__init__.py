@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ParameterSpaceConfig as ParameterSpaceConfig,
         StorageConfig as StorageConfig,
     )
+    from spinlock.configuration.parameter_space import ParameterValues as ParameterValues
     from spinlock.datamodules import SpinlockDataModule as SpinlockDataModule
     from spinlock.features import custom_feature as custom_feature
     from spinlock.generation import generate as generate
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
         Operator as Operator,
         OperatorFamily as OperatorFamily,
     )
-    from spinlock.simulation.parameter_space import ParameterValues as ParameterValues
     from spinlock.simulation.randomness import Stream as Stream
     from spinlock.storage import read_info as read_info
 
@@ -41,7 +41,7 @@ _MODULES = {
     "Operator": "spinlock.simulation.operator_family",
     "OperatorFamily": "spinlock.simulation.operator_family",
     "ParameterSpaceConfig": "spinlock.configuration",
-    "ParameterValues": "spinlock.simulation.parameter_space",
+    "ParameterValues": "spinlock.configuration.parameter_space",
     "SpinlockDataModule": "spinlock.datamodules",
     "StorageConfig": "spinlock.configuration",
     "Stream": "spinlock.simulation.randomness",

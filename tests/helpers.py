@@ -6,7 +6,7 @@ import h5py
 
 from spinlock.configuration.generation_config import GenerationConfig, StorageConfig
 from spinlock.configuration.parameter_axes import IntegerRange, ParameterSpaceConfig
-from spinlock.simulation.parameter_space import ParameterValues
+from spinlock.configuration.parameter_space import ParameterValues
 from spinlock.storage import digests, schema
 from spinlock.storage.dataset_file import DatasetFile
 
@@ -35,9 +35,10 @@ def values(**changes):
 
 
 def small_config(num_samples=12, *, grid_size=32, base_channels=(4, 8), block_size=4, **options):
-    """A dataset of small operators that a CPU computes in milliseconds."""
+    """A dataset of small operators that a CPU computes in milliseconds, without dynamics."""
     space = ParameterSpaceConfig(base_channels=IntegerRange(*base_channels), grid_size=(grid_size,))
     options.setdefault("storage", StorageConfig(shard_size=2 * block_size))
+    options.setdefault("dynamics", False)
     return GenerationConfig(num_samples, parameter_space=space, block_size=block_size, **options)
 
 

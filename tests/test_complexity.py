@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from spinlock.configuration.parameter_space import typed_row
 from spinlock.simulation.convolutional_operator import ConvOperator
 from spinlock.simulation.operator_weights import OperatorDrawing
 from spinlock.simulation.parameter_count import parameter_count, parameter_counts
-from spinlock.simulation.parameter_space import typed_row
 from spinlock.simulation.sobol_design import make_design
 from tests.helpers import small_config, values
 

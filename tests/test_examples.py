@@ -13,6 +13,8 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from spinlock import SpinlockDataModule
+from spinlock.__main__ import main
+from spinlock.callbacks.label_information import AxisClasses
 
 DOCS, EXAMPLES = (Path(__file__).parent.parent / name for name in ("docs", "examples"))
 
@@ -107,3 +109,29 @@ def test_everything_in_docs_extending(extended):
     spectrum = np.abs(np.fft.rfft2(np.arctanh(np.clip(quiet, -0.999999, 0.999999))))
     high = spectrum[..., 5:-5, 5:]
     assert high.max() < 0.05 * spectrum.max()
+
+
+def test_axes_of_a_custom_family_are_like_the_others(extended, capsys):
+    extended.prepare_data()
+    extended.setup()
+    assert extended.parameter_axes[15:] == ("amplitude", "coupling")
+    batch = next(iter(extended.predict_dataloader()))
+    assert batch["params"].shape == (4, 17)
+    with h5py.File(extended.path) as file:
+        values, params = file["parameters/values"][:], file["parameters/params"][:]
+        assert tuple(file["parameters/params"].attrs["names"][15:]) == ("amplitude", "coupling")
+    # The configuration has changed the lower end of the range; the upper one is as declared.
+    np.testing.assert_allclose(values["amplitude"], 4.0 ** params[:, 15].astype(float))
+    assert set(values["coupling"]) == {b"full", b"none"}
+    # A stranger's file is read without importing the class.
+    sys.modules.pop("my_extensions", None)
+    main(["info", str(extended.path)])
+    assert "amplitude LogUniformRange(low=1.0, high=4.0)" in capsys.readouterr().out
+    main(["check", str(extended.path)])
+    assert "my_extensions" not in sys.modules
+    tokens = batch["params"][:, 16:].mul(2).long()
+    scores = AxisClasses(extended.parameter_space)
+    table = torch.zeros(2, scores.num_classes)
+    for token, classes in zip(tokens.flatten(), scores(batch["params"]), strict=True):
+        table[token, classes] += 1
+    assert {"amplitude", "coupling"} <= scores.scores(table)[0].keys()

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from spinlock.configuration.generation_config import SIMULATION_VERSION, GenerationConfig
+from spinlock.configuration.parameter_space import ParameterSpace
 from spinlock.configuration.variant_mixture import Mixture
-from spinlock.simulation.parameter_space import ParameterSpace
 from spinlock.simulation.randomness import Stream, symmetric_uniform
 from spinlock.simulation.simulator import Simulator
 from spinlock.simulation.sobol_design import make_design

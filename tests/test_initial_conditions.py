@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.variant_mixture import InitialConditionConfig, Mixture
 from spinlock.errors import ConfigurationError
 from spinlock.simulation.initial_conditions import (
@@ -19,7 +20,13 @@ from spinlock.simulation.randomness import Stream, uniform
 from spinlock.simulation.variants import InitialConditions
 
 MIXTURE = Mixture(InitialConditionConfig())
-VARIANTS = InitialConditions(InitialConditionConfig()).variants
+
+
+def drawing(config):
+    return InitialConditions(GenerationConfig(1, initial_conditions=config))
+
+
+VARIANTS = drawing(InitialConditionConfig()).variants
 NOMINAL = [0.25, 0.5, 1, 2, 4, 1, 1, 1, 1, 1]
 
 
@@ -155,10 +162,10 @@ def test_families_are_symmetric_in_sign(variant):
 
 def test_variants_that_do_not_fit_the_grid_are_refused():
     with pytest.raises(ConfigurationError, match=r"band_limited_low: a grid of 16 .* >= 22"):
-        InitialConditions(InitialConditionConfig()).check_grid(16)
+        drawing(InitialConditionConfig()).check_grid(16)
     with pytest.raises(ConfigurationError, match="sinusoids: wavenumbers up to 8 need"):
-        InitialConditions(InitialConditionConfig(weights={"sinusoids": 1.0})).check_grid(16)
-    InitialConditions(InitialConditionConfig(weights={"gaussian_noise_1": 1.0})).check_grid(8)
+        drawing(InitialConditionConfig(weights={"sinusoids": 1.0})).check_grid(16)
+    drawing(InitialConditionConfig(weights={"gaussian_noise_1": 1.0})).check_grid(8)
 
 
 def test_assignment_cuts_the_coordinate_by_weight():
@@ -204,7 +211,7 @@ def test_a_custom_variant_comes_in_by_class_path():
     assert mixture.names == ("sinusoids", "stripes_3")
     assert mixture.families == ("sinusoids", "stripes")
     index, variant = torch.arange(4), np.array([0, 1, 1, 0])
-    fields = InitialConditions(config).fields(42, index, variant, 3, 32)
+    fields = drawing(config).fields(42, index, variant, 3, 32)
     torch.testing.assert_close(
         fields.var(dim=(1, 2, 3), correction=0), torch.tensor([1.0, 2, 2, 1])
     )

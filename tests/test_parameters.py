@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spinlock.configuration.parameter_axes import IntegerRange, ParameterSpaceConfig
-from spinlock.simulation.parameter_space import (
+from spinlock.configuration.parameter_space import (
     PARAMETER_NAMES,
     ParameterSpace,
     typed_row,

@@ -17,6 +17,7 @@ from spinlock.configuration.parameter_axes import (
     ParameterSpaceConfig,
     UniformRange,
 )
+from spinlock.configuration.parameter_space import ParameterSpace
 from spinlock.configuration.variant_mixture import InitialConditionConfig, Mixture
 from spinlock.errors import ConfigurationError, SimulationError
 from spinlock.features import extract
@@ -24,7 +25,6 @@ from spinlock.runtime import ordered_map, threads
 from spinlock.runtime.arithmetic import fixed_arithmetic
 from spinlock.simulation.convolutional_operator import OUTPUT_BOUND
 from spinlock.simulation.initial_conditions import BandLimited, InitialCondition
-from spinlock.simulation.parameter_space import ParameterSpace
 from spinlock.simulation.simulator import Simulator
 from spinlock.simulation.sobol_design import make_design
 from tests.helpers import small_config

@@ -35,7 +35,7 @@ class CheckSource(DatasetFile):
     def distributions(self) -> dict[str, InitialCondition]:
         """Distribution of each variant that is built in or that the user trusts."""
         found = {}
-        for name in self.mixture.names:
+        for name in self.config.mixture.names:
             with suppress(ConfigurationError):
                 found[name] = make_variant(
                     name, self.config.initial_conditions, self.config.trusted_modules
@@ -67,7 +67,7 @@ class CheckSource(DatasetFile):
         """(N,) stored variant labels, or those of the design if the file has none."""
         if not self.lacks(schema.IC_TYPES):
             return self.column(schema.IC_TYPES)
-        return np.asarray(encoded(self.mixture.names)[self.design.variant])
+        return np.asarray(encoded(self.config.mixture.names)[self.design.variant])
 
     @cached_property
     def sampled(self) -> NDArray[np.int64]:

@@ -152,7 +152,7 @@ def _allowed_constants(source: CheckSource, name: str, names: tuple[str, ...]) -
     if len(empty) > 1:
         allowed.add("low_freq_ratio")
     variances = {variant.variance for variant in source.distributions.values()}
-    known = len(source.distributions) == len(source.mixture.names)
+    known = len(source.distributions) == len(source.config.mixture.names)
     if name == schema.INITIAL_FEATURES and known and len(variances) == 1:
         # Initial conditions are normalized to this variance.
         allowed |= {"spatial_variance", "spatial_std"}

@@ -35,7 +35,7 @@ def share_tolerance(config: GenerationConfig, tolerance: float) -> float:
 
 def distribution_claims(source: CheckSource) -> Iterator[Claim]:
     """Yield the shares of families, and of variants in families with several variants."""
-    mixture = source.mixture
+    mixture = source.config.mixture
     weights = dict(zip(mixture.names, mixture.weights.tolist(), strict=True))
     for family in dict.fromkeys(mixture.families):
         members = [
@@ -64,7 +64,7 @@ def _share_claim(
 
 def amplitude_claims(source: CheckSource, fields: FieldStatistics) -> Iterator[Claim]:
     """Yield the variance of the initial conditions of each variant, and their mean."""
-    for name in source.mixture.names:
+    for name in source.config.mixture.names:
         variant = source.distributions.get(name)
         yield Claim(
             name,

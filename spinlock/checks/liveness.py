@@ -11,8 +11,8 @@ from scipy.stats import spearmanr
 from spinlock.checks.checked_file import CheckSource
 from spinlock.checks.claims import Claim, Measurement, NotMeasurableError
 from spinlock.checks.field_statistics import FieldStatistics
+from spinlock.configuration.parameter_space import typed_row
 from spinlock.simulation.forcing import schedule
-from spinlock.simulation.parameter_space import typed_row
 from spinlock.storage import schema
 
 # Ten times the rounding of float32.

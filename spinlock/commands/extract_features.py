@@ -19,17 +19,24 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--max-samples", type=int, metavar="K", help="only the first K samples")
     parser.add_argument("--device", help="device that computes (default: a GPU if available)")
     parser.add_argument(
-        "--config", type=Path, help="yaml file whose data.generation.features are computed"
+        "--config",
+        type=Path,
+        help="yaml file whose data.generation.features and .responses are computed",
+    )
+    parser.add_argument(
+        "--responses", action="store_true", help="compute response features, too, and add them"
     )
     given = parser.parse_args(arguments)
-    features = None
+    features, responses = None, given.responses or None
     if given.config is not None:
         _, section = data_section(given.config)
         generation = section.get("generation", {}) if isinstance(section, dict) else {}
-        features = GenerationConfig.from_dict(generation).features
+        config = GenerationConfig.from_dict(generation)
+        features, responses = config.features, given.responses or config.responses
     done = extract_features(
         given.file,
         features=features,
+        responses=responses,
         max_samples=given.max_samples,
         trust=given.trust,
         device=given.device,

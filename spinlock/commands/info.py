@@ -65,21 +65,25 @@ def _table(rows: dict[str, str]) -> str:
 
 
 def _configuration(config: GenerationConfig) -> dict[str, str]:
-    default = GenerationConfig(config.num_samples)
+    usual = GenerationConfig(config.num_samples).parameter_space.base_axes
     axes = (
         f"{name} {value}"
-        for name, value in vars(config.parameter_space).items()
-        if value != getattr(default.parameter_space, name)
+        for name, value in (config.parameter_space.base_axes | config.operator_axes).items()
+        if value != usual.get(name)
     )
+    family = config.operator
+    computed = ["Summary Descriptor Features"]
+    computed += [] if config.features == "sdf" else [f"custom ones: {config.features}"]
+    computed += [name for name in ("responses", "dynamics") if getattr(config, name)]
     return {
         "samples": f"{config.num_samples} ({config.probes_per_operator} probe(s) per operator)",
         "trajectories": f"{config.num_realizations} realizations x {config.num_timesteps} "
         f"timesteps of {config.channels} x {config.grid_size} x {config.grid_size}; stored "
         f"timesteps: {len(config.stored_steps)}",
         "seed, precision": f"{config.seed}, {config.precision}; blocks of {config.block_size}",
+        "operators": family if isinstance(family, str) else str(family["class_path"]),
         "axes": ", ".join(axes) or "those of the baseline",
-        "features": "Summary Descriptor Features"
-        + ("" if config.features == "sdf" else f" and custom ones: {config.features}"),
+        "features": ", ".join(computed),
     }
 
 

@@ -8,6 +8,7 @@ from spinlock.configuration.generation_config import (
 )
 from spinlock.configuration.parameter_axes import (
     IntegerRange,
+    LogUniformRange,
     ParameterSpaceConfig,
     UniformRange,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "GenerationConfig",
     "InitialConditionConfig",
     "IntegerRange",
+    "LogUniformRange",
     "ParameterSpaceConfig",
     "StorageConfig",
     "StoredConfig",

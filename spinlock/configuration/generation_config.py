@@ -9,12 +9,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, Self
 
 from spinlock.configuration.import_path import Trusted, check_spec, is_import_path
-from spinlock.configuration.parameter_axes import ParameterSpaceConfig
+from spinlock.configuration.operator_axes import declared_axes, plain_axis, resolve_axes
+from spinlock.configuration.parameter_axes import Axis, ParameterSpaceConfig
+from spinlock.configuration.parameter_space import ParameterSpace
 from spinlock.configuration.validation import check_types, require_at_least, structured
-from spinlock.configuration.variant_mixture import InitialConditionConfig
+from spinlock.configuration.variant_mixture import InitialConditionConfig, Mixture
 from spinlock.errors import ConfigurationError
 
 # Part of every fingerprint. Increase it whenever a code change alters the bytes of a sample.
@@ -109,12 +112,17 @@ class GenerationConfig:
             i is operator ``i // P`` applied to probe ``i % P``. Default: 1.
         channels: Number of channels C of a field; default: 3.
         seed: Seed of the design and of every random draw, in [0, 2^64); default: 42.
-        parameter_space: Ranges and choices of the 15 axes.
+        parameter_space: Ranges and choices of the 15 axes and of those of the operator family.
         initial_conditions: Mixture of initial conditions.
-        operator: Operator family: ``convolutional``, or a custom family as ``{class_path: ...,
+        operator: Operator family: ``convolutional``; ``transport``, which moves, spreads and
+            scales the field after each update; or a custom family as ``{class_path: ...,
             init_args: {...}}``, see `spinlock.simulation.operator_family.OperatorFamily`.
         features: Feature set: ``sdf``, which is Summary Descriptor Features 1.0, or
             ``{per_field: [...], per_trajectory: [...]}``, which adds custom features to it.
+        responses: Whether to compute response features, which describe what an operator does to
+            its input; default: True.
+        dynamics: Whether to measure the dynamics of each operator, independently of the initial
+            condition; default: True.
         precision: Arithmetic of the operators' convolutions; everything else is float32. ``tf32``
             has an effect on CUDA devices only. ``bfloat16`` rounds operands and results, on any
             device.
@@ -141,8 +149,10 @@ class GenerationConfig:
     seed: int = 42
     parameter_space: ParameterSpaceConfig = field(default_factory=ParameterSpaceConfig)
     initial_conditions: InitialConditionConfig = field(default_factory=InitialConditionConfig)
-    operator: Literal["convolutional"] | dict[str, Any] = "convolutional"
+    operator: Literal["convolutional", "transport"] | dict[str, Any] = "convolutional"
     features: Literal["sdf"] | CustomFeatureConfig = "sdf"
+    responses: bool = True
+    dynamics: bool = True
     precision: Precision = "float32"
     block_size: int = 16
     storage: StorageConfig = field(default_factory=StorageConfig)
@@ -177,6 +187,31 @@ class GenerationConfig:
             return NotImplemented
         return self.to_json() == other.to_json()
 
+    @cached_property
+    def operator_axes(self) -> dict[str, Axis]:
+        """Axes that the operator family adds, by name.
+
+        Raises:
+            ConfigurationError: If the family cannot be imported, or an axis is not valid.
+        """
+        space = self.parameter_space
+        declared = self._declared_axes()
+        return resolve_axes(declared, space.operator_axes, space.base_axes)
+
+    def _declared_axes(self) -> dict[str, Axis] | None:
+        """Return the axes that the operator family declares; None if the configuration does."""
+        return declared_axes(self.operator, self.trusted_modules)
+
+    @cached_property
+    def space(self) -> ParameterSpace:
+        """Parameter space of the operators, with all axes."""
+        return ParameterSpace(self.parameter_space.base_axes | self.operator_axes)
+
+    @cached_property
+    def mixture(self) -> Mixture:
+        """Variants of the initial conditions and their weights."""
+        return Mixture(self.initial_conditions)
+
     @property
     def grid_size(self) -> int:
         """Side length of the grid in pixels."""
@@ -202,7 +237,7 @@ class GenerationConfig:
         It covers neither ``num_samples`` nor the packing of samples (``compression``,
         ``shard_size``).
         """
-        content = _plain(self)
+        content = self._plain()
         del content["num_samples"], content["storage"]["compression"]
         del content["storage"]["shard_size"]
         content["simulation_version"] = SIMULATION_VERSION
@@ -226,7 +261,14 @@ class GenerationConfig:
 
     def to_json(self) -> str:
         """Return the configuration as JSON that `from_json` reads."""
-        return json.dumps(_plain(self))
+        return json.dumps(self._plain())
+
+    def _plain(self) -> dict[str, Any]:
+        """Return the settings as nested dictionaries, without fields that a subclass adds."""
+        content = dataclasses.asdict(self)
+        axes = {name: plain_axis(axis) for name, axis in self.operator_axes.items()}
+        content["parameter_space"]["operator_axes"] = axes
+        return {field.name: content[field.name] for field in dataclasses.fields(GenerationConfig)}
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -261,12 +303,6 @@ class GenerationConfig:
             42
         """
         return structured(cls, values)
-
-
-def _plain(config: GenerationConfig) -> dict[str, Any]:
-    """Return the settings as nested dictionaries, without fields that a subclass adds."""
-    content = dataclasses.asdict(config)
-    return {field.name: content[field.name] for field in dataclasses.fields(GenerationConfig)}
 
 
 def _check_count(name: str, value: int, largest: int) -> None:

@@ -1,9 +1,9 @@
-"""Ranges and choices of the 15 axes of the parameter space, validated on construction."""
+"""Ranges and choices of the axes of the parameter space, validated on construction."""
 
 import dataclasses
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from spinlock.configuration.validation import check_types
 from spinlock.errors import ConfigurationError
@@ -17,6 +17,8 @@ UpdatePolicy = Literal["autoregressive", "residual", "convex"]
 # Spectral bands and finite differences of the features need at least this many pixels.
 MIN_GRID_SIZE = 8
 MAX_GRID_SIZE = 2**14
+#: Width in bytes of the text of a choice in the compound type of the file.
+TEXT_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,13 @@ class LogUniformRange(UniformRange):
     """Positive real numbers between ``low`` and ``high``, with uniformly distributed logarithm."""
 
 
+#: Values of an axis: a range, or a choice between values of equal probability.
+Axis = IntegerRange | UniformRange | tuple[Any, ...]
+
+
 @dataclass(frozen=True)
 class ParameterSpaceConfig:
-    """The 15 axes of the parameter space, in column order.
+    """The axes of the parameter space, in column order.
 
     A tuple is a choice between values of equal probability.
 
@@ -87,6 +93,9 @@ class ParameterSpaceConfig:
         update_policy: Update policy, which combines the old field with the operator's output.
         alpha: Weight of the old field under the update policy ``convex``.
         dt: Step size of the update policy ``residual``.
+        operator_axes: Changes to the axes that the operator family declares, by name: ``{low: ...,
+            high: ...}`` or a list of values. A file holds all of them, with ``kind``. Default: the
+            axes as declared.
 
     Raises:
         ConfigurationError: If a range or a choice is not valid. Names the axis.
@@ -112,6 +121,7 @@ class ParameterSpaceConfig:
     update_policy: tuple[UpdatePolicy, ...] = ("autoregressive", "residual", "convex")
     alpha: UniformRange = UniformRange(0.1, 0.9)
     dt: LogUniformRange = LogUniformRange(0.001, 0.1)
+    operator_axes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for axis in dataclasses.fields(self):
@@ -119,15 +129,15 @@ class ParameterSpaceConfig:
             if isinstance(getattr(self, axis.name), list):
                 object.__setattr__(self, axis.name, tuple(getattr(self, axis.name)))
         check_types(self, "parameter_space.")
-        for axis in dataclasses.fields(self):
-            values = getattr(self, axis.name)
-            name = f"parameter_space.{axis.name}"
-            if isinstance(values, tuple):
-                _check_choice(name, values)
-            else:
-                check_types(values, f"{name}.")
-                _check_range(name, values, *_LIMITS[axis.name])
+        for axis, values in self.base_axes.items():
+            check_axis(f"parameter_space.{axis}", values, *_LIMITS.get(axis, _UNLIMITED))
         self._check_grid()
+
+    @property
+    def base_axes(self) -> dict[str, Axis]:
+        """The 15 axes that every parameter space has, by name."""
+        names = [axis.name for axis in dataclasses.fields(self) if axis.name != "operator_axes"]
+        return {name: getattr(self, name) for name in names}
 
     def check_dropout(self) -> None:
         """Check that dropout leaves every layer of a convolutional operator at least one channel.
@@ -168,6 +178,7 @@ class ParameterSpaceConfig:
                 )
 
 
+_UNLIMITED = (-math.inf, math.inf)
 # Bounds of each numeric axis; the upper bound is exclusive.
 _LIMITS: dict[str, tuple[float, float]] = {
     "num_layers": (1, 2**10),
@@ -179,6 +190,25 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "alpha": (0.0, math.nextafter(1.0, 2.0)),
     "dt": (0.0, math.inf),
 }
+
+
+def check_axis(name: str, values: Axis, least: float, bound: float) -> None:
+    """Check the values of an axis.
+
+    Args:
+        name: Name of the setting, for messages.
+        values: Range or choice.
+        least: Smallest number that the axis allows.
+        bound: Number that all values lie below.
+
+    Raises:
+        ConfigurationError: If a choice is empty or repeats a value, or a range is not valid.
+    """
+    if isinstance(values, tuple):
+        _check_choice(name, values)
+    else:
+        check_types(values, f"{name}.")
+        _check_range(name, values, least, bound)
 
 
 def _check_choice(name: str, values: tuple[object, ...]) -> None:

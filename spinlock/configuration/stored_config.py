@@ -1,7 +1,7 @@
 """Configurations that were read from a file, and therefore are not trusted to name classes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from spinlock.configuration.generation_config import GenerationConfig
@@ -38,6 +38,9 @@ class StoredConfig(GenerationConfig):
         """Modules that the user trusts; naming other modules does not make them trusted."""
         return self.trusted
 
+    def _declared_axes(self) -> None:
+        """Return None: a file holds all axes, so that nothing needs to be imported."""
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build a configuration from nested mappings, which cannot declare modules trusted.
@@ -45,4 +48,5 @@ class StoredConfig(GenerationConfig):
         Raises:
             ConfigurationError: As for `GenerationConfig.from_dict`.
         """
-        return cls(**vars(GenerationConfig.from_dict(values)))
+        config = GenerationConfig.from_dict(values)
+        return cls(**{field.name: getattr(config, field.name) for field in fields(config)})

@@ -26,7 +26,6 @@ from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.runtime.output_files import belongs_to
 from spinlock.runtime.progress import Progress
-from spinlock.simulation.parameter_space import PARAMETER_NAMES
 from spinlock.splits import split_operators
 from spinlock.storage import schema
 from spinlock.storage.columns import encoded
@@ -138,7 +137,7 @@ def _write_header(file: h5py.File, config: GenerationConfig, name: str, samples:
         "grid_type": "cartesian",
         "n_spatial_dims": 2,
         "n_trajectories": trajectories,
-        "simulation_parameters": list(PARAMETER_NAMES),
+        "simulation_parameters": list(config.space.names),
         "spinlock_configuration": config.to_json(),
     }
     file.attrs.update(attributes)
@@ -174,13 +173,14 @@ def _write_header(file: h5py.File, config: GenerationConfig, name: str, samples:
 def _write_scalars(file: h5py.File, source: DatasetFile, samples: NDArray[np.int64]) -> None:
     """Write one number per trajectory: parameters, initial condition, sample and realization."""
     config, values = source.config, source.column(schema.VALUES)[samples]
-    variants = list(source.mixture.names)
+    variants = list(source.config.mixture.names)
     choices: dict[str, list[str]] = {"initial_condition": variants}
     columns: dict[str, NDArray[Any]] = {}
-    for axis in PARAMETER_NAMES:
+    axes = config.parameter_space.base_axes | config.operator_axes
+    for axis, allowed in axes.items():
         columns[axis] = values[axis]
         if values[axis].dtype.kind == "S":
-            choices[axis] = list(getattr(config.parameter_space, axis))
+            choices[axis] = list(allowed)
             columns[axis] = _positions(values[axis], choices[axis])
     columns["initial_condition"] = _positions(source.column(schema.IC_TYPES)[samples], variants)
     columns["sample"] = samples

@@ -73,13 +73,14 @@ def generate(
     path = _real(path)
     if _held(config, path) >= config.num_samples:
         return
-    # Workers have devices of their own.
-    _check(config, device if executor is None else "cpu")
+    # This refuses what cannot be simulated before anything is written. Workers have devices of
+    # their own.
+    simulator = Simulator(config, device if executor is None else "cpu")
     with _writing(path), dataset_lock(path):
         # Another process may have built it while this one waited.
         held = _held(config, path)
         if held < config.num_samples:
-            _build(config, path, held, device, executor, progress)
+            _build(simulator, path, held, device, executor, progress)
 
 
 def generate_part(
@@ -112,7 +113,7 @@ def generate_part(
         raise ConfigurationError(f"part: must lie in 1..{num_parts}, got {part}")
     path = _real(path)
     held = _held(config, path)
-    _check(config, device)
+    simulator = Simulator(config, device)
     size = config.storage.shard_size
     with _writing(path):
         plan = _plan(config, path, held)
@@ -127,7 +128,7 @@ def generate_part(
             f"{path.name} part {part}/{num_parts}",
             enabled=progress,
         ) as bar:
-            compute_shards(tasks, None, bar.update)
+            compute_shards(tasks, simulator, None, bar.update)
 
 
 def assemble_parts(config: GenerationConfig, path: str | os.PathLike[str]) -> None:
@@ -161,11 +162,6 @@ def assemble_parts(config: GenerationConfig, path: str | os.PathLike[str]) -> No
 def _real(path: str | os.PathLike[str]) -> Path:
     """Return the file that a link points to, so that extending it does not replace the link."""
     return Path(path).resolve()
-
-
-def _check(config: GenerationConfig, device: str | torch.device | None) -> None:
-    """Check that a configuration can be simulated, before anything is written."""
-    Simulator(config, device)
 
 
 def _held(config: GenerationConfig, path: Path) -> int:
@@ -247,14 +243,14 @@ def _tasks(
 
 
 def _build(
-    config: GenerationConfig,
+    simulator: Simulator,
     path: Path,
     held: int,
     device: str | torch.device | None,
     executor: Executor | None,
     progress: bool,
 ) -> None:
-    start = time.monotonic()
+    start, config = time.monotonic(), simulator.config
     _verify(path, held)
     plan = _plan(config, path, held)
     tasks = _tasks(config, path, plan, device)
@@ -262,7 +258,7 @@ def _build(
     done = config.num_samples - missing
     _LOG.info("%s: computing %d samples, %d exist already", path, missing, done)
     with Progress(config.num_samples, done, path.name, enabled=progress) as bar:
-        reports = compute_shards(tasks, executor, bar.update)
+        reports = compute_shards(tasks, simulator, executor, bar.update)
     sources = [segment.source for segment in plan.segments] + [task.shard for task in tasks]
     summary = summarize_run(reports, time.monotonic() - start, config.num_samples)
     _assemble(config, path, plan_assembly(config.num_samples, sources), summary)

@@ -23,6 +23,7 @@ from spinlock.configuration.validation import require_at_least
 from spinlock.errors import DatasetError
 from spinlock.features import CustomFeatures, extract, extract_per_timestep
 from spinlock.features.custom import Selection
+from spinlock.features.response import extract_responses
 from spinlock.runtime.arithmetic import fixed_arithmetic
 from spinlock.runtime.ordered_map import ordered_map, reproducible_map
 from spinlock.runtime.progress import Progress
@@ -65,6 +66,7 @@ def extract_features(
     path: str | os.PathLike[str],
     *,
     features: Selection | None = None,
+    responses: bool | None = None,
     max_samples: int | None = None,
     trust: Collection[str] = (),
     device: str | torch.device | None = None,
@@ -81,6 +83,8 @@ def extract_features(
         path: Dataset file. Every timestep of its trajectories must be stored in it.
         features: Feature set of the updated file, as in ``GenerationConfig.features``; it changes
             the fingerprint. Default: the feature set of the file.
+        responses: Whether the updated file has response features, as in
+            ``GenerationConfig.responses``; default: as in the file.
         max_samples: Number of samples, from the first, whose features are computed; the others keep
             their features. Default: all.
         trust: Modules from which features that the file itself names may be imported.
@@ -112,12 +116,12 @@ def extract_features(
     require_at_least({"max_samples": max_samples}, 1)
     path = Path(path)
     # Checked before locking, so that no lock is left beside a file that is not a dataset.
-    _Task(path, features, max_samples, trust)
+    _Task(path, features, responses, max_samples, trust)
     try:
         # A link and the file it points to are one dataset.
         with dataset_lock(path.resolve()):
             # The file may have been replaced while this process waited.
-            task = _Task(path, features, max_samples, trust)
+            task = _Task(path, features, responses, max_samples, trust)
             return _run(task, choose_device(device), progress)
     except OSError as error:
         if isinstance(error, DatasetError):
@@ -132,6 +136,7 @@ class _Task:
         self,
         path: Path,
         features: Selection | None,
+        responses: bool | None,
         max_samples: int | None,
         trust: Collection[str],
     ) -> None:
@@ -140,6 +145,8 @@ class _Task:
         with DatasetFile.open(path, trust=trust) as dataset:
             self.old = dataset.config
             self.config = self.old if features is None else _with_features(self.old, features)
+            if responses is not None:
+                self.config = dataclasses.replace(self.config, responses=responses)
             _require_fields(dataset)
             dataset.validate()
             require_seal(dataset)
@@ -244,7 +251,7 @@ def _computed(
 
     def features(block: tuple[range, Tensor, Tensor]) -> tuple[range, Columns]:
         rows, initial, fields = block
-        return rows, _features(task.custom, initial, fields, size, device, config.precision)
+        return rows, _features(task, initial, fields, size, device)
 
     if cpu:
         return reproducible_map(features, blocks())
@@ -252,20 +259,18 @@ def _computed(
 
 
 def _features(
-    custom: CustomFeatures,
-    initial: Tensor,
-    fields: Tensor,
-    size: int,
-    device: torch.device,
-    precision: str = "float32",
+    task: _Task, initial: Tensor, fields: Tensor, size: int, device: torch.device
 ) -> Columns:
     """Return the features of n samples in a batch of ``size``: name of the dataset -> (n, ...)."""
     count = len(initial)
-    with torch.inference_mode(), fixed_arithmetic(precision, device):
+    with torch.inference_mode(), fixed_arithmetic(task.config.precision, device):
         initial, fields = (_padded(tensor, size).to(device) for tensor in (initial, fields))
         first = extract_per_timestep(initial[:, None, None])[:, 0]
-        tensors = feature_columns(extract(fields), first, custom.extract(initial, fields))
-        return {name: values[:count].cpu().numpy() for name, values in tensors.items()}
+        responses = extract_responses(initial, fields) if task.config.responses else None
+        custom = task.custom.extract(initial, fields)
+        tensors = feature_columns(extract(fields), first, custom, responses)
+        wanted = schema.feature_specs(task.config)
+        return {name: tensors[name][:count].cpu().numpy() for name in wanted}
 
 
 def _padded(tensor: Tensor, size: int) -> Tensor:

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.runtime.stage_clock import StageClock
 from spinlock.simulation.provenance import provenance
 from spinlock.simulation.simulator import Simulator
 from spinlock.storage.shards import Shard, shard_path, write_shard
@@ -69,19 +68,23 @@ class ShardReport:
 
 
 def compute_shard(
-    task: ShardTask, on_samples: Callable[[int], None] = lambda count: None
+    task: ShardTask,
+    simulator: Simulator | None = None,
+    on_samples: Callable[[int], None] = lambda count: None,
 ) -> ShardReport:
     """Compute the samples of a task and write their shard.
 
     Args:
         task: Range of samples and folder.
+        simulator: Simulator of the task's configuration; default: a new one on the task's device.
         on_samples: Function that is called with the number of samples just computed.
 
     Returns:
         Statistics of the shard.
     """
-    start, clock = time.monotonic(), StageClock()
-    simulator = Simulator(task.config, task.device, clock)
+    start = time.monotonic()
+    simulator = simulator or Simulator(task.config, task.device)
+    before = simulator.clock.seconds
     write_shard(
         task.shard.path,
         task.config,
@@ -89,27 +92,32 @@ def compute_shard(
         task.stop,
         simulator.samples(task.start, task.stop),
         provenance(task.config, simulator.device),
-        clock=clock,
+        clock=simulator.clock,
         on_samples=on_samples,
     )
     _return_freed_memory()
+    stages = simulator.clock.seconds
     cuda = simulator.device.type == "cuda"
     return ShardReport(
         samples=task.stop - task.start,
         seconds=time.monotonic() - start,
-        stage_seconds=clock.seconds,
+        stage_seconds={name: stages[name] - before.get(name, 0.0) for name in stages},
         peak_host_bytes=_peak_host_bytes(),
         peak_device_bytes=torch.cuda.max_memory_allocated(simulator.device) if cuda else 0,
     )
 
 
 def compute_shards(
-    tasks: Sequence[ShardTask], executor: Executor | None, on_samples: Callable[[int], None]
+    tasks: Sequence[ShardTask],
+    simulator: Simulator,
+    executor: Executor | None,
+    on_samples: Callable[[int], None],
 ) -> list[ShardReport]:
     """Compute several shards.
 
     Args:
         tasks: Ranges of samples and folders.
+        simulator: Simulator that this process uses.
         executor: Executor that computes the shards. Without one, or if its workers are lost
             repeatedly, this process computes them.
         on_samples: Function that is called with the number of samples just computed.
@@ -121,7 +129,7 @@ def compute_shards(
     if executor is not None:
         for _ in range(_ATTEMPTS):
             tasks = _submit(tasks, executor, on_samples, reports)
-    return reports + [compute_shard(task, on_samples) for task in tasks]
+    return reports + [compute_shard(task, simulator, on_samples) for task in tasks]
 
 
 def _submit(

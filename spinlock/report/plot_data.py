@@ -32,7 +32,7 @@ class ReportSource(DatasetFile):
     @property
     def present(self) -> tuple[str, ...]:
         """Variants that have samples, in the order of the mixture."""
-        return tuple(name for name in self.mixture.names if (self.variants == name).any())
+        return tuple(name for name in self.config.mixture.names if (self.variants == name).any())
 
     def example(self, variant: str, *, update_policy: str | None = None) -> int:
         """Return the index of a sample with visible noise.

@@ -16,7 +16,6 @@ from spinlock.plots.feature_plots import correlation_map, feature_histograms
 from spinlock.plots.field_plots import film_strip, sample_plot
 from spinlock.plots.spectrum_plots import radial_spectra
 from spinlock.report.plot_data import ReportSource
-from spinlock.simulation.parameter_space import PARAMETER_NAMES
 from spinlock.storage import schema
 
 #: Pairs of axes to plot: the numerical axes, and neighbors in the Sobol sequence.
@@ -63,9 +62,9 @@ def report_plots(source: ReportSource) -> Iterator[ReportPlot]:
     points, families = source.points()
     yield ReportPlot(
         "Design",
-        "Operators in six pairs of the 15 axes. The grid divides each axis into thirds, whose "
+        "Operators in six pairs of axes. The grid divides each axis into thirds, whose "
         "counts the checks of the design compare.",
-        lambda: sobol_pairs(points, PARAMETER_NAMES, families, PAIRS),
+        lambda: sobol_pairs(points, source.config.space.names, families, PAIRS),
     )
     yield from _features(source)
     if len(steps) > 1:
@@ -103,9 +102,13 @@ def _gallery(source: ReportSource) -> Iterator[ReportPlot]:
 
 def _distribution(source: ReportSource) -> Iterator[ReportPlot]:
     families: dict[str, float] = {}
-    for family, weight in zip(source.mixture.families, source.mixture.weights, strict=True):
+    for family, weight in zip(
+        source.config.mixture.families, source.config.mixture.weights, strict=True
+    ):
         families[family] = families.get(family, 0.0) + float(weight)
-    variants = dict(zip(source.mixture.names, source.mixture.weights.tolist(), strict=True))
+    variants = dict(
+        zip(source.config.mixture.names, source.config.mixture.weights.tolist(), strict=True)
+    )
     for what, weights, labels, tolerance in (
         ("families", families, source.families, FAMILY_TOLERANCE),
         ("variants", variants, source.variants, VARIANT_TOLERANCE),

@@ -22,11 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spinlock.configuration.generation_config import Precision
+from spinlock.configuration.parameter_space import ParameterValues
 from spinlock.runtime.stage_clock import StageClock
 from spinlock.simulation.calibration import calibration_fields
 from spinlock.simulation.convolution import periodic_convolution, select_channels, select_outputs
 from spinlock.simulation.operator_weights import OperatorDrawing
-from spinlock.simulation.parameter_space import ParameterValues
 
 #: Bound b of the operator's output: |F(u)| <= b.
 OUTPUT_BOUND = 10.0
@@ -198,7 +198,7 @@ class ConvOperator:
 
     Example:
         >>> import torch
-        >>> from spinlock.simulation.parameter_space import ParameterValues
+        >>> from spinlock.configuration.parameter_space import ParameterValues
         >>> values = ParameterValues(
         ...     num_layers=2, base_channels=4, kernel_size=3, activation="gelu", dropout_rate=0.1,
         ...     noise_type="gaussian", noise_scale=0.1, noise_schedule="constant",

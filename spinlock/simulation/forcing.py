@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spinlock.simulation.parameter_space import ParameterValues
+from spinlock.configuration.parameter_space import ParameterValues
 from spinlock.simulation.randomness import Stream, normal
 
 # The lower 16 bits of a substream word hold the timestep, the upper ones the realization.

@@ -1,17 +1,20 @@
-"""Chooses the operators of a dataset: convolutional ones, or a user-defined family."""
+"""Chooses the operators of a dataset: convolutional ones, transport, or a user-defined family."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from spinlock.configuration.generation_config import Precision
 from spinlock.configuration.import_path import Trusted, instantiate
+from spinlock.configuration.operator_axes import BUILTIN_AXES
+from spinlock.configuration.parameter_axes import Axis
+from spinlock.configuration.parameter_space import ParameterValues
 from spinlock.runtime.stage_clock import StageClock
 from spinlock.simulation.convolutional_operator import ConvOperator
-from spinlock.simulation.parameter_space import ParameterValues
+from spinlock.simulation.transport_flow import TransportFlow
 
 #: Maps float32 fields (n, C, H, W) to fields of the same shape, each field independently. It must
 #: not modify its argument, and it is called in inference mode.
@@ -26,15 +29,26 @@ class OperatorFamily(ABC):
     `operator` alone. Draw random numbers with the functions of `spinlock.simulation.randomness`,
     at addresses made from the seed and the index.
 
+    Attributes:
+        axes: Axes that the family adds to the parameter space, as ranges or tuples of values by
+            name. `operator` finds the values of an operator in ``values.operator_axes``. They are
+            sampled, stored and checked like the 15 axes of every family. Default: none.
+
     Example:
         >>> import torch
         >>> from spinlock import OperatorFamily, Stream
         >>> from spinlock.simulation.randomness import uniform
+        >>> from spinlock.configuration import UniformRange
         >>> class RandomShifts(OperatorFamily):
+        ...     axes = {"gain": UniformRange(0.5, 1.0)}
+        ...
         ...     def operator(self, values, *, seed, index, channels, precision, device):
         ...         shift = int(8 * uniform(seed, Stream.WEIGHTS, index, 1))
-        ...         return lambda fields: fields.roll(shift, dims=-1)
+        ...         gain = values.operator_axes["gain"]
+        ...         return lambda fields: gain * fields.roll(shift, dims=-1)
     """
+
+    axes: ClassVar[Mapping[str, Axis]] = {}
 
     @abstractmethod
     def operator(
@@ -58,11 +72,65 @@ class OperatorFamily(ABC):
             device: Device of the fields that the operator will be applied to.
         """
 
+    def flow(self, values: ParameterValues, *, device: torch.device) -> Operator | None:
+        """Return a map of fields that follows each update; None, the default, for no such map.
+
+        Args:
+            values: Parameter values of the operator.
+            device: Device of the fields.
+        """
+        return None
+
+
+class ConvolutionalFamily(OperatorFamily):
+    """Random convolutional networks.
+
+    Args:
+        clock: Counts the processor time of drawing and calibrating operators.
+    """
+
+    def __init__(self, clock: StageClock | None = None) -> None:
+        self._clock = clock
+
+    def operator(
+        self,
+        values: ParameterValues,
+        *,
+        seed: int,
+        index: int,
+        channels: int,
+        precision: Precision,
+        device: torch.device,
+    ) -> Operator:
+        """Return the operator with an index."""
+        return ConvOperator(
+            values,
+            seed=seed,
+            index=index,
+            channels=channels,
+            precision=precision,
+            device=device,
+            clock=self._clock,
+        )
+
+
+class TransportFamily(ConvolutionalFamily):
+    """Convolutional networks whose updated field is then moved, spread and scaled exactly."""
+
+    axes = BUILTIN_AXES["transport"]
+
+    def flow(self, values: ParameterValues, *, device: torch.device) -> Operator:
+        """Return the exact flow of one timestep."""
+        return TransportFlow(**values.operator_axes, grid_size=values.grid_size, device=device)
+
+
+_BUILTIN = {"convolutional": ConvolutionalFamily, "transport": TransportFamily}
+
 
 def operator_family(
     spec: Mapping[str, object] | str, trusted: Trusted = None, clock: StageClock | None = None
-) -> Callable[..., Operator]:
-    """Return the function that makes operators, with the arguments of `OperatorFamily.operator`.
+) -> OperatorFamily:
+    """Return the operator family of a configuration.
 
     Args:
         spec: Value of ``GenerationConfig.operator``.
@@ -73,6 +141,5 @@ def operator_family(
         ConfigurationError: If the family cannot be imported or constructed.
     """
     if isinstance(spec, str):
-        return partial(ConvOperator, clock=clock)
-    family = instantiate(OperatorFamily, spec, "operator", trusted)  # type: ignore[type-abstract]
-    return family.operator
+        return _BUILTIN[spec](clock)
+    return instantiate(OperatorFamily, spec, "operator", trusted)  # type: ignore[type-abstract]

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from spinlock.configuration.parameter_space import ParameterValues
 from spinlock.simulation.convolution import prepared
-from spinlock.simulation.parameter_space import ParameterValues
 from spinlock.simulation.randomness import Stream, symmetric_uniform, uniform
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from spinlock.configuration.parameter_space import ParameterValues, typed_row
 from spinlock.simulation.convolutional_operator import MAX_PLAIN_LAYERS, hidden_widths
-from spinlock.simulation.parameter_space import ParameterValues, typed_row
 
 # The number of weights depends on these axes; few operators of a dataset differ in all three.
 _SHAPE = ("num_layers", "base_channels", "kernel_size")
@@ -42,7 +42,7 @@ def parameter_counts(values: NDArray[np.void], channels: int) -> NDArray[np.int6
     Example:
         >>> import numpy as np
         >>> from spinlock import ParameterSpaceConfig
-        >>> from spinlock.simulation.parameter_space import ParameterSpace
+        >>> from spinlock.configuration.parameter_space import ParameterSpace
         >>> rows = ParameterSpace(ParameterSpaceConfig()).values(np.zeros((2, 15)))
         >>> parameter_counts(rows, channels=3)
         array([7440, 7440])

@@ -4,15 +4,15 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from spinlock.configuration.parameter_space import ParameterValues
 from spinlock.errors import SimulationError
 from spinlock.runtime.stage_clock import StageClock
-from spinlock.configuration.parameter_space import ParameterValues
 
 Step = Callable[[Tensor, Tensor], Tensor]
 
 
-def update_step(values: ParameterValues) -> Step:
-    """Return the update policy as a function of the field u and of G.
+def update_step(values: ParameterValues, flow: Callable[[Tensor], Tensor] | None = None) -> Step:
+    """Return the update as a function of the field u and of G.
 
     G = F(u) + s(t) eta is the operator's output plus the forcing. The new field is G
     (autoregressive), u + dt G (residual) or alpha u + (1 - alpha) G (convex); so the residual
@@ -20,10 +20,14 @@ def update_step(values: ParameterValues) -> Step:
 
     Args:
         values: Parameter values of the operator.
+        flow: Map that is applied to the updated field, see `OperatorFamily.flow`; default: none.
 
     Raises:
         ValueError: If the update policy is unknown.
     """
+    if flow is not None:
+        update = update_step(values)
+        return lambda u, g: flow(update(u, g))
     match values.update_policy:
         case "autoregressive":
             return lambda u, g: g

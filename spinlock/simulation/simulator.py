@@ -17,16 +17,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.parameter_space import typed_row
 from spinlock.errors import ConfigurationError, SimulationError
 from spinlock.features import CustomFeatures, SDFFeatures, extract, extract_per_timestep
+from spinlock.features.response import ResponseFeatures, extract_responses
 from spinlock.runtime.arithmetic import fixed_arithmetic
 from spinlock.runtime.ordered_map import reproducible_map
 from spinlock.runtime.stage_clock import StageClock
+from spinlock.simulation.dynamics import DynamicsProbe, probing_side
 from spinlock.simulation.forcing import Forcing
 from spinlock.simulation.operator_family import operator_family
-from spinlock.simulation.parameter_space import typed_row
-from spinlock.simulation.rollout import rollout, update_step
+from spinlock.simulation.rollout import rollout, update_step, update_weights
 from spinlock.simulation.sobol_design import Design, make_design
+from spinlock.simulation.transport_flow import TRUE_DYNAMICS
 from spinlock.simulation.variants import InitialConditions
 
 
@@ -41,6 +44,9 @@ class Samples:
         features: Features of the trajectories at all timesteps.
         initial_features: Per-timestep features of the initial conditions, (n, 46) float32.
         custom: Custom features by array name (see `spinlock.features.custom_columns`).
+        responses: Response features; None if the configuration leaves them out.
+        dynamics: Dynamics of the operators whose first sample is among these, (o, D) float32; None
+            if the configuration leaves them out.
     """
 
     index: NDArray[np.int64]
@@ -49,6 +55,8 @@ class Samples:
     features: SDFFeatures
     initial_features: Tensor
     custom: dict[str, Tensor]
+    responses: ResponseFeatures | None
+    dynamics: Tensor | None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -111,12 +119,17 @@ class Simulator:
         self.device = choose_device(device)
         self.clock = clock or StageClock()
         trusted = config.trusted_modules
-        self.initial_conditions = InitialConditions(config.initial_conditions, trusted)
+        self.initial_conditions = InitialConditions(config)
         self.initial_conditions.check_grid(config.grid_size)
-        if config.operator == "convolutional":
+        if isinstance(config.operator, str):
             config.parameter_space.check_dropout()
-        self.make_operator = operator_family(config.operator, trusted, self.clock)
+        self.family = operator_family(config.operator, trusted, self.clock)
         self.custom = CustomFeatures(config.features, trusted)
+        self._probe: DynamicsProbe | None = None
+        if config.dynamics:
+            built_in = isinstance(config.operator, str)
+            side = probing_side(config.grid_size, built_in=built_in)
+            self._probe = DynamicsProbe(config.seed, config.channels, side, self.device)
         self._stored = torch.tensor(
             [step - 1 for step in config.stored_steps], dtype=torch.int64, device="cpu"
         )
@@ -197,8 +210,9 @@ class Simulator:
         size = (len(initial), *shape)
         trajectory = torch.zeros(size, dtype=torch.float32, device=self.device)
         rows = range(wanted.start - unit.start, wanted.stop - unit.start)
+        dynamics: list[Tensor] = []
         for same in _runs(rows, lambda row: int(unit.operator_index[row])):
-            self._roll_out(unit, same, initial, trajectory)
+            dynamics += self._roll_out(unit, same, initial, trajectory)
         if not trajectory.isfinite().all():
             bad = (~trajectory.flatten(1).isfinite().all(dim=1)).nonzero()[:, 0] + unit.start
             raise SimulationError(f"NaN or infinite values in the fields of samples {bad.tolist()}")
@@ -206,6 +220,10 @@ class Simulator:
             features = extract(trajectory)
             initial_features = extract_per_timestep(initial[:, None, None])[:, 0]
             custom = self.custom.extract(initial, trajectory)
+        responses = None
+        if config.responses:
+            with clock.stage("responses"):
+                responses = extract_responses(initial, trajectory)
         part = slice(rows.start, rows.stop)
         return Samples(
             index=np.arange(wanted.start, wanted.stop, dtype=np.int64),
@@ -214,13 +232,23 @@ class Simulator:
             features=SDFFeatures(*(_to_host(values[part]) for values in features)),
             initial_features=_to_host(initial_features[part]),
             custom={array: _to_host(values[part]) for array, values in custom.items()},
+            responses=None
+            if responses is None
+            else ResponseFeatures(*(_to_host(values[part]) for values in responses)),
+            dynamics=None if self._probe is None else _to_host(torch.stack(dynamics)),
         )
 
-    def _roll_out(self, unit: Design, rows: range, initial: Tensor, trajectory: Tensor) -> None:
-        """Compute the trajectories of those rows of a unit that share one operator."""
+    def _roll_out(
+        self, unit: Design, rows: range, initial: Tensor, trajectory: Tensor
+    ) -> list[Tensor]:
+        """Compute the trajectories of those rows of a unit that share one operator.
+
+        Returns:
+            The operator's dynamics [D], if its first sample is among the rows; else nothing.
+        """
         config = self.config
         values = typed_row(unit.values[rows.start])
-        operator = self.make_operator(
+        operator = self.family.operator(
             values,
             seed=config.seed,
             index=int(unit.operator_index[rows.start]),
@@ -228,6 +256,8 @@ class Simulator:
             precision=config.precision,
             device=self.device,
         )
+        flow = self.family.flow(values, device=self.device)
+        step = update_step(values, flow)
         for row in rows:
             forcing = Forcing(
                 values,
@@ -238,8 +268,24 @@ class Simulator:
                 num_timesteps=config.num_timesteps,
                 device=self.device,
             )
-            step = update_step(values)
             rollout(operator, initial[row], forcing, step, trajectory[row], self.clock)
+        # An operator is measured once, with its first sample.
+        if self._probe is None or (unit.start + rows.start) % config.probes_per_operator:
+            return []
+        keep, gain = update_weights(values)
+        with self.clock.stage("dynamics"):
+            measured = self._probe.measure(
+                operator,
+                keep=keep,
+                gain=gain,
+                flow=flow,
+                noise_scale=values.noise_scale,
+                noise_length=values.spatial_correlation,
+            )
+        if config.operator != "transport":
+            return [measured]
+        true = [values.operator_axes[axis] for axis in TRUE_DYNAMICS.values()]
+        return [torch.cat([measured, measured.new_tensor(true)])]
 
 
 def _runs(rows: range, key: Callable[[int], int]) -> Iterator[range]:

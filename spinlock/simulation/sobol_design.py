@@ -16,10 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.configuration.variant_mixture import Mixture
-from spinlock.simulation.parameter_space import PARAMETER_NAMES, ParameterSpace
 
-_NUM_AXES = len(PARAMETER_NAMES)
 # The discrepancy costs O(N^2), so it is measured on at most this number of points.
 _MAX_DISCREPANCY_POINTS = 1 << 14
 
@@ -30,7 +27,7 @@ class Design:
 
     Args:
         start: Index of the first sample.
-        params: Operators as points of the unit cube, (N, 15) float32.
+        params: Operators as points of the unit cube, (N, A) float32, where A is the number of axes.
         values: Parameter values, a structured array (N,) from `ParameterSpace.values`.
         variant: Positions of the variants in `Mixture.names`, (N,) int64.
         operator_index: Indices of the operators, (N,) int64.
@@ -95,16 +92,17 @@ def make_design(config: GenerationConfig, start: int = 0, stop: int | None = Non
     index = np.arange(start, stop, dtype=np.int64)
     operator_index, probe = np.divmod(index, probes)
     first, last = start // probes, -(-stop // probes)
-    points = sobol_points(_NUM_AXES + 1, config.seed, first, last)[operator_index - first]
+    axes = len(config.space.names)
+    points = sobol_points(axes + 1, config.seed, first, last)[operator_index - first]
     # Values are computed from the stored float32 coordinates, so the two columns agree exactly.
-    params = points[:, :_NUM_AXES].astype(np.float32)
+    params = points[:, :axes].astype(np.float32)
     # Probes of one operator are 1/P apart, so their families differ if P <= 4.
-    coordinate = (points[:, _NUM_AXES] + probe / probes) % 1.0
+    coordinate = (points[:, axes] + probe / probes) % 1.0
     return Design(
         start=start,
         params=params,
-        values=ParameterSpace(config.parameter_space).values(params),
-        variant=Mixture(config.initial_conditions).assign(coordinate),
+        values=config.space.values(params),
+        variant=config.mixture.assign(coordinate),
         operator_index=operator_index,
     )
 

@@ -12,6 +12,14 @@ import math
 import torch
 from torch import Tensor
 
+#: Column of the dynamics of a transport operator -> the axis that holds its true value.
+TRUE_DYNAMICS = {
+    "true_diffusion": "diffusion",
+    "true_growth": "growth",
+    "true_shift_x": "velocity_x",
+    "true_shift_y": "velocity_y",
+}
+
 
 class TransportFlow:
     """Exact linear map S of fields: advection, diffusion and growth.

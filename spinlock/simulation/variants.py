@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.import_path import Trusted, instantiate
-from spinlock.configuration.variant_mixture import InitialConditionConfig, Mixture
+from spinlock.configuration.variant_mixture import InitialConditionConfig
 from spinlock.simulation.initial_conditions import (
     Band,
     BandLimited,
@@ -48,11 +49,20 @@ def make_variant(
 
 
 class InitialConditions:
-    """Draws the initial conditions of samples; arguments and errors are those of `make_variant`."""
+    """Draws the initial conditions of samples.
 
-    def __init__(self, config: InitialConditionConfig, trusted: Trusted = None) -> None:
-        names = Mixture(config).names
-        self.variants = tuple(make_variant(name, config, trusted) for name in names)
+    Args:
+        config: Configuration of the dataset.
+
+    Raises:
+        ConfigurationError: If a custom variant cannot be imported or constructed.
+    """
+
+    def __init__(self, config: GenerationConfig) -> None:
+        self.variants = tuple(
+            make_variant(name, config.initial_conditions, config.trusted_modules)
+            for name in config.mixture.names
+        )
 
     def check_grid(self, grid_size: int) -> None:
         """Check that a grid can hold all variants, and raise ConfigurationError if it cannot."""

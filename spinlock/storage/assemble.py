@@ -238,12 +238,12 @@ def _write_digests(old: DatasetFile, new: DatasetFile) -> None:
         fields, columns = field_digests(new, rows), columns_of(new, rows)
         copied = columns | {name: old.column(name, rows) for name in features}
         expected = old.column(schema.DIGESTS, rows)
-        differs = sample_digests(old.specs.values(), copied, fields) != expected
+        differs = sample_digests(old.specs.values(), rows, copied, fields) != expected
         if differs.any():
             wrong = (np.flatnonzero(differs) + rows.start).tolist()
             raise DatasetError(
                 f"{old.path}: {name_samples(wrong)} differ from their digests: the file was "
                 "changed or damaged since it was verified. It was left as it is"
             )
-        digests = sample_digests(new.specs.values(), columns, fields)
+        digests = sample_digests(new.specs.values(), rows, columns, fields)
         new.file[schema.DIGESTS][rows.start : rows.stop] = digests

@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.configuration.variant_mixture import Mixture
 from spinlock.errors import DatasetError
 from spinlock.features import SDFFeatures
-from spinlock.simulation.parameter_space import ParameterSpace
+from spinlock.features.response import ResponseFeatures
 from spinlock.simulation.simulator import Samples
 from spinlock.simulation.sobol_design import Design
 from spinlock.storage import schema
@@ -27,7 +26,7 @@ def metadata_columns(config: GenerationConfig, design: Design) -> dict[str, NDAr
     Returns:
         Name of the dataset -> (N, ...) values.
     """
-    mixture = Mixture(config.initial_conditions)
+    mixture = config.mixture
     return {
         schema.PARAMS: design.params,
         schema.VALUES: design.values,
@@ -54,7 +53,10 @@ def encoded(names: tuple[str, ...]) -> NDArray[np.bytes_]:
 
 
 def feature_columns(
-    features: SDFFeatures, initial: Tensor, custom: Mapping[str, Tensor]
+    features: SDFFeatures,
+    initial: Tensor,
+    custom: Mapping[str, Tensor],
+    responses: ResponseFeatures | None,
 ) -> dict[str, Tensor]:
     """Return features by the name of their dataset.
 
@@ -62,23 +64,34 @@ def feature_columns(
         features: Features of n trajectories.
         initial: (n, F) features of their initial conditions.
         custom: Custom features, by array as in `spinlock.features.custom_columns`.
+        responses: Response features; None if the file has none.
     """
-    return {
+    columns = {
         schema.PER_TIMESTEP: features.per_timestep,
         schema.PER_TRAJECTORY: features.per_trajectory,
         schema.AGGREGATED: features.aggregated,
         schema.INITIAL_FEATURES: initial,
         **{schema.custom_features(array): values for array, values in custom.items()},
     }
+    if responses is not None:
+        columns[schema.RESPONSES] = responses.per_timestep
+        columns[schema.NOISE_RESPONSES] = responses.noise
+        # Without columns at one timestep, where a file leaves it out.
+        columns[schema.DIVERGENCE] = responses.divergence
+    return columns
 
 
 def sample_arrays(samples: Samples) -> dict[str, NDArray[Any]]:
-    """Return the features and fields of n samples: name of the dataset -> (n, ...) values."""
+    """Return what is computed of n samples: name of the dataset -> its rows of these samples."""
     tensors = {
         schema.INPUTS: samples.initial,
         schema.OUTPUTS: samples.fields,
-        **feature_columns(samples.features, samples.initial_features, samples.custom),
+        **feature_columns(
+            samples.features, samples.initial_features, samples.custom, samples.responses
+        ),
     }
+    if samples.dynamics is not None:
+        tensors[schema.DYNAMICS] = samples.dynamics
     return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
@@ -88,8 +101,7 @@ def values_differ(
     """Return (N,) whether typed values differ from those of the points of the unit cube."""
     # Also false for NaN.
     inside = np.asarray(((params >= 0) & (params <= 1)).all(axis=1))
-    space = ParameterSpace(config.parameter_space)
-    expected = space.values(np.where(inside[:, None], params, 0.5))
+    expected = config.space.values(np.where(inside[:, None], params, 0.5))
     same = [_same(values[name], expected[name]) for name in expected.dtype.names or ()]
     return np.asarray(~np.logical_and.reduce([inside, *same]))
 
@@ -105,8 +117,7 @@ def families_differ(
     variants: NDArray[Any], families: NDArray[Any], config: GenerationConfig
 ) -> NDArray[np.bool_]:
     """Return (N,) whether a variant is unknown or is stored with another variant's family."""
-    mixture = Mixture(config.initial_conditions)
-    known = dict(zip(mixture.names, mixture.families, strict=True))
+    known = dict(zip(config.mixture.names, config.mixture.families, strict=True))
     pairs, which = np.unique(
         np.stack([variants.astype(str), families.astype(str)]), axis=1, return_inverse=True
     )

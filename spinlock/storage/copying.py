@@ -36,7 +36,8 @@ def copy_samples(
     for spec in target.columns:
         if spec.name not in without:
             for old, new in zip(row_blocks(rows), row_blocks(samples), strict=True):
-                target.file[spec.name][new.start : new.stop] = source.column(spec.name, old)
+                written = target.place(spec.name, new)
+                target.file[spec.name][written] = source.column(spec.name, old)
     for spec in target.fields:
         chunks = target.file[spec.name].id
         for row, sample in zip(rows, samples, strict=True):

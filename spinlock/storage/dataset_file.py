@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.stored_config import StoredConfig
-from spinlock.configuration.variant_mixture import Mixture
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.simulation.sobol_design import Design, make_design
 from spinlock.storage import schema
@@ -126,7 +125,7 @@ class DatasetFile:
         )
         filters = FILTERS[self.config.storage.compression]
         for spec in self.specs.values():
-            shape = (len(self.samples), *spec.shape)
+            shape = (len(spec.rows(self.samples)), *spec.shape)
             options = {} if spec.chunk is None else {"chunks": (1, *spec.chunk), **filters}
             dataset = self.file.create_dataset(spec.name, shape, spec.dtype, **options)
             dataset.attrs.update(spec.attributes)
@@ -152,11 +151,6 @@ class DatasetFile:
         return Path(os.fsdecode(self.file.filename))
 
     @cached_property
-    def mixture(self) -> Mixture:
-        """Variants of the initial conditions and their weights."""
-        return Mixture(self.config.initial_conditions)
-
-    @cached_property
     def design(self) -> Design:
         """Design of the samples in the file, computed from the configuration."""
         return make_design(self.config, self.samples.start, self.samples.stop)
@@ -169,9 +163,20 @@ class DatasetFile:
         """
         return text_attribute(self.file, name)
 
+    def place(self, name: str, rows: range) -> slice:
+        """Return where a dataset holds what belongs to the samples in some rows of the file."""
+        spec, first = self.specs[name], self.samples.start
+        held = spec.rows(range(first + rows.start, first + rows.stop))
+        skipped = spec.rows(self.samples).start
+        return slice(held.start - skipped, held.stop - skipped)
+
     def column(self, name: str, rows: range | None = None) -> NDArray[Any]:
-        """Return rows (default: all) of a dataset; text comes as bytes."""
-        part = slice(None) if rows is None else slice(rows.start, rows.stop)
+        """Return what a dataset holds of the samples in some rows (default: all).
+
+        Text comes as bytes. A dataset of operators has a row for each operator whose first sample
+        is among them.
+        """
+        part = slice(None) if rows is None else self.place(name, rows)
         values: NDArray[Any] = self.file[name][part]
         return values
 
@@ -253,7 +258,7 @@ class DatasetFile:
             return Problem("missing", "is missing, although the configuration requires it")
         if not is_plain(dataset.id.get_type()):
             return Problem("type", "has a type that does not consist of numbers and text")
-        expected = (len(self.samples), *spec.shape)
+        expected = (len(spec.rows(self.samples)), *spec.shape)
         if dataset.shape != expected:
             return Problem("shape", f"has the shape {dataset.shape}, expected {expected}")
         if dataset.dtype != spec.dtype:

@@ -42,24 +42,29 @@ def combined_digest(digests: NDArray[np.bytes_]) -> str:
 
 def sample_digests(
     specs: Iterable[schema.DatasetSpec],
+    samples: range,
     columns: Mapping[str, NDArray[Any]],
     fields: Mapping[str, Sequence[bytes]],
 ) -> NDArray[np.bytes_]:
     """Return the SHA-256 of the content of n samples, which does not depend on its compression.
 
+    The row of an operator belongs to the content of its first sample.
+
     Args:
         specs: Datasets of the file, in order.
-        columns: Name of a column -> (n, ...) values, in the type of the file.
+        samples: Indices of the samples.
+        columns: Name of a column -> values of these samples, in the type of the file.
         fields: Name of a chunked dataset -> n digests, see `content_digest`.
 
     Returns:
         (n,) hexadecimal digests of 64 ASCII bytes.
     """
-    hashes = [hashlib.sha256() for _ in next(iter(columns.values()))]
+    hashes = [hashlib.sha256() for _ in samples]
     for spec in specs:
         if spec.name == schema.DIGESTS:
             continue
-        for row, digest in enumerate(hashes):
+        owners = hashes if spec.probes == 1 else hashes[-samples.start % spec.probes :: spec.probes]
+        for row, digest in enumerate(owners):
             digest.update(spec.name.encode())
             if spec.chunk is None:
                 digest.update(columns[spec.name][row].tobytes())
@@ -99,14 +104,15 @@ def _field_digest(dataset: DatasetFile, name: str, row: int) -> bytes:
 
 
 def columns_of(dataset: DatasetFile, rows: range) -> dict[str, NDArray[Any]]:
-    """Return some rows of every column."""
+    """Return what every column holds of the samples in some rows."""
     return {spec.name: dataset.column(spec.name, rows) for spec in dataset.columns}
 
 
 def computed_digests(dataset: DatasetFile, rows: range) -> NDArray[np.bytes_]:
     """Return the digests of the content of some rows."""
     fields = field_digests(dataset, rows)
-    return sample_digests(dataset.specs.values(), columns_of(dataset, rows), fields)
+    samples, columns = dataset.samples[rows.start : rows.stop], columns_of(dataset, rows)
+    return sample_digests(dataset.specs.values(), samples, columns, fields)
 
 
 def column_digest(dataset: DatasetFile, name: str) -> str:

@@ -203,7 +203,7 @@ def read_columns(
     Args:
         path: Dataset file that `require_dataset` accepts.
         names: Names of the datasets to read.
-        num_samples: Number N of rows to return.
+        num_samples: Number N of samples whose rows are returned.
         one_timestep_of: Names of datasets (N, T, ...) of which only one timestep is returned, as
             (N, ...).
         timestep: Position of that timestep; default: the last.
@@ -241,7 +241,7 @@ def _verified_rows(
         values = np.ascontiguousarray(dataset.column(name, rows))
         digest.update(values.data)
         if rows.start < num_samples:
-            wanted = values[: num_samples - rows.start]
+            wanted = values[: len(dataset.specs[name].rows(rows[: num_samples - rows.start]))]
             kept.append(wanted if timestep is None else wanted[:, timestep])
     if digest.hexdigest() != read_attribute(dataset.file[name], COLUMN_DIGEST):
         raise DatasetError(

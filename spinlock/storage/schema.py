@@ -9,16 +9,17 @@ import h5py
 import numpy as np
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.configuration.variant_mixture import Mixture
 from spinlock.features import (
     AGGREGATED_NAMES,
     PER_TIMESTEP_NAMES,
     PER_TRAJECTORY_NAMES,
     custom_columns,
 )
-from spinlock.simulation.parameter_space import PARAMETER_NAMES, ParameterSpace
+from spinlock.features.response import NOISE_NAMES, divergence_names, response_names
+from spinlock.simulation.dynamics import DYNAMICS_NAMES
+from spinlock.simulation.transport_flow import TRUE_DYNAMICS
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 #: Root attributes that describe what computed the samples: JSON lists of distinct records.
 PROVENANCE: dict[str, str] = {
@@ -67,21 +68,27 @@ PER_TIMESTEP = "features/sdf/per_timestep/features"
 PER_TRAJECTORY = "features/sdf/per_trajectory/features"
 AGGREGATED = "features/sdf/aggregated/features"
 INITIAL_FEATURES = "features/sdf/initial/features"
+RESPONSES = "features/response/per_timestep/features"
+NOISE_RESPONSES = "features/response/noise/features"
+DIVERGENCE = "features/response/divergence/features"
+DYNAMICS = "operators/dynamics"
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """Name, shape and type of one dataset of the file. Its first dimension is the sample.
+    """Name, shape and type of one dataset of the file. Its rows belong to samples or operators.
 
     Args:
         name: Path in the file.
-        shape: Shape of one sample's entry.
+        shape: Shape of one row.
         dtype: Element type.
         dims: Names of the dimensions.
         description: Content and units, as stored in the file.
         names: Column names of the last dimension, or the values that text may take.
         chunk: Shape of a (compressed) chunk of one sample's entry; default: the dataset is a
             column, which is not chunked.
+        probes: Number of consecutive samples that share a row: 1, or the number of probes of an
+            operator. The row belongs to the first of them. Default: 1.
     """
 
     name: str
@@ -91,6 +98,11 @@ class DatasetSpec:
     description: str
     names: tuple[str, ...] = ()
     chunk: tuple[int, ...] | None = None
+    probes: int = 1
+
+    def rows(self, samples: range) -> range:
+        """Return the rows of a complete dataset that belong to consecutive samples."""
+        return range(-(-samples.start // self.probes), -(-samples.stop // self.probes))
 
     @property
     def attributes(self) -> dict[str, str | list[str]]:
@@ -138,9 +150,9 @@ def _label_spec(name: str, description: str, labels: tuple[str, ...]) -> Dataset
 
 def _values_dtype(config: GenerationConfig) -> np.dtype[Any]:
     """Return the compound type of parameters/values, with text marked as UTF-8."""
-    plain = {name: ParameterSpace(config.parameter_space).dtype[name] for name in PARAMETER_NAMES}
+    plain = [(name, config.space.dtype[name]) for name in config.space.names]
     return np.dtype(
-        [(n, _utf8(dtype.itemsize) if dtype.kind == "S" else dtype) for n, dtype in plain.items()]
+        [(name, _utf8(dtype.itemsize) if dtype.kind == "S" else dtype) for name, dtype in plain]
     )
 
 
@@ -197,26 +209,71 @@ def feature_specs(config: GenerationConfig) -> dict[str, DatasetSpec]:
         custom_features(array): (array, names)
         for array, names in custom_columns(config.features).items()
     }
-    return {
-        name: _spec(name, dims | {"feature": len(names)}, np.float32, description, names)
+    specs = [
+        _spec(name, dims | {"feature": len(names)}, np.float32, description, names)
         for name, (array, names) in (sdf | custom).items()
         for dims, description in [arrays[array]]
+    ]
+    return {spec.name: spec for spec in (*specs, *_response_specs(config))}
+
+
+def _response_specs(config: GenerationConfig) -> list[DatasetSpec]:
+    if not config.responses:
+        return []
+    columns: dict[str, tuple[dict[str, int], tuple[str, ...], str]] = {
+        RESPONSES: (
+            {"timestep": config.num_timesteps},
+            response_names(config.channels),
+            "response of u_t to u_{t-1}, mean over realizations",
+        ),
+        NOISE_RESPONSES: (
+            {},
+            NOISE_NAMES,
+            "spread of u_1 over realizations; NaN for one realization",
+        ),
     }
+    if config.num_timesteps > 1:
+        columns[DIVERGENCE] = (
+            {},
+            divergence_names(config.num_timesteps),
+            "growth of the spread over realizations; NaN for one realization",
+        )
+    return [
+        _spec(name, dims | {"feature": len(names)}, np.float32, description, names)
+        for name, (dims, names, description) in columns.items()
+    ]
+
+
+def dynamics_names(config: GenerationConfig) -> tuple[str, ...]:
+    """Return the names of the columns of the operators' dynamics; empty if they are left out."""
+    if not config.dynamics:
+        return ()
+    return DYNAMICS_NAMES + (tuple(TRUE_DYNAMICS) if config.operator == "transport" else ())
+
+
+def _dynamics_specs(config: GenerationConfig) -> list[DatasetSpec]:
+    names, probes = dynamics_names(config), config.probes_per_operator
+    if not names:
+        return []
+    text = "dynamics of each operator, measured without forcing on fields of its own"
+    dims = ("operator", "dynamic")
+    kind = np.dtype(np.float32)
+    return [DatasetSpec(DYNAMICS, (len(names),), kind, dims, text, names, probes=probes)]
 
 
 def dataset_specs(config: GenerationConfig) -> tuple[DatasetSpec, ...]:
     """Return every dataset that a file of this configuration holds, in order."""
-    mixture = Mixture(config.initial_conditions)
+    mixture = config.mixture
     families = tuple(dict.fromkeys(mixture.families))
     policies = config.parameter_space.update_policy
-    axes = {"axis": len(PARAMETER_NAMES)}
+    axes = {"axis": len(config.space.names)}
     point, values = "the operator as a point of the unit cube", "the operator's parameter values"
     first, second = NOISE_REGIME_BOUNDS
     regimes = f"low < {first:g} <= medium < {second:g} <= high (noise_scale)"
     digests = "SHA-256 (hexadecimal) of everything else that the file holds of the sample"
     return (
         *_field_specs(config),
-        _spec(PARAMS, axes, np.float32, point, PARAMETER_NAMES),
+        _spec(PARAMS, axes, np.float32, point, config.space.names),
         _spec(VALUES, {}, _values_dtype(config), values),
         _label_spec(IC_TYPES, "variant of the initial condition", mixture.names),
         _label_spec(IC_FAMILIES, "family of the initial condition", families),
@@ -225,5 +282,6 @@ def dataset_specs(config: GenerationConfig) -> tuple[DatasetSpec, ...]:
         _label_spec(NOISE_REGIMES, regimes, NOISE_REGIME_NAMES),
         _spec(OPERATOR_INDEX, {}, np.int64, "operator of the sample"),
         *feature_specs(config).values(),
+        *_dynamics_specs(config),
         _spec(DIGESTS, {}, DIGEST_DTYPE, digests),
     )

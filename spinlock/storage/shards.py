@@ -153,9 +153,9 @@ class _ShardWriter:
 
     def __init__(self, shard: DatasetFile, clock: StageClock) -> None:
         self._shard, self._clock = shard, clock
-        rows = len(shard.samples)
         self._columns = {
-            spec.name: np.zeros((rows, *spec.shape), spec.dtype) for spec in shard.columns
+            spec.name: np.zeros((len(spec.rows(shard.samples)), *spec.shape), spec.dtype)
+            for spec in shard.columns
         }
         for name, column in metadata_columns(shard.config, shard.design).items():
             self._columns[name][...] = column
@@ -189,7 +189,8 @@ class _ShardWriter:
             first = int(some.index[0]) - self._shard.samples.start
             arrays = sample_arrays(some)
             for name in self._columns.keys() & arrays.keys():
-                self._columns[name][first : first + len(some)] = arrays[name]
+                rows = self._shard.place(name, range(first, first + len(some)))
+                self._columns[name][rows] = arrays[name]
             for spec in self._shard.fields:
                 entries = arrays[spec.name].reshape(len(some), *spec.shape)
                 if entries.dtype != spec.dtype:
@@ -209,7 +210,9 @@ class _ShardWriter:
             return chunk, packed, chunk_digest(values)
 
     def _write_columns(self, fields: dict[str, list[bytes]]) -> None:
-        digests = sample_digests(self._shard.specs.values(), self._columns, fields)
+        digests = sample_digests(
+            self._shard.specs.values(), self._shard.samples, self._columns, fields
+        )
         self._columns[schema.DIGESTS][...] = digests
         for name, column in self._columns.items():
             self._shard.file[name][...] = column

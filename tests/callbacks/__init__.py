@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from spinlock.configuration.parameter_axes import ParameterSpaceConfig
-from spinlock.simulation.parameter_space import PARAMETER_NAMES, ParameterSpace
+from spinlock.configuration.parameter_space import PARAMETER_NAMES, ParameterSpace
 
 VARIANTS = (
     "gaussian_noise_0.25",

@@ -11,8 +11,8 @@ from sklearn import metrics as oracle
 from spinlock import metrics
 from spinlock.callbacks import ContractError, FiniteCheck, ICMutualInformation
 from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.parameter_space import PARAMETER_NAMES
 from spinlock.configuration.variant_mixture import Mixture
-from spinlock.simulation.parameter_space import PARAMETER_NAMES
 from spinlock.simulation.sobol_design import make_design
 from tests.callbacks import (
     FAMILY_OF_VARIANT,

@@ -47,7 +47,7 @@ def test_every_range_of_the_registry_is_understood():
 
 
 def test_targets_at_the_promised_size_are_the_promised_ones():
-    targets = quality_targets(10_000)
+    targets = quality_targets(10_000, 15)
     assert targets["centered_l2_discrepancy"] == pytest.approx(0.00052)
     assert targets["max_abs_correlation"] == pytest.approx(0.0025)
     assert targets["min_stratum_count"] == pytest.approx(10_000 / 3 - 5)
@@ -57,7 +57,7 @@ def test_targets_at_the_promised_size_are_the_promised_ones():
 @pytest.mark.parametrize("points", [8, 100, 500, 3000, 10_000, 100_000])
 def test_targets_exclude_random_points(points):
     """Hickernell's expectation for independent points, and where their counts fall."""
-    targets = quality_targets(points)
+    targets = quality_targets(points, 15)
     random = ((5 / 4) ** 15 - (13 / 12) ** 15) / points
     assert targets["centered_l2_discrepancy"] <= random
     if points >= 3000:

@@ -9,12 +9,12 @@ import torch
 
 from benchmarks.synthetic import write_synthetic
 from spinlock.configuration.generation_config import StorageConfig
+from spinlock.configuration.parameter_space import typed_row
 from spinlock.datamodules import FeatureDataset, LoaderOptions, SpinlockDataModule
 from spinlock.datamodules.datasets import choose_realizations, pair_probes
 from spinlock.datamodules.views import VIEWS, PairView
 from spinlock.errors import ConfigurationError
 from spinlock.simulation.parameter_count import parameter_count
-from spinlock.simulation.parameter_space import typed_row
 from spinlock.storage import schema
 from tests.datamodules import collect, loaders, ready
 from tests.helpers import small_config

@@ -7,8 +7,8 @@ import h5py
 import pytest
 
 from scripts.fill_tables import PARAMETER_GROUPS, filled
+from spinlock.configuration.parameter_space import PARAMETER_NAMES
 from spinlock.generation import generate
-from spinlock.simulation.parameter_space import PARAMETER_NAMES
 from spinlock.storage import schema
 from tests.helpers import small_config
 

@@ -1,32 +1,33 @@
-"""Maps points of the unit cube to typed values on the 15 axes of the operator space."""
+"""Maps points of the unit cube to typed values on the axes of the operator space."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spinlock.configuration.parameter_axes import (
+    TEXT_BYTES,
+    Axis,
     IntegerRange,
     LogUniformRange,
-    ParameterSpaceConfig,
     UniformRange,
 )
-
-# Width in bytes of the UTF-8 text of a choice in the compound type of the file.
-_TEXT_BYTES = 16
 
 
 @dataclass(frozen=True)
 class ParameterValues:
-    """Typed values on the 15 axes, in column order.
+    """Typed values on the 15 axes, in column order, and on the axes of the operator family.
 
     `ParameterSpaceConfig` documents what each axis means.
 
+    Args:
+        operator_axes: Values on the axes that the operator family declares, by name; default: none.
+
     Example:
-        >>> import numpy as np
         >>> from spinlock import GenerationConfig
-        >>> from spinlock.simulation.parameter_space import typed_row
+        >>> from spinlock.configuration.parameter_space import typed_row
         >>> from spinlock.simulation.sobol_design import make_design
         >>> values = typed_row(make_design(GenerationConfig(4)).values[0])
         >>> values.num_layers, values.update_policy
@@ -48,17 +49,19 @@ class ParameterValues:
     update_policy: str
     alpha: float
     dt: float
+    operator_axes: Mapping[str, Any] = field(default_factory=dict)
 
 
-PARAMETER_NAMES: tuple[str, ...] = tuple(axis.name for axis in fields(ParameterValues))
+#: The 15 axes that every parameter space has, in column order.
+PARAMETER_NAMES: tuple[str, ...] = tuple(axis.name for axis in fields(ParameterValues)[:-1])
 
 
 class _Discrete:
     """Values that each have an equal share of [0, 1)."""
 
-    def __init__(self, values: tuple[int, ...] | tuple[str, ...]) -> None:
+    def __init__(self, values: tuple[Any, ...]) -> None:
         text = isinstance(values[0], str)
-        self.dtype = np.dtype(f"S{_TEXT_BYTES}") if text else np.dtype(np.int64)
+        self.dtype = np.dtype(f"S{TEXT_BYTES}") if text else np.dtype(np.int64)
         self._values = np.array(values, dtype=self.dtype)
 
     def value(self, unit: NDArray[np.float64]) -> NDArray[Any]:
@@ -83,7 +86,7 @@ class _Continuous:
         return np.asarray(inside).clip(self._low, self._high)
 
 
-def _axis(config: UniformRange | IntegerRange | tuple[Any, ...]) -> _Discrete | _Continuous:
+def _axis(config: Axis) -> _Discrete | _Continuous:
     if isinstance(config, UniformRange):
         return _Continuous(config)
     if isinstance(config, IntegerRange):
@@ -92,28 +95,34 @@ def _axis(config: UniformRange | IntegerRange | tuple[Any, ...]) -> _Discrete | 
 
 
 class ParameterSpace:
-    """The 15 axes of the operator space, as a map from the unit cube to typed values.
+    """The axes of the operator space, as a map from the unit cube to typed values.
 
     Args:
-        config: Ranges and choices of the axes.
+        axes: Ranges and choices by the name of the axis, in column order.
+
+    Attributes:
+        names: Names of the A axes.
+        dtype: Type of the structured array of `values`.
 
     Example:
         >>> import numpy as np
-        >>> from spinlock import ParameterSpaceConfig
-        >>> center = ParameterSpace(ParameterSpaceConfig()).values(np.full((1, 15), 0.5))
+        >>> from spinlock import GenerationConfig
+        >>> space = GenerationConfig(1).space
+        >>> center = space.values(np.full((1, 15), 0.5))
         >>> center["num_layers"], center["activation"], center["alpha"]
         (array([4]), array([b'gelu'], dtype='|S16'), array([0.5]))
     """
 
-    def __init__(self, config: ParameterSpaceConfig) -> None:
-        self._axes = {name: _axis(getattr(config, name)) for name in PARAMETER_NAMES}
+    def __init__(self, axes: Mapping[str, Axis]) -> None:
+        self._axes = {name: _axis(axis) for name, axis in axes.items()}
+        self.names = tuple(self._axes)
         self.dtype = np.dtype([(name, axis.dtype) for name, axis in self._axes.items()])
 
     def values(self, unit: NDArray[np.floating[Any]]) -> NDArray[np.void]:
         """Return the typed values at points of the unit cube.
 
         Args:
-            unit: Points, shape (N, 15), with each coordinate in [0, 1].
+            unit: Points, shape (N, A), with each coordinate in [0, 1].
 
         Returns:
             Structured array (N,) with one field per axis. Text is ASCII bytes.
@@ -145,11 +154,13 @@ def typed_row(row: np.void) -> ParameterValues:
 
     Example:
         >>> import numpy as np
-        >>> from spinlock import ParameterSpaceConfig
-        >>> rows = ParameterSpace(ParameterSpaceConfig()).values(np.zeros((1, 15)))
+        >>> from spinlock import GenerationConfig
+        >>> rows = GenerationConfig(1).space.values(np.zeros((1, 15)))
         >>> typed_row(rows[0]).noise_type
         'gaussian'
     """
-    items: list[Any] = [row[name].item() for name in PARAMETER_NAMES]
-    decoded: list[Any] = [item.decode() if isinstance(item, bytes) else item for item in items]
-    return ParameterValues(*decoded)
+    items: list[Any] = [row[name].item() for name in row.dtype.names or ()]
+    decoded = [item.decode() if isinstance(item, bytes) else item for item in items]
+    own = (row.dtype.names or ())[len(PARAMETER_NAMES) :]
+    values, own_values = decoded[: len(PARAMETER_NAMES)], decoded[len(PARAMETER_NAMES) :]
+    return ParameterValues(*values, operator_axes=dict(zip(own, own_values, strict=True)))
