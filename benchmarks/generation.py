@@ -20,8 +20,8 @@ from benchmarks.machine import describe, matrix_product_rate
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.parameter_space import typed_row
 from spinlock.generation import generate
+from spinlock.runtime.device_choice import choose_device
 from spinlock.simulation.parameter_count import parameter_count
-from spinlock.simulation.simulator import choose_device
 from spinlock.simulation.sobol_design import make_design
 from spinlock.storage import read_info
 

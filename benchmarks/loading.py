@@ -29,7 +29,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.synthetic import write_synthetic
-from spinlock.configuration.generation_config import GenerationConfig, StorageConfig
+from spinlock.configuration.file_content import StorageConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.datamodules import SpinlockDataModule
 from spinlock.storage import read_info, schema
 

@@ -11,7 +11,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from spinlock.configuration.generation_config import GenerationConfig, StorageConfig
+from spinlock.configuration.file_content import StorageConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.generation import generate
 from spinlock.generation.executors import LocalProcesses
 

@@ -16,7 +16,7 @@ import torch
 from benchmarks.machine import describe
 from benchmarks.synthetic import write_synthetic
 from spinlock import GenerationConfig, SpinlockDataModule
-from spinlock.configuration.generation_config import StorageConfig
+from spinlock.configuration.file_content import StorageConfig
 from spinlock.storage import read_info, schema
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.digests import column_digest, require_seal

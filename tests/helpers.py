@@ -4,7 +4,8 @@ import dataclasses
 
 import h5py
 
-from spinlock.configuration.generation_config import GenerationConfig, StorageConfig
+from spinlock.configuration.file_content import StorageConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.parameter_axes import IntegerRange, ParameterSpaceConfig
 from spinlock.configuration.parameter_space import ParameterValues
 from spinlock.storage import digests, schema

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spinlock.commands.command_line import main
-from spinlock.configuration.generation_config import CustomFeatureConfig
+from spinlock.configuration.file_content import CustomFeatureConfig
 from spinlock.datamodules import SpinlockDataModule
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.generation import generate

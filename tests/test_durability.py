@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from spinlock.commands.command_line import main
-from spinlock.configuration.generation_config import StorageConfig
+from spinlock.configuration.file_content import StorageConfig
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.generation import shard_task
 from spinlock.generation.build import assemble_parts, generate, generate_part, shard_folder

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import yaml
 
-from spinlock.configuration.generation_config import Every, StorageConfig
+from spinlock.configuration.file_content import Every, StorageConfig
 from spinlock.errors import DatasetError
 from spinlock.export.the_well import WELL_SPLITS, export_well
 from spinlock.generation import generate

@@ -9,9 +9,8 @@ import pytest
 import torch
 from filelock import FileLock
 
-from spinlock.configuration.generation_config import CustomFeatureConfig, Every, StorageConfig
+from spinlock.configuration.file_content import CustomFeatureConfig, Every, StorageConfig
 from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
-from spinlock.features import CustomFeatures
 from spinlock.generation import feature_extraction as extraction, generate
 from spinlock.generation.feature_extraction import Extraction, extract_features
 from spinlock.storage import assemble, read_info, schema
@@ -88,13 +87,14 @@ def test_features_of_a_fresh_file_are_the_same_to_the_bit(options, tmp_path, dev
 
 def test_samples_are_filled_up_with_fields_like_theirs(original):
     """As an accelerator needs them; the function would refuse fields of zeros."""
-    custom = CustomFeatures(CustomFeatureConfig(["tests.features.custom_features.inverse_std"]))
+    features = CustomFeatureConfig(["tests.features.custom_features.inverse_std"])
+    task = extraction._Task(original, features, None, None, ())
     with h5py.File(original) as file:
         initial, fields = (
             torch.from_numpy(file[name][:3]) for name in (schema.INPUTS, schema.OUTPUTS)
         )
     alone, filled = (
-        extraction._features(custom, initial, fields, size, torch.device("cpu")) for size in (3, 8)
+        extraction._features(task, initial, fields, size, torch.device("cpu")) for size in (3, 8)
     )
     for name, values in alone.items():
         np.testing.assert_array_equal(filled[name], values, err_msg=name)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from spinlock.configuration.generation_config import Every, StorageConfig
+from spinlock.configuration.file_content import Every, StorageConfig
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.generation import build as generation, shard_task
 from spinlock.generation.build import generate, shard_folder

@@ -11,7 +11,7 @@ import pytest
 
 from spinlock.checks import CheckReport, CheckRow, check_dataset
 from spinlock.commands.plot import plot_sample
-from spinlock.configuration.generation_config import StorageConfig
+from spinlock.configuration.file_content import StorageConfig
 from spinlock.configuration.variant_mixture import InitialConditionConfig
 from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
 from spinlock.generation import generate

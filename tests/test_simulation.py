@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from spinlock.configuration.generation_config import Every, GenerationConfig, StorageConfig
+from spinlock.configuration.file_content import Every, StorageConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.parameter_axes import (
     IntegerRange,
     LogUniformRange,

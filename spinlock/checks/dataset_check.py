@@ -23,8 +23,8 @@ from spinlock.checks.liveness import liveness_claims
 from spinlock.checks.replay import replay_claims
 from spinlock.configuration.validation import require_at_least
 from spinlock.errors import DatasetError, DatasetNotFoundError
+from spinlock.runtime.device_choice import choose_device
 from spinlock.runtime.progress import Progress
-from spinlock.simulation.simulator import choose_device
 from spinlock.storage import schema
 
 # Bytes of a SHA-256 digest, which no filter can compress further.

@@ -13,8 +13,8 @@ from spinlock.checks.claims import Claim, Measurement, NotMeasurableError, count
 from spinlock.features import FEATURES
 from spinlock.features.batches import CV_LIMIT
 from spinlock.features.fourier_bins import BAND_EDGES
+from spinlock.runtime.ordered_map import row_blocks
 from spinlock.storage import schema
-from spinlock.storage.dataset_file import row_blocks
 
 # Numbers of values, of NaN and of infinite values in a column, and its extrema without NaN.
 _STATISTICS = np.dtype(

@@ -13,6 +13,7 @@ from spinlock.checks.claims import Claim, Measurement, count, count_samples
 from spinlock.checks.field_statistics import FieldStatistics
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
+from spinlock.runtime.ordered_map import row_blocks
 from spinlock.storage import schema
 from spinlock.storage.columns import (
     families_differ,
@@ -20,7 +21,6 @@ from spinlock.storage.columns import (
     operators_differ,
     values_differ,
 )
-from spinlock.storage.dataset_file import row_blocks
 from spinlock.storage.digests import (
     attributes_digest,
     column_digest,

@@ -1,11 +1,7 @@
 """Configuration of a dataset: typed dataclasses that are validated on construction."""
 
-from spinlock.configuration.generation_config import (
-    CustomFeatureConfig,
-    Every,
-    GenerationConfig,
-    StorageConfig,
-)
+from spinlock.configuration.file_content import CustomFeatureConfig, Every, StorageConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.parameter_axes import (
     IntegerRange,
     LogUniformRange,

@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from spinlock.configuration.import_path import Trusted, check_spec, is_import_path
+from spinlock.configuration.file_content import (
+    CustomFeatureConfig,
+    Every,
+    StorageConfig,
+    check_custom_features,
+)
+from spinlock.configuration.import_path import Trusted, check_spec
 from spinlock.configuration.operator_axes import declared_axes, plain_axis, resolve_axes
 from spinlock.configuration.parameter_axes import Axis, ParameterSpaceConfig
 from spinlock.configuration.parameter_space import ParameterSpace
@@ -30,73 +36,6 @@ MAX_INDEX = 2**30
 # lowest 16 bits.
 MAX_REALIZATIONS = MAX_TIMESTEPS = 2**16 - 1
 MAX_CHANNELS = 2**10
-
-
-@dataclass(frozen=True)
-class Every:
-    """Store every k-th timestep: ``every: 5`` stores steps 5, 10, 15, ...
-
-    Args:
-        every: Number of timesteps k from one stored timestep to the next.
-
-    Example:
-        >>> storage = StorageConfig(fields=Every(2))
-        >>> GenerationConfig(10, num_timesteps=7, storage=storage).stored_steps
-        (2, 4, 6)
-    """
-
-    every: int
-
-
-@dataclass(frozen=True)
-class StorageConfig:
-    """Which fields are stored, and how.
-
-    Args:
-        fields: Timesteps whose fields are stored: ``all``, ``last``, ``{every: k}``, or ``none``
-            (features only; initial conditions are not stored either); default: ``all``.
-        compression: Filters of the fields: ``deflate`` (byte shuffle and deflate, standard HDF5
-            filters) or ``none``; default: ``deflate``.
-        shard_size: Number of samples in a shard, the largest amount of work that an interruption
-            can cost; a multiple of ``block_size``. Default: 128.
-
-    Example:
-        >>> StorageConfig(fields="last")
-        StorageConfig(fields='last', compression='deflate', shard_size=128)
-    """
-
-    fields: Literal["all", "last", "none"] | Every = "all"
-    compression: Literal["deflate", "none"] = "deflate"
-    shard_size: int = 128
-
-
-@dataclass(frozen=True)
-class CustomFeatureConfig:
-    """Custom features, which are added to Summary Descriptor Features 1.0.
-
-    Args:
-        per_field: Import paths ``package.module.function`` of features of single fields, in the
-            order of the columns. Each function is decorated with
-            `spinlock.features.custom_feature`, and its column is named after it.
-        per_trajectory: Import paths of features of trajectories.
-
-    Example:
-        >>> CustomFeatureConfig(per_field=("my_package.skewness",)).names("per_field")
-        ('skewness',)
-    """
-
-    per_field: tuple[str, ...] = ()
-    per_trajectory: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        # A list and a tuple of the same paths must be the same configuration.
-        object.__setattr__(self, "per_field", tuple(self.per_field))
-        object.__setattr__(self, "per_trajectory", tuple(self.per_trajectory))
-
-    def names(self, kind: Literal["per_field", "per_trajectory"]) -> tuple[str, ...]:
-        """Return the column names, which are the last parts of the import paths."""
-        paths = self.per_field if kind == "per_field" else self.per_trajectory
-        return tuple(path.rpartition(".")[2] for path in paths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +118,7 @@ class GenerationConfig:
         if isinstance(self.storage.fields, Every):
             _check_count("storage.fields.every", self.storage.fields.every, self.num_timesteps)
         if isinstance(self.features, CustomFeatureConfig):
-            _check_custom_features(self.features)
+            check_custom_features(self.features)
 
     def __eq__(self, other: object) -> bool:
         # Trust is not a setting: a stored configuration equals the one that the user wrote.
@@ -309,25 +248,3 @@ def _check_count(name: str, value: int, largest: int) -> None:
     require_at_least({name: value}, 1)
     if value > largest:
         raise ConfigurationError(f"{name}: must be at most {largest}, got {value}")
-
-
-def _check_custom_features(features: CustomFeatureConfig) -> None:
-    # Not in __post_init__: jsonargparse would then report that no member of the union fits.
-    paths = (*features.per_field, *features.per_trajectory)
-    if not paths:
-        raise ConfigurationError(
-            "features: per_field and per_trajectory are empty; list custom features, or write "
-            "`features: sdf`"
-        )
-    for path in paths:
-        if not is_import_path(path):
-            raise ConfigurationError(
-                f"features: expected import paths such as my_package.my_feature, got {path!r}"
-            )
-    columns = (*features.names("per_field"), *features.names("per_trajectory"))
-    twice = sorted({name for name in columns if columns.count(name) > 1})
-    if twice:
-        raise ConfigurationError(
-            f"features: {', '.join(twice)} occurs twice; columns are named after the functions, "
-            "which must have different names"
-        )

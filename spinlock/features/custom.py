@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from spinlock.configuration.generation_config import CustomFeatureConfig
+from spinlock.configuration.file_content import CustomFeatureConfig
 from spinlock.configuration.import_path import Trusted, imported
 from spinlock.errors import ConfigurationError
 from spinlock.features.batches import (

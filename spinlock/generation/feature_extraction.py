@@ -25,11 +25,11 @@ from spinlock.features import CustomFeatures, extract, extract_per_timestep
 from spinlock.features.custom import Selection
 from spinlock.features.response import extract_responses
 from spinlock.runtime.arithmetic import fixed_arithmetic
+from spinlock.runtime.device_choice import choose_device
 from spinlock.runtime.ordered_map import ordered_map, reproducible_map
 from spinlock.runtime.progress import Progress
 from spinlock.runtime.threads import shared_pool
 from spinlock.simulation.provenance import provenance
-from spinlock.simulation.simulator import choose_device
 from spinlock.storage import schema
 from spinlock.storage.assemble import update_features
 from spinlock.storage.columns import feature_columns

@@ -1,7 +1,7 @@
 """Maps functions over items in threads, in order and with bounded memory."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,6 +11,8 @@ from spinlock.runtime.threads import abandon, settle_vector_math, shared_pool, u
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+# Rows of columns that are held in memory at a time.
+_ROWS_AT_A_TIME = 1024
 
 
 def ordered_map(
@@ -70,3 +72,9 @@ def reproducible_map(
     finally:
         # `use_one_thread` in a worker also changed the default of threads started later.
         torch.set_num_threads(threads)
+
+
+def row_blocks(rows: range) -> Iterator[range]:
+    """Yield consecutive parts of some rows, of bounded length."""
+    for start in range(0, len(rows), _ROWS_AT_A_TIME):
+        yield rows[start : start + _ROWS_AT_A_TIME]

@@ -25,7 +25,7 @@ def provenance(config: GenerationConfig, device: torch.device) -> dict[str, str]
 
     Returns:
         Attribute name -> JSON list: the versions of the packages, the type and name of the device,
-        and the registry row of every feature and of every column of the dynamics (name, formula, ...).
+        and the registry rows of all features and of the columns of the dynamics.
     """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.parameter_space import typed_row
-from spinlock.errors import ConfigurationError, SimulationError
+from spinlock.errors import SimulationError
 from spinlock.features import CustomFeatures, SDFFeatures, extract, extract_per_timestep
 from spinlock.features.response import ResponseFeatures, extract_responses
 from spinlock.runtime.arithmetic import fixed_arithmetic
+from spinlock.runtime.device_choice import choose_device
 from spinlock.runtime.ordered_map import reproducible_map
 from spinlock.runtime.stage_clock import StageClock
 from spinlock.simulation.dynamics import DynamicsProbe, probing_side
@@ -62,38 +63,12 @@ class Samples:
         return len(self.index)
 
 
-def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """Return the given device; by default the current CUDA device, or the CPU if there is none.
-
-    Args:
-        device: Device or its name; default: chosen automatically.
-
-    Raises:
-        ConfigurationError: If the device is unavailable, or is neither a CPU nor a CUDA device.
-
-    Example:
-        >>> choose_device("cpu")
-        device(type='cpu')
-    """
-    available = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(available if device is None else device)
-    except RuntimeError as error:
-        raise ConfigurationError(f"device: torch knows no device {device!r}") from error
-    if chosen.type not in ("cpu", available):
-        raise ConfigurationError(
-            f"device: got {device}; this machine computes on cpu"
-            + (", cuda" if available == "cuda" else "")
-        )
-    return chosen
-
-
 class Simulator:
     """Computes samples of one dataset on one device.
 
     Args:
         config: Configuration of the dataset.
-        device: Device to compute on; see `choose_device` for the default.
+        device: Device to compute on; see `spinlock.runtime.device_choice` for the default.
         clock: Counts the processor time of the stages.
 
     Raises:

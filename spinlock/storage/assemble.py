@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
+from spinlock.runtime.ordered_map import row_blocks
 from spinlock.runtime.output_files import publish
 from spinlock.simulation.sobol_design import design_quality
 from spinlock.storage import schema
 from spinlock.storage.copying import copy_additions, copy_samples
-from spinlock.storage.dataset_file import DatasetFile, row_blocks
+from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.digests import columns_of, field_digests, require_seal, sample_digests, seal
 from spinlock.storage.reader import json_attribute
 from spinlock.storage.shards import Shard

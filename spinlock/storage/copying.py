@@ -11,9 +11,10 @@ import h5py
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
+from spinlock.runtime.ordered_map import row_blocks
 from spinlock.storage import schema
 from spinlock.storage.compression import encode_chunk
-from spinlock.storage.dataset_file import DatasetFile, row_blocks
+from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.hdf5_access import attribute_type, holds_references, read_attribute
 
 _REMEDY = "Move it to another file first, or generate to another path"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -21,8 +21,6 @@ from spinlock.storage.hdf5_access import is_plain, open_hdf5, storage_problem, t
 
 # Attributes without which nothing in a file can be interpreted.
 _IDENTITY = ("schema_version", "configuration", "fingerprint")
-# Rows of columns that are held in memory at a time.
-_ROWS_AT_A_TIME = 1024
 
 ProblemKind = Literal["missing", "elsewhere", "shape", "type"]
 
@@ -265,12 +263,6 @@ class DatasetFile:
             return Problem("type", f"is {dataset.dtype}, expected {np.dtype(spec.dtype)}")
         held, wanted = (h5py.check_string_dtype(dtype) for dtype in (dataset.dtype, spec.dtype))
         return None if held == wanted else Problem("type", f"is text of {held}, expected {wanted}")
-
-
-def row_blocks(rows: range) -> Iterator[range]:
-    """Yield consecutive parts of some rows, of bounded length."""
-    for start in range(0, len(rows), _ROWS_AT_A_TIME):
-        yield rows[start : start + _ROWS_AT_A_TIME]
 
 
 def read_configuration(file: h5py.File, trust: Collection[str] = ()) -> StoredConfig:

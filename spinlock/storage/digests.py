@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spinlock.errors import DatasetError
-from spinlock.runtime.ordered_map import ordered_map
+from spinlock.runtime.ordered_map import ordered_map, row_blocks
 from spinlock.runtime.threads import available_cores, shared_pool
 from spinlock.storage import schema
-from spinlock.storage.dataset_file import DatasetFile, row_blocks
+from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.hdf5_access import is_refusal, read_attribute
 
 _ATTRIBUTES_DIGEST = "attributes_digest"

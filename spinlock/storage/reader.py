@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from spinlock.configuration.config_difference import explain_difference
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
-from spinlock.storage.dataset_file import DatasetFile, row_blocks
+from spinlock.runtime.ordered_map import row_blocks
+from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.digests import require_seal
 from spinlock.storage.hdf5_access import read_attribute
 from spinlock.storage.schema import COLUMN_DIGEST, PROVENANCE, ROOT_ATTRIBUTES

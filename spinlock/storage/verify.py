@@ -8,9 +8,10 @@ import numpy as np
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
+from spinlock.runtime.ordered_map import row_blocks
 from spinlock.storage import schema
 from spinlock.storage.columns import metadata_columns
-from spinlock.storage.dataset_file import DatasetFile, row_blocks
+from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.digests import combined_digest, computed_digests, require_seal
 from spinlock.storage.hdf5_access import is_refusal, read_attribute
 from spinlock.storage.shards import Shard

@@ -1,6 +1,6 @@
 """Functions shared by the tests of checks."""
 
-from spinlock.configuration.generation_config import StorageConfig
+from spinlock.configuration.file_content import StorageConfig
 from spinlock.generation import generate
 from tests.helpers import small_config
 

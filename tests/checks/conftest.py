@@ -2,7 +2,7 @@
 
 import pytest
 
-from spinlock.configuration.generation_config import StorageConfig
+from spinlock.configuration.file_content import StorageConfig
 from spinlock.generation import generate
 from tests.helpers import small_config
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spinlock.checks import CheckReport, CheckRow, check_dataset
-from spinlock.configuration.generation_config import Every, StorageConfig
+from spinlock.configuration.file_content import Every, StorageConfig
 from spinlock.configuration.variant_mixture import InitialConditionConfig
 from spinlock.errors import ConfigurationError, DatasetNotFoundError
 from spinlock.storage import schema

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spinlock.checks import check_dataset
-from spinlock.configuration.generation_config import CustomFeatureConfig, StorageConfig
+from spinlock.configuration.file_content import CustomFeatureConfig, StorageConfig
 from spinlock.errors import ConfigurationError
 from spinlock.storage import schema
 from tests.checks import make, names

@@ -6,7 +6,8 @@ from hypothesis import given, settings, strategies as st
 from scipy import stats
 
 from benchmarks.synthetic import write_synthetic
-from spinlock.configuration.generation_config import GenerationConfig, StorageConfig
+from spinlock.configuration.file_content import StorageConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.datamodules import split_operators
 from spinlock.simulation.sobol_design import make_design
 from tests.datamodules import collect, loaders, ready

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.synthetic import write_synthetic
-from spinlock.configuration.generation_config import StorageConfig
+from spinlock.configuration.file_content import StorageConfig
 from spinlock.configuration.parameter_space import typed_row
 from spinlock.datamodules import FeatureDataset, LoaderOptions, SpinlockDataModule
 from spinlock.datamodules.datasets import choose_realizations, pair_probes

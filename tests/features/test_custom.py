@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from spinlock.configuration.generation_config import CustomFeatureConfig
+from spinlock.configuration.file_content import CustomFeatureConfig
 from spinlock.errors import ConfigurationError
 from spinlock.features import CustomFeatures, batches, custom_columns
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from spinlock.configuration.generation_config import StorageConfig
+from spinlock.configuration.file_content import StorageConfig
 from spinlock.features import (
     AGGREGATED_NAMES,
     FEATURES,

@@ -9,7 +9,7 @@ import zlib
 import h5py
 import numpy as np
 
-from spinlock.configuration.generation_config import CustomFeatureConfig
+from spinlock.configuration.file_content import CustomFeatureConfig
 from spinlock.features import custom_feature
 from spinlock.storage import schema
 from tests.helpers import seal

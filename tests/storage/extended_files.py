@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spinlock.checks import check_dataset
-from spinlock.configuration.generation_config import CustomFeatureConfig
+from spinlock.configuration.file_content import CustomFeatureConfig
 from spinlock.errors import DatasetError
 from spinlock.generation.build import generate, shard_folder
 from spinlock.generation.feature_extraction import extract_features

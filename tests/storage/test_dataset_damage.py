@@ -10,7 +10,7 @@ import pytest
 
 from spinlock.__main__ import main as command_line
 from spinlock.checks import check_dataset
-from spinlock.configuration.generation_config import CustomFeatureConfig
+from spinlock.configuration.file_content import CustomFeatureConfig
 from spinlock.errors import DatasetError
 from spinlock.generation.build import generate
 from spinlock.generation.feature_extraction import Extraction, extract_features

@@ -17,7 +17,7 @@ from lightning import seed_everything
 
 from spinlock import GenerationConfig, SpinlockDataModule
 from spinlock.__main__ import main as command_line
-from spinlock.configuration.generation_config import CustomFeatureConfig
+from spinlock.configuration.file_content import CustomFeatureConfig
 from spinlock.configuration.variant_mixture import InitialConditionConfig
 from spinlock.datamodules import SpinlockStream
 from spinlock.errors import SpinlockError

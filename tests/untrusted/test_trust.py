@@ -15,7 +15,7 @@ import yaml
 from spinlock import GenerationConfig, SpinlockDataModule
 from spinlock.callbacks import DatasetReport
 from spinlock.checks import check_dataset
-from spinlock.configuration.generation_config import CustomFeatureConfig
+from spinlock.configuration.file_content import CustomFeatureConfig
 from spinlock.errors import DatasetError
 from spinlock.generation.build import generate
 from spinlock.generation.feature_extraction import extract_features
