@@ -98,8 +98,8 @@ def displacement(u: Tensor, w: Tensor) -> Tensor:
         (2.0, -1.0, True)
     """
     size = (u.shape[-2], u.shape[-1])
-    spectra = (torch.fft.rfft2(x - x.mean((-2, -1), keepdim=True)) for x in (u, w))
-    return displacement_of_spectra(*spectra, size)
+    u, w = (torch.fft.rfft2(x - x.mean((-2, -1), keepdim=True)) for x in (u, w))
+    return displacement_of_spectra(u, w, size)
 
 
 def displacement_of_spectra(u: Tensor, w: Tensor, size: tuple[int, int]) -> Tensor:
