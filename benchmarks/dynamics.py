@@ -16,9 +16,9 @@ import yaml
 
 from benchmarks.machine import describe
 from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.parameter_space import typed_row
 from spinlock.simulation.convolutional_operator import ConvOperator
 from spinlock.simulation.dynamics import DynamicsProbe, probing_side
-from spinlock.simulation.parameter_space import typed_row
 from spinlock.simulation.rollout import update_weights
 from spinlock.simulation.simulator import Simulator
 from spinlock.simulation.sobol_design import make_design
@@ -35,7 +35,9 @@ def main(args: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     data = yaml.safe_load(CONFIG.read_text())["data"]
     config = dataclasses.replace(
-        GenerationConfig.from_dict(data["generation"]), num_samples=options.samples
+        GenerationConfig.from_dict(data["generation"]),
+        num_samples=options.samples,
+        dynamics=False,
     )
     side = options.side or probing_side(config.grid_size, built_in=True)
     probe = DynamicsProbe(config.seed, config.channels, side)

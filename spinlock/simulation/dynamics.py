@@ -13,7 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from spinlock.simulation.dynamics_columns import DYNAMICS_NAMES
+# Re-exported: the names belong to the result of `DynamicsProbe.measure`.
+from spinlock.simulation.dynamics_columns import DYNAMICS_NAMES as DYNAMICS_NAMES
 from spinlock.simulation.jacobian_kernel import kernel_columns
 from spinlock.simulation.reference_states import NUM_STATES, reference_states
 
@@ -60,8 +61,8 @@ class DynamicsProbe:
     Example:
         >>> probe = DynamicsProbe(seed=42, channels=3, side=16)
         >>> row = probe.measure(lambda u: u / 2, keep=0.0, gain=1.0)
-        >>> dict(zip(DYNAMICS_NAMES, row.tolist()))["lyapunov"]  # ln(1/2)
-        -0.6931...
+        >>> round(dict(zip(DYNAMICS_NAMES, row.tolist()))["lyapunov"], 4)  # ln(1/2)
+        -0.6931
     """
 
     def __init__(
@@ -92,7 +93,8 @@ class DynamicsProbe:
                 field independently.
             keep: Weight of the field u, from `spinlock.simulation.rollout.update_weights`.
             gain: Weight of F(u).
-            flow: Linear map S of fields (n, C, side, side); default: the identity.
+            flow: Linear map S of fields (n, C, side, side), on the probing grid; default: the
+                identity.
             noise_scale: Standard deviation of the forcing.
             noise_length: Correlation length of the forcing as a fraction of the grid.
 
