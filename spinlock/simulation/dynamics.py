@@ -113,14 +113,14 @@ class DynamicsProbe:
         repeats = len(perturbed) // NUM_STATES
         difference = perturbed - states.repeat(repeats, 1, 1, 1)
         # The first step of the trajectories from R1, R2 and R1 perturbed.
-        known = [0, 1, NUM_STATES + 1]
-        start, first = fields[known], images[known]
+        start, first = (torch.cat((x[:2], x[NUM_STATES + 1, None])) for x in (fields, images))
         values = {
             **kernel_columns(difference / PERTURBATION, self._reference),
             **_amplitude_columns(fields[:NUM_STATES], states, doubled),
             **_trajectory_columns(start, first, update),
-            "noise": fields.new_tensor(math.log10(max(gain * noise_scale, _RELATIVE_FLOOR))),
-            "noise_length": fields.new_tensor(noise_length),
+            # A fill, unlike a copy from the host, does not wait for the device.
+            "noise": fields.new_full((), math.log10(max(gain * noise_scale, _RELATIVE_FLOOR))),
+            "noise_length": fields.new_full((), noise_length),
         }
         return torch.stack([values[name].float() for name in DYNAMICS_NAMES])
 
