@@ -19,8 +19,9 @@ from spinlock.features import (
     PER_TRAJECTORY_NAMES,
     SDFFeatures,
 )
+from spinlock.features.response import NOISE_NAMES, ResponseFeatures, response_names
 from spinlock.simulation.provenance import provenance
-from spinlock.simulation.simulator import Samples
+from spinlock.simulation.simulator import Samples, dynamics_names
 from spinlock.storage.assemble import assemble, plan_assembly
 from spinlock.storage.shards import Shard, shard_path, write_shard
 
@@ -63,7 +64,26 @@ def _samples(config: GenerationConfig) -> Iterator[Samples]:
             ),
             initial_features=_features((count, len(PER_TIMESTEP_NAMES)), generator),
             custom={},
+            responses=_responses(count, config, generator) if config.responses else None,
+            dynamics=_dynamics(start, count, config, generator) if config.dynamics else None,
         )
+
+
+def _responses(
+    count: int, config: GenerationConfig, generator: torch.Generator
+) -> ResponseFeatures:
+    steps, names = config.num_timesteps, response_names(config.channels)
+    widths = (len(NOISE_NAMES), steps if steps > 1 else 0)
+    noise, divergence = (torch.randn(count, width, generator=generator) for width in widths)
+    per_timestep = torch.randn(count, steps, len(names), generator=generator)
+    return ResponseFeatures(per_timestep, noise, divergence)
+
+
+def _dynamics(
+    start: int, count: int, config: GenerationConfig, generator: torch.Generator
+) -> Tensor:
+    first = [i for i in range(start, start + count) if i % config.probes_per_operator == 0]
+    return torch.randn(len(first), len(dynamics_names(config)), generator=generator)
 
 
 def _features(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
