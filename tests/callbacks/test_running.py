@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Subset
 
 from spinlock import callbacks, contract
 from tests.callbacks import DecodingModel, SyntheticDataModule, quiet_trainer, with_operator_tokens
+from tests.forks import in_two_ranks
 
 NO_PLOTS = {"plots_every_n_epochs": 0, "detailed": True}
 WATCHING = {
@@ -347,7 +348,8 @@ class Saver(Callback):
 
 @pytest.mark.filterwarnings("ignore")
 def test_two_processes_equal_one(tmp_path):
-    for devices, strategy in ((1, "auto"), (2, "ddp_spawn")):
+
+    def validate(devices, strategy):
         model, data = model_and_data(levels=True)
         # Only FiniteCheck looks there; the second process has the odd samples.
         data.val.columns["other"] = torch.zeros(96, 2)
@@ -356,6 +358,9 @@ def test_two_processes_equal_one(tmp_path):
             tmp_path, *everything(), Saver(tmp_path), devices=devices, strategy=strategy
         )
         trainer.validate(model, data, verbose=False)
+
+    validate(1, "auto")
+    in_two_ranks(validate, 2, "ddp")
     one, first, second = (
         torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1")
     )

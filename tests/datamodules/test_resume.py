@@ -16,7 +16,8 @@ from spinlock.errors import ConfigurationError, DatasetError
 from tests.callbacks import quiet_trainer
 from tests.datamodules import ready
 from tests.datamodules.recorder import MeanModel, describe
-from tests.resuming import Saver, in_two_processes, trained_on
+from tests.forks import in_two_ranks
+from tests.resuming import Saver, trained_on
 
 EPOCHS, BATCHES = 3, 4
 # Four batches an epoch, the last of them incomplete.
@@ -148,7 +149,6 @@ def saved(datasets, tmp_path_factory):
         ("forked", "step=6", 6),
         ("forked anew", "epoch=0", 4),
         ("forked anew", "step=6", 6),
-        ("spawned", "epoch=1", 8),
         ("spawned", "step=10", 10),
     ],
 )
@@ -366,34 +366,22 @@ def test_a_checkpoint_with_a_state_out_of_range_is_refused(datasets, saved, tmp_
 
 # Two processes
 
-TWO_PROCESSES = """
-import json, sys
-from pathlib import Path
-from lightning import Trainer
-from spinlock import GenerationConfig, SpinlockDataModule
-from tests.datamodules.test_resume import MeanModel, Saver, trainer_with
 
-path, config, folder = sys.argv[1:]
-folder = Path(folder)
+def resumed_in_both(datasets, folder):
+    """The batches of a run, and of the runs that are resumed from some places."""
 
-def fit(*callbacks, ckpt=None):
-    datamodule = SpinlockDataModule(
-        path, GenerationConfig.from_json(config), progress=False, batch_size=14, sampling_seed=1,
-        view="both", realizations="one",
-    )
-    trainer, recorder = trainer_with(*callbacks, devices=2, strategy="ddp")
-    trainer.fit(MeanModel(), datamodule=datamodule, ckpt_path=ckpt)
-    return recorder.batches, trainer
+    def run(*callbacks, ckpt=None):
+        datamodule = data(datasets, batch_size=14, **RANDOM)
+        settings = {"devices": 2, "strategy": "ddp"}
+        return fit(datamodule, *callbacks, ckpt=ckpt, **settings)[0]
 
-whole, trainer = fit(Saver(folder))
-places = ("epoch.4", "validation.8", "batch.3", "batch.8", "batch.11")
-resumed = {place: fit(ckpt=folder / place)[0] for place in places}
-print(json.dumps([whole, resumed]), file=open(folder / f"result{trainer.global_rank}", "w"))
-"""
+    whole = run(Saver(folder))
+    places = ("epoch.4", "validation.8", "batch.3", "batch.8", "batch.11")
+    return whole, {place: run(ckpt=folder / place) for place in places}
 
 
 def test_two_processes(datasets, tmp_path):
-    runs = in_two_processes(TWO_PROCESSES, datasets["single"], tmp_path)
+    runs = in_two_ranks(resumed_in_both, datasets, tmp_path)
     for whole, resumed in runs:
         assert len(set(whole)) == EPOCHS * BATCHES
         assert resumed == {place: whole[int(place.split(".")[1]) :] for place in resumed}

@@ -2,11 +2,7 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import lightning
 import pytest
@@ -20,8 +16,8 @@ from spinlock.datamodules import VariantSelection
 from spinlock.errors import DatasetError
 from tests.datamodules import collect, ready
 from tests.datamodules.recorder import BatchRecorder, MeanModel, describe
+from tests.forks import in_two_ranks
 
-ROOT = Path(__file__).parent.parent.parent
 QUIET = {
     "accelerator": "cpu",
     "logger": False,
@@ -85,27 +81,14 @@ def test_script_trainer_and_yaml_give_identical_batches(datasets, tmp_path, opti
     assert (tmp_path / "yaml.0").read_text().splitlines() == script
 
 
-TWO_RANKS = """
-import json, sys
-from lightning import Trainer
-from spinlock import GenerationConfig, SpinlockDataModule
-from tests.datamodules.recorder import BatchRecorder, MeanModel
-
-if __name__ == "__main__":
-    path, config, folder, options = sys.argv[1:]
-    datamodule = SpinlockDataModule(
-        path, GenerationConfig.from_json(config), progress=False, **json.loads(options)
-    )
-    model = MeanModel()
-    trainer = Trainer(
-        accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[BatchRecorder(f"{folder}/batches")],
-    )
-    trainer.fit(model, datamodule=datamodule)
-    print(json.dumps([trainer.world_size, model.mean.tolist()]), file=open(
-        f"{folder}/result.{trainer.global_rank}", "w"))
-"""
+def in_a_rank(dataset, folder, options):
+    """Train on a dataset, record the batches, and return the world size and what was learned."""
+    path, config = dataset
+    datamodule, model = SpinlockDataModule(path, config, progress=False, **options), MeanModel()
+    recorder = BatchRecorder(folder / "batches")
+    run = trainer(devices=2, strategy="ddp", callbacks=[recorder])
+    run.fit(model, datamodule=datamodule)
+    return run.world_size, model.mean.tolist()
 
 
 def epochs_of(folder, rank):
@@ -121,18 +104,13 @@ def test_two_ranks_see_each_training_sample_once(datasets, tmp_path):
     path, config = datasets["single"]
     options = {"batch_size": 8, "max_samples": 94}
     expected = collect(ready(path, config, **options).train_dataloader())["index"]
-    (tmp_path / "run.py").write_text(TWO_RANKS)
-    command = [sys.executable, str(tmp_path / "run.py"), str(path), config.to_json()]
-    command += [str(tmp_path), json.dumps(options)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, env=environment, check=True, timeout=250)
+    world_and_mean = in_two_ranks(in_a_rank, datasets["single"], tmp_path, options)
     seen = [epochs_of(tmp_path, rank) for rank in range(2)]
     for epoch in range(2):
         mine, others = (ranks[epoch] for ranks in seen)
         assert len(mine) == len(others) == 47
         assert sorted(mine + others) == sorted(expected.tolist())
     assert seen[0][0] != seen[0][1]
-    world_and_mean = [json.loads((tmp_path / f"result.{rank}").read_text()) for rank in range(2)]
     assert world_and_mean[0] == world_and_mean[1]
     size, mean = world_and_mean[0]
     assert size == 2

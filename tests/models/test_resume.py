@@ -15,8 +15,9 @@ from spinlock.errors import DatasetError
 from spinlock.models import FeatureVQVAE, QuantizerConfig, ScheduleConfig, SequenceVQVAE
 from spinlock.models.quantizers import LearnedCodebooks
 from tests.callbacks import quiet_trainer
+from tests.forks import in_two_ranks
 from tests.helpers import small_config
-from tests.resuming import Saver, in_two_processes
+from tests.resuming import Saver
 
 EPOCHS, BATCHES = 4, 3
 STEPS = EPOCHS * BATCHES
@@ -351,35 +352,25 @@ def test_what_is_no_state_is_refused(checkpoint, change, message):
     assert len(str(caught.value)) < 300
 
 
-TWO_PROCESSES = """
-import json, sys
-from pathlib import Path
-import torch
-from spinlock import GenerationConfig
-from tests.models.test_resume import Saver, data, fit, model_for, same
+def resumed_in_both(datasets, folder):
+    """Whether k-means has run, and whether a run resumed from each place ends in equal weights."""
+    settings = {"devices": 2, "strategy": "ddp", "num_sanity_val_steps": 0}
 
-path, config, folder = sys.argv[1:]
-datasets, folder = {"probes": (path, GenerationConfig.from_json(config))}, Path(folder)
-settings = {"devices": 2, "strategy": "ddp", "num_sanity_val_steps": 0}
+    def run(*callbacks, **options):
+        datamodule = data(datasets, batch_size=13)
+        return fit(model_for(datamodule), datamodule, *callbacks, **options, **settings)
 
-def run(*callbacks, **options):
-    datamodule = data(datasets, batch_size=13)
-    return fit(model_for(datamodule), datamodule, *callbacks, **options, **settings)
-
-whole = run(Saver(folder))
-resumed = {}
-for number, place in enumerate(("batch.2", "epoch.3", "batch.5", "validation.9", "batch.11")):
-    torch.manual_seed(number)
-    resumed[place] = same(run(ckpt=folder / place), whole)
-rank = torch.distributed.get_rank()
-print(json.dumps([int(whole["autoencoder.quantizer.layers._codebook.initted"]), resumed]),
-      file=open(folder / f"result{rank}", "w"))
-"""
+    whole = run(Saver(folder))
+    resumed = {}
+    for number, place in enumerate(("batch.2", "epoch.3", "batch.5", "validation.9", "batch.11")):
+        torch.manual_seed(number)
+        resumed[place] = same(run(ckpt=folder / place), whole)
+    return bool(whole["autoencoder.quantizer.layers._codebook.initted"]), resumed
 
 
 def test_two_processes(datasets, tmp_path):
     """Each process resumes with its own random state and its own latents."""
-    for initialized, resumed in in_two_processes(TWO_PROCESSES, datasets["probes"], tmp_path):
+    for initialized, resumed in in_two_ranks(resumed_in_both, datasets, tmp_path):
         assert initialized
         assert set(resumed.values()) == {True}, resumed
     states = torch.load(tmp_path / "batch.2", weights_only=True)["training"]
