@@ -1,78 +1,29 @@
 """Resumed runs have the batches of the uninterrupted run, from whatever step they go on."""
 
-import itertools
-from pathlib import Path
-
 import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from spinlock import SpinlockDataModule
 from spinlock.datamodules import LoaderOptions
-from spinlock.datamodules.loading import MAX_EPOCH, EpochSampler
-from spinlock.errors import ConfigurationError, DatasetError
-from tests.callbacks import quiet_trainer
+from spinlock.errors import DatasetError
 from tests.datamodules import ready
-from tests.datamodules.recorder import MeanModel, describe
+from tests.datamodules.recorder import MeanModel
+from tests.datamodules.training_runs import (
+    BATCHES,
+    BY_STEPS,
+    EPOCHS,
+    RANDOM,
+    EarlyModel,
+    assert_resumes,
+    data,
+    descriptions,
+    fit,
+    trainer_with,
+)
 from tests.forks import in_two_ranks
 from tests.resuming import Saver, trained_on
-
-EPOCHS, BATCHES = 3, 4
-# Four batches an epoch, the last of them incomplete.
-SIZES = {"single": 28, "probed": 20, "steps": 6}
-RANDOM = {"view": "both", "realizations": "one"}
-BY_STEPS = {"max_epochs": -1, "max_steps": 2 * BATCHES}
-
-
-class Recorder(Callback):
-    """What the batches of a run hold, in order."""
-
-    def __init__(self):
-        self.batches = []
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.batches.append(describe(0, batch))
-
-
-class EarlyModel(MeanModel):
-    """Asks for the loader, and an iterator, before Lightning restores the loops."""
-
-    def configure_optimizers(self):
-        assert self.trainer.estimated_stepping_batches > 0
-        return super().configure_optimizers()
-
-
-def data(datasets, name="single", **options):
-    path, config = datasets[name]
-    options = {"batch_size": SIZES[name], "sampling_seed": 1} | options
-    return SpinlockDataModule(path, config, progress=False, **options)
-
-
-def trainer_with(*callbacks, **settings):
-    """A quiet trainer, and what records its batches."""
-    recorder = Recorder()
-    settings = {"max_epochs": EPOCHS, "num_sanity_val_steps": 0} | settings
-    return quiet_trainer(Path(), recorder, *callbacks, **settings), recorder
-
-
-def fit(datamodule, *callbacks, ckpt=None, model=None, **settings):
-    """The batches of a run, and its trainer."""
-    trainer, recorder = trainer_with(*callbacks, **settings)
-    trainer.fit(model or MeanModel(), datamodule=datamodule, ckpt_path=ckpt)
-    return recorder.batches, trainer
-
-
-def descriptions(batches):
-    return [describe(0, batch) for batch in batches]
-
-
-def assert_resumes(files, whole, resume):
-    """From each checkpoint, what is left of the whole run."""
-    for file in files:
-        batches, _ = resume(file)
-        assert batches == whole[int(file.suffix[1:]) :], file.name
 
 
 @pytest.mark.parametrize(
@@ -284,87 +235,12 @@ def test_evaluation_is_as_before(datasets, saved):
         assert descriptions(loader) == batches
 
 
-# Without a trainer
-
-
-def loader_of(datasets, **options):
-    path, config = datasets["single"]
-    return ready(path, config, batch_size=28, sampling_seed=1, **options).train_dataloader()
-
-
-def test_a_loop_of_ones_own_goes_on_from_a_state(datasets):
-    datamodule = ready(*datasets["single"], batch_size=28, **RANDOM)
-    expected = descriptions(itertools.chain(*itertools.repeat(datamodule.train_dataloader(), 3)))
-    for given in range(EPOCHS * BATCHES):
-        loader, again = (datamodule.train_dataloader() for _ in range(2))
-        passes = itertools.chain.from_iterable(loader for _ in range(EPOCHS))
-        list(itertools.islice(passes, given))
-        state = loader.state_dict()
-        assert state == {"epoch": given // BATCHES, "batches": given % BATCHES}
-        again.load_state_dict(state)
-        assert again.state_dict() == state
-        rest = [batch for _ in range(EPOCHS - state["epoch"]) for batch in descriptions(again)]
-        assert rest == expected[given:]
-
-
-def test_a_state_at_the_end_of_an_epoch_leaves_nothing_of_it(datasets):
-    loader, other = loader_of(datasets), loader_of(datasets)
-    list(loader)
-    other.load_state_dict({"epoch": 0, "batches": BATCHES})
-    assert descriptions(other) == []
-    assert descriptions(other) == descriptions(loader)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_pass_begins_with_its_first_batch(datasets, workers):
-    loader = loader_of(datasets, loader=LoaderOptions(num_workers=workers))
-    other = loader_of(datasets)
-    iterator = iter(loader)
-    for each in (loader, other):
-        each.sampler.set_epoch(2)
-    assert descriptions(iterator) == descriptions(other)
-
-
-@pytest.mark.parametrize(
-    "state",
-    [
-        {},
-        None,
-        [0, 1],
-        {"epoch": 0},
-        {"epoch": 0, "batches": BATCHES + 1},
-        {"epoch": 0, "batches": -1},
-        {"epoch": -1, "batches": 0},
-        {"epoch": MAX_EPOCH + 1, "batches": 0},
-        {"epoch": True, "batches": 0},
-        {"epoch": 0, "batches": 1.0},
-        {"epoch": 0, "batches": torch.tensor(1)},
-        {"epoch": "0" * 10_000, "batches": 0},
-    ],
-)
-def test_what_is_no_state_is_refused(datasets, state):
-    message = r"training loader must have an epoch in 0\.\.2147483648 and .* in 0\.\.4, got "
-    with pytest.raises(DatasetError, match=message) as caught:
-        loader_of(datasets).load_state_dict(state)
-    assert len(str(caught.value)) < 300
-
-
-@pytest.mark.parametrize("epoch", [-1, MAX_EPOCH + 1])
-def test_epochs_out_of_range_are_refused(epoch):
-    sampler = EpochSampler(2**30, seed=0)
-    with pytest.raises(ConfigurationError, match=r"epoch: must lie in 0\.\.2147483648, got"):
-        sampler.set_epoch(epoch)
-
-
 def test_a_checkpoint_with_a_state_out_of_range_is_refused(datasets, saved, tmp_path):
     checkpoint = torch.load(saved[1] / "step=6.ckpt", weights_only=True)
     checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]["batches"] = 99
     torch.save(checkpoint, tmp_path / "a.ckpt")
     with pytest.raises(DatasetError, match=r"number of batches in 0\.\.4, got"):
         fit(data(datasets, **RANDOM), ckpt=tmp_path / "a.ckpt")
-
-
-# Two processes
 
 
 def resumed_in_both(datasets, folder):

@@ -40,13 +40,14 @@ CUSTOM = {
 
 @pytest.mark.parametrize("features", ["sdf", *CUSTOM])
 def test_the_stream_gives_the_batches_of_the_file(tmp_path, features):
-    config = replace(CONFIG, num_timesteps=2, features=CUSTOM.get(features, features))
+    options = {"num_timesteps": 2, "features": CUSTOM.get(features, features)}
+    config = replace(CONFIG, num_samples=20, **options)
     datamodule = SpinlockDataModule(
         tmp_path / "a.h5", config, batch_size=10, scaling="none", progress=False
     )
     datamodule.prepare_data()
     datamodule.setup("predict")
-    stream = SpinlockStream(config, batch_size=10, num_batches=4)
+    stream = SpinlockStream(config, batch_size=10, num_batches=2)
     for from_file, streamed in zip(datamodule.predict_dataloader(), stream, strict=True):
         assert from_file.keys() == streamed.keys()
         for key, expected in from_file.items():
