@@ -131,7 +131,7 @@ def test_variance_and_dynamics_are_shown(tmp_path):
     path = tmp_path / "transport.h5"
     config = small_config(
         24,
-        grid_size=16,
+        grid_size=24,
         num_realizations=2,
         channels=1,
         probes_per_operator=2,

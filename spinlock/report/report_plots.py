@@ -183,8 +183,9 @@ def _dynamics(source: ReportSource) -> Iterator[ReportPlot]:
             "Dynamics",
             "Measured transport and growth against the true values of the operators' axes, colored "
             "by heterogeneity, the share of the Jacobian that depends on the state. The measured "
-            "values contain the transport and the gain of the network, which are strong in nonlinear "
-            "operators; those far outside the range of the true ones are drawn at the edge.",
+            "values contain the transport and the gain of the network, which are strong in "
+            "nonlinear operators. Values far outside the range of the true ones are drawn at the "
+            "edge.",
             partial(
                 measured_against_true,
                 {name: (columns[name], columns[true]) for name, true in pairs.items()},

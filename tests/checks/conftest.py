@@ -4,7 +4,11 @@ import pytest
 
 from spinlock.configuration.file_content import StorageConfig
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.configuration.parameter_axes import IntegerRange, ParameterSpaceConfig, UniformRange
+from spinlock.configuration.parameter_axes import (
+    IntegerRange,
+    LogUniformRange,
+    ParameterSpaceConfig,
+)
 from spinlock.generation import generate
 from tests.helpers import small_config
 
@@ -44,7 +48,7 @@ def transport(tmp_path_factory):
         base_channels=IntegerRange(4, 8),
         grid_size=(24,),
         update_policy=("residual",),
-        dt=UniformRange(0.01, 0.4),
+        dt=LogUniformRange(0.01, 0.4),
     )
     config = GenerationConfig(
         64,

@@ -105,7 +105,7 @@ def test_the_operators_that_differ_are_named(transport, tmp_path):
 
 def test_operators_beyond_half_the_signal_are_left_out(tmp_path):
     """At the full strength of the network nothing is promised."""
-    path = make(tmp_path, 12, operator="transport", dynamics=True, num_realizations=1, grid_size=16)
+    path = make(tmp_path, 12, operator="transport", dynamics=True, num_realizations=1, grid_size=24)
     report = check_dataset(path, replay=0, progress=False)
     assert report.passed, report.table()
     for name in ("diffusion error", "shift correlation"):
@@ -115,7 +115,7 @@ def test_operators_beyond_half_the_signal_are_left_out(tmp_path):
 
 
 def test_other_families_have_no_rows_of_transport(tmp_path):
-    path = make(tmp_path, 10, dynamics=True, num_realizations=1, grid_size=16)
+    path = make(tmp_path, 10, dynamics=True, num_realizations=1, grid_size=24)
     report = check_dataset(path, replay=0, progress=False)
     assert report.passed, report.table()
     found = [row.name for row in report.rows if row.group == "dynamics"]

@@ -97,7 +97,7 @@ def test_features_that_cannot_be_imported_are_not_replayed(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("probes", [1, 2, 3])
 def test_dynamics_are_those_of_the_samples_operators(probes, tmp_path):
-    options = {"num_realizations": 1, "grid_size": 16, "dynamics": True}
+    options = {"num_realizations": 1, "grid_size": 24, "dynamics": True}
     path = make(tmp_path, 7, probes_per_operator=probes, **options)
     report = check_dataset(path, replay=7, progress=False)
     assert report.row("replay", "dynamics").measured.startswith("7 of 7 samples equal")
@@ -115,7 +115,7 @@ def test_dynamics_are_those_of_the_samples_operators(probes, tmp_path):
 
 @pytest.mark.parametrize(("factor", "holds"), [(1 + 1e-3, True), (1.1, False)])
 def test_across_devices_dynamics_are_compared_at_any_t(factor, holds, tmp_path):
-    path = make(tmp_path, 4, num_timesteps=2, grid_size=16, dynamics=True)
+    path = make(tmp_path, 4, num_timesteps=2, grid_size=24, dynamics=True)
     path = elsewhere(path, tmp_path)
     with h5py.File(path, "r+") as file:
         file[schema.DYNAMICS][:] = file[schema.DYNAMICS][:] * np.float32(factor)

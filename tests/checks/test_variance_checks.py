@@ -19,7 +19,7 @@ from tests.checks import make
 @pytest.fixture(scope="module")
 def probed(tmp_path_factory):
     path = tmp_path_factory.mktemp("probed")
-    return make(path, 160, probes_per_operator=4, num_realizations=3, grid_size=16)
+    return make(path, 160, probes_per_operator=4, num_realizations=3, grid_size=24)
 
 
 def rows(path, **options):
@@ -64,7 +64,7 @@ def test_extremes_are_those_of_the_invariant_columns(probed):
 
 def test_targets_hold_where_they_are_promised(probed, tmp_path, monkeypatch):
     assert all(row.passed and "reported only" in row.target for row in rows(probed).values())
-    for name, value in (("OPERATORS", 40), ("REALIZATIONS", 3), ("SIDE", 16)):
+    for name, value in (("OPERATORS", 40), ("REALIZATIONS", 3), ("SIDE", 24)):
         monkeypatch.setattr(variance_checks, f"PROMISED_{name}", value)
     found = rows(probed)
     targets = {name: row.target for name, row in found.items()}
@@ -104,7 +104,7 @@ def test_other_operators_have_no_targets(transport, monkeypatch):
     ],
 )
 def test_what_cannot_be_decomposed_is_not_measurable(options, name, reason, tmp_path):
-    options = {"num_samples": 12, "num_realizations": 2, "grid_size": 16} | options
+    options = {"num_samples": 12, "num_realizations": 2, "grid_size": 24} | options
     row = rows(make(tmp_path, **options))[name]
     assert not row.measurable
     assert reason in row.measured
