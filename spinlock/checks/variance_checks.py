@@ -53,7 +53,7 @@ def column_shares(source: DatasetFile, name: str) -> ColumnShares:
         name: Name of the dataset.
 
     Raises:
-        DatasetError: If no column can be decomposed. Gives the reason.
+        DatasetError: If no column can be decomposed. The message is the reason.
     """
     probes = source.config.probes_per_operator
     if probes < 2:
@@ -64,15 +64,16 @@ def column_shares(source: DatasetFile, name: str) -> ColumnShares:
     values: NDArray[np.float32] = source.column(name, rows)
     values = values[:, -1] if values.ndim == 3 else values
     finite = np.isfinite(values).all(axis=0)
+    if not finite.any():
+        raise DatasetError("no column is finite")
     variant = np.unique(source.column(schema.IC_TYPES, rows), return_inverse=True)[1]
-    operator = torch.arange(len(rows)) // probes
     shares = variance_shares(
-        torch.from_numpy(values[:, finite]), torch.from_numpy(variant), operator
+        torch.from_numpy(values[:, finite]),
+        torch.from_numpy(variant),
+        torch.arange(len(rows)) // probes,
     )
     if not shares.operator.isfinite().any():
-        raise DatasetError(
-            "no column is finite, or the samples do not tell operators from variants"
-        )
+        raise DatasetError("the samples do not tell operators from variants")
     names = source.specs[name].names
     return ColumnShares(
         tuple(column for column, kept in zip(names, finite, strict=True) if kept), shares
