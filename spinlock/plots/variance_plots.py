@@ -33,7 +33,8 @@ def variance_bars(
     grid = plot.add_gridspec(1, columns)
     places = [grid[0]]
     if others:
-        places += list(grid[1].subgridspec(len(others), 1, height_ratios=others))
+        right = grid[1].subgridspec(len(others), 1, height_ratios=others)
+        places += [right[row] for row in range(len(others))]
     for place, (name, (columns_of_group, shares)) in zip(places, groups.items(), strict=True):
         axes = plot.add_subplot(place)
         _stacked(axes, columns_of_group, shares)

@@ -124,3 +124,17 @@ def test_across_devices_dynamics_are_compared_at_any_t(factor, holds, tmp_path):
     report = check_dataset(path, replay=2, progress=False)
     assert report.row("replay", "dynamics").passed == holds
     assert report.row("replay", "features").passed, "later timesteps and jumps are not compared"
+
+
+@pytest.mark.parametrize("resolved", [False, True])
+def test_across_devices_noise_is_compared_if_rounding_does_not_hide_it(resolved, tmp_path):
+    path = elsewhere(make(tmp_path, 40, num_realizations=2, grid_size=24), tmp_path)
+    with h5py.File(path, "r+") as file:
+        place = file[schema.NOISE_RESPONSES].attrs["names"].tolist().index("noise_rel")
+        values = file[schema.NOISE_RESPONSES][:]
+        strong = values[:, place] >= -4.5
+        assert 0 < strong.sum() < len(strong)
+        values[strong == resolved] += 0.1
+        file[schema.NOISE_RESPONSES][:] = values
+    report = check_dataset(path, replay=40, progress=False)
+    assert report.row("replay", "features").passed != resolved
