@@ -10,37 +10,11 @@ from torch import Tensor
 from spinlock.configuration.plain_data import plain
 from spinlock.configuration.validation import structured
 from spinlock.errors import ConfigurationError
+from spinlock.features.response.response_names import is_invariant
 from spinlock.metrics import variance_shares
 
 #: Smallest share of the operator, and largest share of the variant, in the variance of a column.
 OPERATOR_SHARE, VARIANT_SHARE = 0.8, 0.05
-
-#: Columns to select where the variance cannot be decomposed. A name that ends in an underscore
-#: stands for all columns that begin with it. These are the columns with an operator share of at
-#: least 0.82 and a variant share of at most 0.05 among 400 operators with 4 probes each, which meet
-#: every family (64 x 64 pixels, 8-32 channels, 5 realizations, 1 timestep, seed 4242): their
-#: operator shares were 0.85-1.00. band_gain_2 (variant 0.08) and noise_kurtosis (operator 0.62)
-#: failed, and the transport columns need operators that move or spread fields.
-FIXED_COLUMNS = (
-    "persistence",
-    "beta",
-    "innovation",
-    "innovation_abs",
-    "increment",
-    "band_gain_0",
-    "band_gain_1",
-    "band_gain_3",
-    "band_gain_4",
-    "mean_out",
-    "mean_signed",
-    "channel_mean_",
-    "nonlinear_share",
-    "noise_abs",
-    "noise_rel",
-    "noise_low",
-    "noise_centroid",
-    "noise_uniform",
-)
 
 
 @dataclass(frozen=True)
@@ -49,7 +23,7 @@ class InvariantColumns:
 
     A column is selected if the operator's share of its variance is above 0.8 and the variant's
     share below 0.05 (`variance_shares`), on the training samples. The decomposition needs operators
-    with two training samples. Without any, the selection is the fixed list `FIXED_COLUMNS`.
+    with two training samples. Without any, the selection is the fixed list `INVARIANT_COLUMNS`.
 
     Args:
         names: Names of the F columns.
@@ -105,7 +79,7 @@ class InvariantColumns:
             ConfigurationError: If no column is selected. Lists the shares.
         """
         if len(torch.unique(operator)) == len(operator):
-            return cls(names, tuple(map(_in_fixed_list, names)))
+            return cls(names, tuple(map(is_invariant, names)))
         steps = features.reshape(len(features), -1, len(names)).unbind(dim=1)
         found = [variance_shares(step, variant, operator, resamples=0) for step in steps]
         by_variant = torch.stack([shares.variant for shares in found]).mean(dim=0).tolist()
@@ -163,9 +137,3 @@ class InvariantColumns:
 
     def _kept(self, entries: Iterable[Any]) -> tuple[Any, ...]:
         return tuple(e for e, chosen in zip(entries, self.chosen, strict=True) if chosen)
-
-
-def _in_fixed_list(name: str) -> bool:
-    return any(
-        name.startswith(fixed) if fixed.endswith("_") else name == fixed for fixed in FIXED_COLUMNS
-    )

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import h5py
+import numpy as np
 import pytest
 
 from spinlock.checks import CheckReport, CheckRow, check_dataset
@@ -19,7 +20,7 @@ from spinlock.report import write_report
 from spinlock.report.page import render_page
 from spinlock.report.plot_data import ReportSource
 from spinlock.report.report_plots import report_plots
-from spinlock.storage import read_info
+from spinlock.storage import read_info, schema
 from tests.helpers import small_config
 
 BROWSER = next(
@@ -124,6 +125,36 @@ def test_without_fields_the_page_says_so(tmp_path):
     text = render_page(read_info(path), report, [], [])
     assert "This file does not store fields" in text
     assert f"{len(report.not_measurable)} are not measurable" in text
+
+
+def test_variance_and_dynamics_are_shown(tmp_path):
+    path = tmp_path / "transport.h5"
+    config = small_config(
+        24,
+        grid_size=24,
+        num_realizations=2,
+        channels=1,
+        probes_per_operator=2,
+        operator="transport",
+        dynamics=True,
+        storage=StorageConfig(fields="none", shard_size=8),
+    )
+    generate(config, path, progress=False)
+    with ReportSource.open(path) as source:
+        plots = [plot for plot in report_plots(source) if plot.section in ("Variance", "Dynamics")]
+        assert [plot.section for plot in plots] == ["Variance", "Dynamics", "Dynamics"]
+        bars, histograms, scatter = (plot.draw() for plot in plots)
+        dynamics, names = source.features(schema.DYNAMICS)
+        assert dynamics.shape == (12, len(names))
+    titles = [axes.get_title() for axes in bars.axes]
+    assert titles == ["Features of u_1", "Response of u_1", "Noise group"]
+    assert [len(axes.get_yticks()) for axes in bars.axes] == [46, 17, 6]
+    assert [axes.get_title() for axes in histograms.axes[: len(names)]] == list(names)
+    panels = {axes.get_title(): axes for axes in scatter.axes[:4]}
+    assert list(panels) == ["diffusion", "growth", "shift_x", "shift_y"]
+    points = panels["diffusion"].collections[0].get_offsets()
+    true = dynamics[:, names.index("true_diffusion")]
+    np.testing.assert_allclose(points[:, 0], true)
 
 
 def test_a_report_of_nothing_is_refused(tmp_path):

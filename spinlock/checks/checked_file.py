@@ -56,9 +56,10 @@ class CheckSource(DatasetFile):
     def lacks(self, *names: str) -> str:
         """Return why datasets cannot be read; empty if they can."""
         for name in names:
-            if name in (schema.INPUTS, schema.OUTPUTS) and name not in self.specs:
-                return "fields not stored"
-            if name not in self.specs or name in self.problems:
+            if name not in self.specs:
+                fields = name in (schema.INPUTS, schema.OUTPUTS)
+                return "fields not stored" if fields else f"{name} not stored"
+            if name in self.problems:
                 return f"{name} is missing or differs from the schema (see integrity)"
         return ""
 

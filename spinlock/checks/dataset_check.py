@@ -11,6 +11,7 @@ from spinlock.checks.check_results import CheckReport, CheckRow
 from spinlock.checks.checked_file import CheckSource
 from spinlock.checks.claims import Claim
 from spinlock.checks.design_checks import design_claims
+from spinlock.checks.dynamics_checks import dynamics_claims
 from spinlock.checks.feature_checks import feature_claims
 from spinlock.checks.field_statistics import measure_fields
 from spinlock.checks.initial_condition_checks import (
@@ -21,6 +22,7 @@ from spinlock.checks.initial_condition_checks import (
 from spinlock.checks.integrity import integrity_claims
 from spinlock.checks.liveness import liveness_claims
 from spinlock.checks.replay import replay_claims
+from spinlock.checks.variance_checks import variance_claims
 from spinlock.configuration.validation import require_at_least
 from spinlock.errors import DatasetError, DatasetNotFoundError
 from spinlock.runtime.device_choice import choose_device
@@ -48,7 +50,8 @@ def check_dataset(
 
     Args:
         path: Path of the dataset file.
-        full: Whether to read the outputs of all samples and verify all digests.
+        full: Whether to read the outputs of all samples, verify all digests and decompose the
+            variance of features by variant and operator.
         replay: Number of samples to recompute, default: 4; 0 recomputes none.
         trust: Modules whose classes may be imported for replay if the file names them. Claims that
             need classes of other modules are not measurable.
@@ -114,7 +117,10 @@ def _rows(
             "design": partial(design_claims, source),
             "liveness": partial(liveness_claims, source, fields),
             "features": partial(feature_claims, source),
+            "dynamics": partial(dynamics_claims, source),
         }
+        if source.full:
+            groups["variance"] = partial(variance_claims, source)
         if replay:
             groups["replay"] = partial(replay_claims, source, replay, device, bar.update)
         for group, claims in groups.items():

@@ -4,84 +4,50 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator
-from functools import cache, partial
-
-import numpy as np
+from functools import cache
 
 from spinlock.checks.checked_file import CheckSource
-from spinlock.checks.claims import Claim, Measurement, NotMeasurableError, count
+from spinlock.checks.claims import Claim
+from spinlock.checks.column_checks import Expected, column_claims
 from spinlock.features import FEATURES
 from spinlock.features.batches import CV_LIMIT
 from spinlock.features.fourier_bins import BAND_EDGES
-from spinlock.runtime.ordered_map import row_blocks
+from spinlock.features.response import RESPONSE_FEATURES
 from spinlock.storage import schema
 
-# Numbers of values, of NaN and of infinite values in a column, and its extrema without NaN.
-_STATISTICS = np.dtype(
-    [(name, np.int64) for name in ("values", "nan", "infinite")]
-    + [(name, np.float64) for name in ("low", "high")]
-)
-# Relative tolerance for rounding at the ends of a range.
-_RANGE_TOLERANCE = 1e-4
 _DISCRETE = ("temporal_freq_dominant", "regime_switches")
-
-
-_CLAIMS = {
-    "missing": "values are NaN if and only if T is too small for the feature",
-    "infinite": "no column has infinite values",
-    "range": "values are within the range of the feature",
-    "constant": "no column has the same value for all samples",
-}
+# Responses of weak operators may all be at the floor of the logarithm.
+_FLOORED = ("innovation", "nonlinear_share")
+# Columns that the registry lists once for all channels, or for all timesteps.
+_NUMBERED = {"channel_mean": "channel_mean_c", "divergence": "divergence_t"}
+# Frequency below which noise_low counts the power.
+_LOW_NOISE = 1 / 16
 
 
 def feature_claims(source: CheckSource) -> Iterator[Claim]:
     """Yield the claims of the group, four for each array of features."""
     for name, spec in source.specs.items():
-        if name.startswith("features/"):
-            array = name.removeprefix("features/").removesuffix("/features")
-            problems = cache(partial(_problems, source, spec))
-            for what, text in _CLAIMS.items():
-                measure = partial(_count, problems, what)
-                yield Claim(f"{array}: {what}", f"{array}: {text}", measure, (name,))
-
-
-def _count(problems: Callable[[], dict[str, list[str]]], what: str) -> Measurement:
-    found = problems()
-    if what not in found:
-        raise NotMeasurableError("the array has one sample, or only NaN at this T")
-    return count(found[what])
-
-
-def _problems(source: CheckSource, spec: schema.DatasetSpec) -> dict[str, list[str]]:
-    """Return the columns that contradict each claim; a claim without values has no entry."""
-    columns = _columns(source, spec)
-    found: dict[str, list[str]] = {"missing": [], "infinite": [], "range": []}
-    for name, column in columns.items():
-        low, high, undefined = _expected(source, spec, name)
-        expected = column["values"] if undefined else 0
-        if column["nan"] != expected:
-            found["missing"].append(f"{name} ({column['nan']} NaN, expected {expected})")
-        if column["infinite"]:
-            found["infinite"].append(f"{name} ({column['infinite']})")
-        room = _RANGE_TOLERANCE * max([1.0, *(abs(e) for e in (low, high) if math.isfinite(e))])
-        if column["low"] < low - room or column["high"] > high + room:
-            values = f"{column['low']:.4g}..{column['high']:.4g}"
-            found["range"].append(f"{name} ({values}, not {low:g}..{high:g})")
-    defined = {name: one for name, one in columns.items() if one["nan"] < one["values"]}
-    if defined and source.num_samples > 1:
-        allowed = _allowed_constants(source, spec.name, spec.names)
-        constant = [name for name, one in defined.items() if one["low"] == one["high"]]
-        found["constant"] = [name for name in constant if name not in allowed]
-    return found
+        if not name.startswith("features/"):
+            continue
+        expected = _response_expected if "/response/" in name else _expected
+        condition = "values are NaN if and only if T is too small for the feature"
+        if name in (schema.NOISE_RESPONSES, schema.DIVERGENCE):
+            condition = "values are NaN if and only if there is one realization"
+        elif name == schema.RESPONSES:
+            condition = "no value is NaN"
+        label = f"{name.removeprefix('features/').removesuffix('/features')}: "
+        yield from column_claims(
+            source, spec, expected(source, spec), label=label, missing=condition
+        )
 
 
 def bounds(text: str, grid_size: int, num_timesteps: int) -> tuple[float, float]:
     """Return the interval of a feature's range; unbounded if the text is not understood.
 
     Args:
-        text: Text of `spinlock.features.Feature.range`, such as ``[0, ½]`` or
+        text: Text of a registry, as in `spinlock.features.Feature.range`, such as ``[0, ½]`` or
             ``(0, 1], 0 if flat``.
-        grid_size: Side of the grid; n in the text is its square.
+        grid_size: Side of the grid, "side" in the text; n is its square.
         num_timesteps: Number of timesteps, T in the text.
     """
     interval = re.match(r"[\[(]([^,]+), ([^\])]+)[\])](, 0 if \w+)?$", text)
@@ -90,6 +56,7 @@ def bounds(text: str, grid_size: int, num_timesteps: int) -> tuple[float, float]
     n = grid_size**2
     symbols = {"∞": math.inf, "½": 0.5, "n": n, "√n": grid_size, "T": num_timesteps}
     symbols["1/T"] = 1 / num_timesteps
+    symbols |= {"½ side": grid_size / 2, "0.71·side": 0.71 * grid_size}
     ends = []
     for end in interval.group(1, 2):
         sign, name = (-1.0, end[1:]) if end[0] in "-−" else (1.0, end)
@@ -101,39 +68,50 @@ def bounds(text: str, grid_size: int, num_timesteps: int) -> tuple[float, float]
     return (min(low, 0.0), high) if interval.group(3) else (low, high)
 
 
-def _columns(source: CheckSource, spec: schema.DatasetSpec) -> dict[str, np.void]:
-    """Measure the columns of an array of features; see `_STATISTICS`."""
-    found = np.zeros(len(spec.names), _STATISTICS)
-    found["low"], found["high"] = math.inf, -math.inf
-    for rows in row_blocks(source.rows):
-        block = source.column(spec.name, rows).reshape(-1, len(spec.names))
-        found["values"] += len(block)
-        found["nan"] += np.isnan(block).sum(axis=0)
-        found["infinite"] += np.isinf(block).sum(axis=0)
-        found["low"] = np.fmin(found["low"], np.fmin.reduce(block))
-        found["high"] = np.fmax(found["high"], np.fmax.reduce(block))
-    return dict(zip(spec.names, found, strict=True))
-
-
-def _expected(
-    source: CheckSource, spec: schema.DatasetSpec, name: str
-) -> tuple[float, float, bool]:
-    """Return the range of a column, and whether it is undefined at the dataset's T."""
+def _expected(source: CheckSource, spec: schema.DatasetSpec) -> Callable[[str], Expected]:
+    """Return the expected content of the columns of a trajectory's or a field's features."""
     steps = source.config.num_timesteps
-    registry = {row.name: (row.range, row.min_timesteps) for row in FEATURES}
-    if "/custom/" in spec.name:
+
+    @cache
+    def registry() -> dict[str, tuple[str, int | None]]:
+        if "/custom/" not in spec.name:
+            return {row.name: (row.range, row.min_timesteps) for row in FEATURES}
         rows = json.loads(source.text("features"))
-        registry = {row["name"]: (row["range"], row["min_timesteps"]) for row in rows}
-    base, kind = name, "mean"
-    if "/aggregated/" in spec.name:
-        base, _, kind = name.rpartition("_")
-    text, min_timesteps = registry.get(base, ("ℝ", None))
-    low, high = bounds(text, source.config.grid_size, steps)
-    if kind == "std":
-        low, high = 0.0, high - low
-    elif kind == "cv":
-        low, high = 0.0, CV_LIMIT
-    return low, high, steps < (min_timesteps or 1)
+        return {row["name"]: (row["range"], row["min_timesteps"]) for row in rows}
+
+    allowed = cache(lambda: _allowed_constants(source, spec.name, spec.names))
+
+    def expected(name: str) -> Expected:
+        base, kind = name, "mean"
+        if "/aggregated/" in spec.name:
+            base, _, kind = name.rpartition("_")
+        text, min_timesteps = registry().get(base, ("ℝ", None))
+        low, high = bounds(text, source.config.grid_size, steps)
+        if kind == "std":
+            low, high = 0.0, high - low
+        elif kind == "cv":
+            low, high = 0.0, CV_LIMIT
+        return Expected(low, high, steps < (min_timesteps or 1), name in allowed())
+
+    return expected
+
+
+def _response_expected(source: CheckSource, spec: schema.DatasetSpec) -> Callable[[str], Expected]:
+    """Return the expected content of the columns of response features."""
+    config = source.config
+    ranges = {row.name: row.range for row in RESPONSE_FEATURES}
+    undefined = spec.name != schema.RESPONSES and config.num_realizations == 1
+    # Operators of the user may be alike, and even the identity.
+    custom = not isinstance(config.operator, str)
+
+    def expected(name: str) -> Expected:
+        base = re.sub(r"_\d+$", "", name)
+        text = ranges[_NUMBERED.get(base, name)]
+        low, high = bounds(text, config.grid_size, config.num_timesteps)
+        constant = custom or (name == "noise_low" and 1 / config.grid_size >= _LOW_NOISE)
+        return Expected(low, high, undefined, constant, low if name in _FLOORED else None)
+
+    return expected
 
 
 def _allowed_constants(source: CheckSource, name: str, names: tuple[str, ...]) -> set[str]:

@@ -21,13 +21,22 @@ from spinlock.storage.columns import sample_arrays
 RTOL, ATOL = 1e-3, 1e-4
 # Features amplify rounding where a field is nearly constant or a spectrum nearly empty.
 FEATURE_RTOL = FEATURE_ATOL = 1e-2
-# Features that jump between frequency bins: rounding may move them by a bin.
+# Columns that jump: between frequency bins, between displacements that fit equally well, or where
+# the Jacobian's kernel disappears in its noise.
 _DISCONTINUOUS = ("dominant_freq_x", "dominant_freq_y", "spectral_rolloff")
+_DISCONTINUOUS += ("transport_x", "transport_y", "transport_diffusion")
+_DISCONTINUOUS += ("shift_x", "shift_y", "spread")
+# Logarithms of small differences of fields, in which rounding shows below this value.
+_CANCELLING, _RESOLVED = ("innovation", "nonlinear_share"), -2.5
+# Value of noise_rel below which the noise of the fields is hidden by their rounding.
+_RESOLVED_NOISE = -4.5
+# Datasets without timesteps that follow from the initial condition and timestep 1, or from neither.
+_EARLY = (schema.INPUTS, schema.INITIAL_FEATURES, schema.NOISE_RESPONSES, schema.DYNAMICS)
 
 
 @dataclass
 class _Comparison:
-    """Comparison of initial conditions, of fields or of features over several samples."""
+    """Comparison of one part of several samples: initial conditions, fields, features, dynamics."""
 
     compared: int = 0
     identical: int = 0
@@ -56,7 +65,9 @@ class _Comparison:
 def replay_claims(
     source: CheckSource, number: int, device: torch.device, on_samples: Callable[[int], None]
 ) -> Iterator[Claim]:
-    """Yield one claim each for initial conditions, fields and features.
+    """Yield one claim each for initial conditions, fields, features and dynamics.
+
+    The dynamics are those of the samples' operators; there is no claim if the file has none.
 
     Args:
         source: File under check.
@@ -69,6 +80,7 @@ def replay_claims(
         "initial conditions": (schema.INPUTS,),
         "fields": (schema.OUTPUTS,),
         "features": tuple(name for name in source.specs if name.startswith("features/")),
+        **({"dynamics": (schema.DYNAMICS,)} if schema.DYNAMICS in source.specs else {}),
     }
     readable = {part: names for part, names in parts.items() if not source.lacks(*names)}
     compare = cache(partial(_compare, source, readable, number, device, exact, on_samples))
@@ -91,7 +103,8 @@ def replay_claims(
 
 
 def _tolerances(part: str) -> tuple[float, float]:
-    return (FEATURE_RTOL, FEATURE_ATOL) if part == "features" else (RTOL, ATOL)
+    is_field = part in ("initial conditions", "fields")
+    return (RTOL, ATOL) if is_field else (FEATURE_RTOL, FEATURE_ATOL)
 
 
 def _same_origin(source: CheckSource, device: torch.device) -> bool:
@@ -131,11 +144,12 @@ def _compare(
         raise NotMeasurableError(str(error)) from error
     found = {part: _Comparison() for part in parts}
     for index in source.choose(num_samples).tolist():
-        (samples,) = simulator.samples(index, index + 1)
-        expected = {name: values[0] for name, values in sample_arrays(samples).items()}
+        expected = _recomputed(simulator, index, "dynamics" in parts)
         for part, names in parts.items():
             try:
-                stored = {name: source.file[name][index] for name in names}
+                stored = {
+                    name: source.file[name][index // source.specs[name].probes] for name in names
+                }
             except Exception as error:
                 # A damaged byte can make HDF5 or the decompressor fail in any way.
                 found[part].differing.append(f"sample {index} ({type(error).__name__})")
@@ -156,20 +170,47 @@ def _compare(
     return found
 
 
+def _recomputed(simulator: Simulator, index: int, dynamics: bool) -> dict[str, NDArray[Any]]:
+    """Compute what a file holds of a sample.
+
+    Args:
+        simulator: Simulator of the dataset.
+        index: Index of the sample.
+        dynamics: Whether the operator's dynamics are wanted, which come with its first sample.
+    """
+    (samples,) = simulator.samples(index, index + 1)
+    found = {name: values[0] for name, values in sample_arrays(samples).items() if len(values)}
+    first = index - index % simulator.config.probes_per_operator
+    if dynamics and schema.DYNAMICS not in found:
+        found[schema.DYNAMICS] = _recomputed(simulator, first, dynamics)[schema.DYNAMICS]
+    return found
+
+
 def _comparable(
     source: CheckSource, name: str, stored: NDArray[Any], expected: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the values that can be compared across devices; empty if there are none.
 
-    These are the initial condition and timestep 1, without features that jump. Later timesteps
-    amplify rounding.
+    These are the initial condition, timestep 1 and the dynamics, without columns that jump. Later
+    timesteps amplify rounding.
     """
     spec = source.specs[name]
     if "stored timestep" in spec.dims:
         return stored[:, 0], expected[:, 0]
     if "timestep" in spec.dims:
         stored, expected = stored[0], expected[0]
-    elif source.config.num_timesteps > 1 and name != schema.INPUTS and "initial" not in name:
+    elif source.config.num_timesteps > 1 and name not in _EARLY:
         return stored[:0], expected[:0]
-    keep = [i for i, column in enumerate(spec.names) if column not in _DISCONTINUOUS]
-    return (stored[..., keep], expected[..., keep]) if keep else (stored, expected)
+    if not spec.names:
+        return stored, expected
+    if name == schema.NOISE_RESPONSES:
+        # Not below the threshold, nor if the noise is NaN.
+        resolved = expected[spec.names.index("noise_rel")] >= _RESOLVED_NOISE
+        stored, expected = stored[None][: int(resolved)], expected[None][: int(resolved)]
+    cancelling = np.isin(spec.names, _CANCELLING)
+    kept = ~np.isin(spec.names, _DISCONTINUOUS)
+    one, two = (
+        np.where(cancelling, np.maximum(values, _RESOLVED), values)[..., kept]
+        for values in (stored, expected)
+    )
+    return one, two

@@ -16,7 +16,9 @@ def run(arguments: list[str]) -> None:
         trust=True,
     )
     parser.add_argument(
-        "--full", action="store_true", help="read all outputs and verify every digest"
+        "--full",
+        action="store_true",
+        help="read all outputs, verify every digest and decompose the variance of the features",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument(

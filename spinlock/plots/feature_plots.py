@@ -12,13 +12,16 @@ from spinlock.plots.plot_style import new_plot
 _COLUMNS = 6
 
 
-def feature_histograms(values: NDArray[np.floating], names: Sequence[str], *, title: str) -> Figure:
+def feature_histograms(
+    values: NDArray[np.floating], names: Sequence[str], *, title: str, over: str = "samples"
+) -> Figure:
     """Plot a histogram of each feature.
 
     Args:
         values: (n, F) features; NaN and infinite values are ignored.
         names: Names of the F features.
         title: Title of the plot.
+        over: What the n rows are, default: samples.
     """
     rows = -(-len(names) // _COLUMNS)
     plot = new_plot(1.75 * _COLUMNS, 1.3 * rows + 0.5)
@@ -37,7 +40,7 @@ def feature_histograms(values: NDArray[np.floating], names: Sequence[str], *, ti
         axes.xaxis.get_offset_text().set_fontsize(6)
     for axes in panels[len(names) :]:
         axes.set_visible(False)
-    plot.suptitle(f"{title}: histograms over samples (without 0.5 % on either side)")
+    plot.suptitle(f"{title}: histograms over {over} (without 0.5 % on either side)")
     return plot
 
 

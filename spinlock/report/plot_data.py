@@ -1,11 +1,14 @@
 """Reads the data of the report's plots from a dataset file, in bounded memory."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spinlock.checks.variance_checks import ColumnShares, column_shares
+from spinlock.errors import DatasetError
 from spinlock.storage import schema
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.reader import as_text
@@ -66,6 +69,29 @@ class ReportSource(DatasetFile):
         return self.file[schema.PARAMS][:stop:step], self.families[:stop:step].tolist()
 
     def features(self, name: str) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-        """Return (n, F) features of the first samples at the last timestep, and their names."""
+        """Return (n, F) columns of the first rows at the last timestep, and their names.
+
+        Args:
+            name: Name of a dataset of features, whose rows are samples, or of the dynamics, whose
+                rows are operators.
+        """
         values = self.file[name][:_FEATURE_ROWS]
         return (values[:, -1] if values.ndim == 3 else values), self.specs[name].names
+
+    def variance(self) -> dict[str, ColumnShares]:
+        """Return the shares of variance of the file's arrays of features, by title.
+
+        There are none with one probe per operator, or if the samples do not allow a decomposition.
+        """
+        steps = self.config.num_timesteps
+        titles = {
+            schema.PER_TIMESTEP: f"Features of u_{steps}",
+            schema.RESPONSES: f"Response of u_{steps}",
+            schema.NOISE_RESPONSES: "Noise group",
+        }
+        found = {}
+        for name, title in titles.items():
+            if name in self.specs:
+                with suppress(DatasetError):
+                    found[title] = column_shares(self, name)
+        return found

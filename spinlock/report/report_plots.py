@@ -12,9 +12,11 @@ from spinlock.checks.initial_condition_checks import (
     share_tolerance,
 )
 from spinlock.plots.design_plots import distribution_bars, sobol_pairs
+from spinlock.plots.dynamics_plots import measured_against_true
 from spinlock.plots.feature_plots import correlation_map, feature_histograms
 from spinlock.plots.field_plots import film_strip, sample_plot
 from spinlock.plots.spectrum_plots import radial_spectra
+from spinlock.plots.variance_plots import variance_bars
 from spinlock.report.plot_data import ReportSource
 from spinlock.storage import schema
 
@@ -67,6 +69,8 @@ def report_plots(source: ReportSource) -> Iterator[ReportPlot]:
         lambda: sobol_pairs(points, source.config.space.names, families, PAIRS),
     )
     yield from _features(source)
+    yield from _variance(source)
+    yield from _dynamics(source)
     if len(steps) > 1:
         row = source.example(source.present[-1], update_policy="convex")
         title = f"{source.variants[row]}, channel 0, {source.describe(row)}"
@@ -146,4 +150,47 @@ def _features(source: ReportSource) -> Iterator[ReportPlot]:
             "Features",
             f"{title}: correlations between features.",
             partial(correlation_map, values, names, title=title),
+        )
+
+
+def _variance(source: ReportSource) -> Iterator[ReportPlot]:
+    if shares := source.variance():
+        yield ReportPlot(
+            "Variance",
+            "Shares of the variance of each column that operators, variants of the initial "
+            "condition and neither of them explain, after a transformation to normal ranks. Lines "
+            "are 95 % confidence intervals of the share of the operator. Samples of up to 10,000 "
+            "operators.",
+            partial(variance_bars, shares, title="Variance of features by operator and variant"),
+        )
+
+
+def _dynamics(source: ReportSource) -> Iterator[ReportPlot]:
+    if schema.DYNAMICS not in source.specs:
+        return
+    values, names = source.features(schema.DYNAMICS)
+    title = "Dynamics of operators"
+    yield ReportPlot(
+        "Dynamics",
+        "Dynamics of up to 5,000 operators, measured without forcing on fields of their own. "
+        "Definitions and units are listed in docs/dynamics.md.",
+        partial(feature_histograms, values, names, title=title, over="operators"),
+    )
+    pairs = {name: f"true_{name}" for name in names if f"true_{name}" in names}
+    if pairs:
+        columns = dict(zip(names, values.T, strict=True))
+        yield ReportPlot(
+            "Dynamics",
+            "Measured transport and growth against the true values of the operators' axes, colored "
+            "by heterogeneity, the share of the Jacobian that depends on the state. The measured "
+            "values contain the transport and the gain of the network, which are strong in "
+            "nonlinear operators. Values far outside the range of the true ones are drawn at the "
+            "edge.",
+            partial(
+                measured_against_true,
+                {name: (columns[name], columns[true]) for name, true in pairs.items()},
+                columns["heterogeneity"],
+                color_label="heterogeneity",
+                title="Transport of operators: measured and true",
+            ),
         )

@@ -242,3 +242,21 @@ def assign_by_operator(file):
         column = file[name][:]
         column[order] = np.sort(column)
         file[name][:] = column
+
+
+def plant_nan_in_responses(file):
+    file[schema.RESPONSES][3, 1, 4] = np.nan
+
+
+def fill_in_a_divergence(file):
+    """With several realizations no divergence is missing."""
+    file[schema.DIVERGENCE][:, 2] = np.nan
+
+
+def impossible_response(file):
+    """A correlation above 1."""
+    file[schema.RESPONSES][8, 0, 0] = 1.5
+
+
+def repeat_a_noise_response(file):
+    file[schema.NOISE_RESPONSES][:, 3] = 0.25

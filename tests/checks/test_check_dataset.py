@@ -22,6 +22,7 @@ GROUPS = [
     "design",
     "liveness",
     "features",
+    "variance",
     "replay",
 ]
 
@@ -32,7 +33,8 @@ def test_a_baseline_passes(baseline):
     assert list(dict.fromkeys(row.group for row in report.rows)) == GROUPS
     # At T = 1 there is no temporal feature that could be constant.
     temporal = ("sdf/per_trajectory: constant", "sdf/aggregated: constant")
-    assert names(report.not_measurable) == {("features", name) for name in temporal}
+    variance = {row for row in names(report.rows) if row[0] == "variance"}
+    assert names(report.not_measurable) == {("features", name) for name in temporal} | variance
     assert len(names(report.rows)) == len(report.rows), "names are unique"
     family = report.row("distribution", "sinusoids")
     assert (family.target, family.value) == ("25.00% ± 2.00%", pytest.approx(0.25, abs=0.02))
@@ -58,7 +60,7 @@ def test_numbers_where_there_is_nothing_to_measure_are_found(baseline, tmp_path)
 def test_the_whole_of_trajectories_is_checked(pristine):
     report = check_dataset(pristine, full=True, progress=False)
     assert report.passed, report.table()
-    assert not report.not_measurable
+    assert {row.group for row in report.not_measurable} == {"variance"}
 
 
 def test_a_report_says_the_same_in_every_form(pristine):
@@ -113,7 +115,8 @@ def test_what_is_not_stored_is_not_measurable(fields, tmp_path):
         assert row.measured == "not measurable: fields not stored"
         assert report.row("replay", "features").passed
     else:
-        assert names(report.not_measurable) == {("liveness", "noise amplitude")}
+        found = {row for row in names(report.not_measurable) if row[0] != "variance"}
+        assert found == {("liveness", "noise amplitude")}
 
 
 @pytest.mark.parametrize(
@@ -122,6 +125,7 @@ def test_what_is_not_stored_is_not_measurable(fields, tmp_path):
         {"num_samples": 1},
         {"num_samples": 5, "num_realizations": 1},
         {"num_samples": 80, "probes_per_operator": 4, "num_realizations": 2},
+        {"num_samples": 30, "probes_per_operator": 3, "dynamics": True, "responses": False},
         {"initial_conditions": InitialConditionConfig({"sinusoids": 3.0}), "num_timesteps": 2},
         {
             "initial_conditions": InitialConditionConfig(

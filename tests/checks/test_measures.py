@@ -13,6 +13,8 @@ from spinlock.checks.field_statistics import band_shares
 from spinlock.checks.initial_condition_checks import share_tolerance
 from spinlock.checks.liveness import expected_spread
 from spinlock.features import FEATURES
+from spinlock.features.response import RESPONSE_FEATURES
+from spinlock.simulation.dynamics_columns import DYNAMICS
 from spinlock.simulation.initial_conditions import BandLimited
 from spinlock.storage.dataset_file import read_configuration
 from tests.helpers import small_config
@@ -31,11 +33,13 @@ def test_band_shares_are_those_of_the_full_plane(size):
 
 
 def test_every_range_of_the_registry_is_understood():
-    for feature in FEATURES:
+    for feature in (*FEATURES, *RESPONSE_FEATURES, *DYNAMICS):
         low, high = bounds(feature.range, 128, 50)
         assert low < high
         if feature.range != "ℝ":
             assert math.isfinite(low), feature
+    assert bounds("[−½ side, ½ side]", 16, 1) == (-8, 8)
+    assert bounds("[0, 0.71·side]", 100, 1) == (0, 71)
     assert bounds("[−√n, √n]", 128, 50) == (-128, 128)
     assert bounds("[−2, n)", 128, 50) == (-2, 16384)
     assert bounds("(0, 1], 0 if flat", 128, 50) == (0, 1)

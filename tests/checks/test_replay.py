@@ -20,6 +20,9 @@ REPLAYED = {
     schema.PER_TRAJECTORY: "features",
     schema.AGGREGATED: "features",
     schema.INITIAL_FEATURES: "features",
+    schema.RESPONSES: "features",
+    schema.NOISE_RESPONSES: "features",
+    schema.DIVERGENCE: "features",
 }
 
 
@@ -54,7 +57,7 @@ def test_across_devices_replay_allows_rounding(factor, holds, pristine, tmp_path
             # What has diverged after the first timestep is not compared.
             if name == schema.OUTPUTS:
                 values[:, :, 1:] += 1
-            elif name in (schema.PER_TRAJECTORY, schema.AGGREGATED):
+            elif name in (schema.PER_TRAJECTORY, schema.AGGREGATED, schema.DIVERGENCE):
                 values += 1
             file[name][:] = values * np.float32(factor)
     report = check_dataset(path, replay=3, progress=False)
@@ -90,3 +93,48 @@ def test_features_that_cannot_be_imported_are_not_replayed(tmp_path, monkeypatch
     assert report.passed
     row = report.row("replay", "features")
     assert row.measured == "not measurable: cannot import it"
+
+
+@pytest.mark.parametrize("probes", [1, 2, 3])
+def test_dynamics_are_those_of_the_samples_operators(probes, tmp_path):
+    options = {"num_realizations": 1, "grid_size": 24, "dynamics": True}
+    path = make(tmp_path, 7, probes_per_operator=probes, **options)
+    report = check_dataset(path, replay=7, progress=False)
+    assert report.row("replay", "dynamics").measured.startswith("7 of 7 samples equal")
+    with h5py.File(path, "r+") as file:
+        values = file[schema.DYNAMICS][:]
+        values[1] = np.nextafter(values[1], np.float32(np.inf))
+        file[schema.DYNAMICS][:] = values
+    report = check_dataset(path, replay=7, progress=False)
+    assert {row for group, row in names(report.failures) if group == "replay"} == {"dynamics"}
+    changed = ", ".join(f"sample {index}" for index in range(probes, 2 * probes))
+    measured = report.row("replay", "dynamics").measured
+    assert measured.startswith(f"{7 - probes} of 7 samples equal")
+    assert measured.endswith(f"outside the tolerance: {changed}")
+
+
+@pytest.mark.parametrize(("factor", "holds"), [(1 + 1e-3, True), (1.1, False)])
+def test_across_devices_dynamics_are_compared_at_any_t(factor, holds, tmp_path):
+    path = make(tmp_path, 4, num_timesteps=2, grid_size=24, dynamics=True)
+    path = elsewhere(path, tmp_path)
+    with h5py.File(path, "r+") as file:
+        file[schema.DYNAMICS][:] = file[schema.DYNAMICS][:] * np.float32(factor)
+        file[schema.RESPONSES][:, 1] += 1
+        file[schema.RESPONSES][:, 0, -1] += 1
+    report = check_dataset(path, replay=2, progress=False)
+    assert report.row("replay", "dynamics").passed == holds
+    assert report.row("replay", "features").passed, "later timesteps and jumps are not compared"
+
+
+@pytest.mark.parametrize("resolved", [False, True])
+def test_across_devices_noise_is_compared_if_rounding_does_not_hide_it(resolved, tmp_path):
+    path = elsewhere(make(tmp_path, 40, num_realizations=2, grid_size=24), tmp_path)
+    with h5py.File(path, "r+") as file:
+        place = file[schema.NOISE_RESPONSES].attrs["names"].tolist().index("noise_rel")
+        values = file[schema.NOISE_RESPONSES][:]
+        strong = values[:, place] >= -4.5
+        assert 0 < strong.sum() < len(strong)
+        values[strong == resolved] += 0.1
+        file[schema.NOISE_RESPONSES][:] = values
+    report = check_dataset(path, replay=40, progress=False)
+    assert report.row("replay", "features").passed != resolved

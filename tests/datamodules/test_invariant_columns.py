@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from spinlock.datamodules.invariant_columns import FIXED_COLUMNS, InvariantColumns
+from spinlock.datamodules.invariant_columns import InvariantColumns
 from spinlock.errors import ConfigurationError
 from spinlock.features.response import NOISE_NAMES, response_names
+from spinlock.features.response.response_names import INVARIANT_COLUMNS
 from spinlock.metrics import variance_shares
 
 NAMES = ("operator", "variant", "both", "noise", "constant", "wide")
@@ -80,7 +81,7 @@ def test_one_probe_leaves_the_fixed_list():
 def test_the_fixed_list_names_existing_columns():
     """Of any number of channels."""
     names = (*response_names(2), *NOISE_NAMES)
-    for fixed in FIXED_COLUMNS:
+    for fixed in INVARIANT_COLUMNS:
         assert any(name.startswith(fixed) for name in names), fixed
         assert fixed.endswith("_") or fixed in names
 

@@ -5,12 +5,16 @@ import io
 import matplotlib.style
 import numpy as np
 import pytest
+import torch
 from matplotlib import image
 
+from spinlock.metrics import variance_shares
 from spinlock.plots import field_plots as fields, spectrum_plots as spectra
 from spinlock.plots.design_plots import distribution_bars, sobol_pairs
+from spinlock.plots.dynamics_plots import measured_against_true
 from spinlock.plots.feature_plots import correlation_map, feature_histograms, rank_correlations
 from spinlock.plots.plot_style import label_colors, png
+from spinlock.plots.variance_plots import variance_bars
 from spinlock.simulation.initial_conditions import BandLimited
 
 RANDOM = np.random.default_rng(3)
@@ -145,6 +149,49 @@ def test_features_without_values_are_drawn():
     assert {"constant", "missing", "infinite"} <= set(texts(plot))
     found = correlation_map(values[:, [0, 2]], ["constant", "infinite"], title="t")
     assert "29 samples" in found.get_suptitle()
+
+
+def test_bars_of_variance_are_the_shares_in_order():
+    operator, variant = torch.arange(120) // 3, torch.arange(120) % 4
+    noise = torch.from_numpy(RANDOM.normal(size=(120, 3)))
+    columns = torch.stack([variant, operator, 0 * operator], dim=1) + 0.3 * noise
+    shares = variance_shares(columns, variant, operator, resamples=20)
+    groups = {"one": (["v", "o", "n"], shares), "two": (["V", "O", "N"], shares)}
+    plot = variance_bars(groups, title="t")
+    assert [axis.get_title() for axis in plot.axes] == ["one", "two"]
+    axis = plot.axes[0]
+    ticks = [label.get_text() for label in axis.get_yticklabels()]
+    assert ticks[0] == "o"
+    order = ["von".index(name) for name in ticks]
+    bars = np.array([[bar.get_width() for bar in part] for part in axis.containers])
+    assert {"operator", "variant", "rest", "t"} <= set(texts(plot))
+    np.testing.assert_allclose(bars[0], shares.operator[order].clamp(0, 1), atol=1e-12)
+    np.testing.assert_allclose(bars.sum(axis=0), 1, atol=0.05)
+    assert bars[1][ticks.index("v")] > 0.8
+    lines = axis.collections[0].get_segments()
+    np.testing.assert_allclose(
+        [[line[0][0], line[1][0]] for line in lines],
+        shares.operator_interval[order].clamp(0, 1),
+        atol=1e-12,
+    )
+    assert len(variance_bars({"one": groups["one"]}, title="t").axes) == 1
+
+
+def test_measured_values_stand_above_true_ones():
+    true = RANDOM.uniform(size=20)
+    measured = true + 0.1
+    measured[3] = 50
+    color = RANDOM.uniform(size=20)
+    plot = measured_against_true(
+        {"a": (measured, true), "b": (true, true)}, color, color_label="c", title="t"
+    )
+    points = plot.axes[0].collections[0]
+    np.testing.assert_allclose(points.get_offsets()[:, 0], true)
+    np.testing.assert_allclose(
+        points.get_offsets()[:, 1], np.minimum(measured, true.max() + 0.5 * np.ptp(true))
+    )
+    np.testing.assert_allclose(points.get_array(), color)
+    assert {"a", "b", "true", "measured", "c", "t"} <= set(texts(plot))
 
 
 def test_plots_look_the_same_in_every_style_and_leave_matplotlib_alone():
