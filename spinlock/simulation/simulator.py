@@ -8,7 +8,7 @@ accelerator, a unit is a block, whose initial conditions and features are batche
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -110,8 +110,8 @@ class Simulator:
         self._probe: DynamicsProbe | None = None
         if config.dynamics:
             built_in = isinstance(config.operator, str)
-            side = probing_side(config.grid_size, built_in=built_in)
-            self._probe = DynamicsProbe(config.seed, config.channels, side, self.device)
+            self._side = probing_side(config.grid_size, built_in=built_in)
+            self._probe = DynamicsProbe(config.seed, config.channels, self._side, self.device)
         self._stored = torch.tensor(
             [step - 1 for step in config.stored_steps], dtype=torch.int64, device="cpu"
         )
@@ -243,8 +243,7 @@ class Simulator:
             precision=config.precision,
             device=self.device,
         )
-        flow = self.family.flow(values, device=self.device)
-        step = update_step(values, flow)
+        step = update_step(values, self.family.flow(values, device=self.device))
         for row in rows:
             forcing = Forcing(
                 values,
@@ -260,12 +259,13 @@ class Simulator:
         if self._probe is None or (unit.start + rows.start) % config.probes_per_operator:
             return []
         keep, gain = update_weights(values)
+        probed = replace(values, grid_size=self._side)
         with self.clock.stage("dynamics"):
             measured = self._probe.measure(
                 operator,
                 keep=keep,
                 gain=gain,
-                flow=flow,
+                flow=self.family.flow(probed, device=self.device),
                 noise_scale=values.noise_scale,
                 noise_length=values.spatial_correlation,
             )
