@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
 
 
 def test_the_page_names_everything_that_a_file_holds(tmp_path):
-    config = small_config(2, grid_size=16, num_realizations=2, num_timesteps=2, dynamics=True)
+    config = small_config(2, grid_size=24, num_realizations=2, num_timesteps=2, dynamics=True)
     generate(config, tmp_path / "file.h5")
     with h5py.File(tmp_path / "file.h5") as file:
         found = []
