@@ -35,7 +35,9 @@ def main(args: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     data = yaml.safe_load(CONFIG.read_text())["data"]
     config = dataclasses.replace(
-        GenerationConfig.from_dict(data["generation"]), num_samples=options.samples
+        GenerationConfig.from_dict(data["generation"]),
+        num_samples=options.samples,
+        dynamics=False,
     )
     side = options.side or probing_side(config.grid_size, built_in=True)
     probe = DynamicsProbe(config.seed, config.channels, side)

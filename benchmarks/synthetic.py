@@ -27,8 +27,7 @@ from spinlock.features.response import (
     response_names,
 )
 from spinlock.simulation.provenance import provenance
-from spinlock.simulation.simulator import Samples
-from spinlock.storage import schema
+from spinlock.simulation.simulator import Samples, dynamics_names
 from spinlock.storage.assemble import assemble, plan_assembly
 from spinlock.storage.shards import Shard, shard_path, write_shard
 
@@ -104,7 +103,7 @@ def _responses(
 
 
 def _dynamics(samples: range, config: GenerationConfig) -> Tensor | None:
-    names, probes = schema.dynamics_names(config), config.probes_per_operator
+    names, probes = dynamics_names(config), config.probes_per_operator
     operators = [sample // probes for sample in samples if sample % probes == 0]
     return _of_operator(torch.tensor(operators), len(names)) if names else None
 

@@ -20,7 +20,7 @@ from spinlock.datamodules.loading import EpochSampler, LoaderOptions
 from spinlock.datamodules.scaling import FeatureScaler
 from spinlock.datamodules.training_loader import TrainingLoader
 from spinlock.errors import ConfigurationError, DatasetError
-from spinlock.storage import schema
+from spinlock.simulation.simulator import dynamics_names
 
 DEFAULT_LOADER = LoaderOptions()
 
@@ -86,7 +86,7 @@ class BaseDataModule(LightningDataModule):
         self.normalization_names = names.normalizations
         self.parameter_space = generation.space
         self.parameter_axes = generation.space.names
-        self.dynamics_names = schema.dynamics_names(generation)
+        self.dynamics_names = dynamics_names(generation)
         self.num_variants = len(names.variants)
         self.num_timesteps = generation.num_timesteps
         self.batch_size = batch_size

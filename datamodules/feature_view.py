@@ -21,6 +21,7 @@ from spinlock.datamodules.field_reader import FieldReader
 from spinlock.datamodules.labels import LABEL_COLUMNS, LabelNames, feature_names, labels_of_file
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.features import custom_columns
+from spinlock.simulation.simulator import dynamics_names
 from spinlock.storage import read_columns, schema
 from spinlock.storage.columns import require_labels
 
@@ -113,7 +114,7 @@ class FeatureView:
         """
         sources = self.sources()
         datasets = [dataset for parts in sources.values() for dataset in parts]
-        dynamics = [schema.DYNAMICS] if schema.dynamics_names(self.config) else []
+        dynamics = [schema.DYNAMICS] if dynamics_names(self.config) else []
         columns = read_columns(
             path,
             (*LABEL_COLUMNS, *datasets, *dynamics),

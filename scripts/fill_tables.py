@@ -17,6 +17,7 @@ from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.parameter_axes import LogUniformRange, UniformRange
 from spinlock.configuration.parameter_space import PARAMETER_NAMES
 from spinlock.features import FEATURES
+from spinlock.features.response import RESPONSE_FEATURES
 from spinlock.storage import schema
 from spinlock.storage.schema import DatasetSpec, dataset_specs
 
@@ -63,9 +64,11 @@ def feature_table(group: str) -> str:
     head = ["name", "formula", "unit", "range", "exponent"]
     head += ["min T", "static", "reference"] if temporal else ["reference"]
     rows = []
-    for row in (feature for feature in FEATURES if feature.group == group):
+    for row in (*FEATURES, *RESPONSE_FEATURES):
+        if row.group != group:
+            continue
         cells = [f"`{row.name}`", row.formula, row.unit, row.range]
-        cells.append(f"{row.exponent}{', +c' if row.shifts else ''}")
+        cells.append(f"{row.exponent}{', +c' if row.shifts else ''}{', lg' * row.logarithmic}")
         if temporal:
             static = row.static if isinstance(row.static, str) else f"{row.static:g}"
             cells += [str(row.min_timesteps), static]
@@ -164,6 +167,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "spatial features": lambda: feature_table("spatial"),
     "spectral features": lambda: feature_table("spectral"),
     "temporal features": lambda: feature_table("temporal"),
+    "response features": lambda: feature_table("response"),
+    "noise features": lambda: feature_table("noise"),
+    "divergence features": lambda: feature_table("divergence"),
     "tree": tree,
     "datasets": dataset_table,
     "texts": text_table,

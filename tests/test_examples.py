@@ -13,8 +13,8 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from spinlock import SpinlockDataModule
-from spinlock.__main__ import main
 from spinlock.callbacks.label_information import AxisClasses
+from spinlock.commands import check, info
 
 DOCS, EXAMPLES = (Path(__file__).parent.parent / name for name in ("docs", "examples"))
 
@@ -125,9 +125,9 @@ def test_axes_of_a_custom_family_are_like_the_others(extended, capsys):
     assert set(values["coupling"]) == {b"full", b"none"}
     # A stranger's file is read without importing the class.
     sys.modules.pop("my_extensions", None)
-    main(["info", str(extended.path)])
+    info.run([str(extended.path)])
     assert "amplitude LogUniformRange(low=1.0, high=4.0)" in capsys.readouterr().out
-    main(["check", str(extended.path)])
+    check.run([str(extended.path)])
     assert "my_extensions" not in sys.modules
     tokens = batch["params"][:, 16:].mul(2).long()
     scores = AxisClasses(extended.parameter_space)

@@ -11,8 +11,6 @@ import numpy as np
 import torch
 
 from spinlock.configuration.generation_config import SIMULATION_VERSION, GenerationConfig
-from spinlock.configuration.parameter_space import ParameterSpace
-from spinlock.configuration.variant_mixture import Mixture
 from spinlock.simulation.randomness import Stream, symmetric_uniform
 from spinlock.simulation.simulator import Simulator
 from spinlock.simulation.sobol_design import make_design
@@ -33,8 +31,8 @@ CONFIG = GenerationConfig.from_dict(
 def record():
     """Numbers from every stage of a few samples."""
     design = make_design(CONFIG)
-    names = Mixture(CONFIG.initial_conditions).names
-    values = ParameterSpace(CONFIG.parameter_space).values(design.params)
+    names = CONFIG.mixture.names
+    values = CONFIG.space.values(design.params)
     found = {
         "simulation_version": SIMULATION_VERSION,
         "fingerprint": CONFIG.fingerprint,

@@ -10,7 +10,7 @@ from spinlock.configuration.parameter_space import (
     typed_row,
 )
 
-SPACE = ParameterSpace(ParameterSpaceConfig())
+SPACE = ParameterSpace(ParameterSpaceConfig().base_axes)
 
 
 def test_names_and_order():
@@ -81,5 +81,5 @@ def test_coordinates_outside_the_cube_are_refused():
 
 
 def test_an_axis_may_have_one_value():
-    space = ParameterSpace(ParameterSpaceConfig(num_layers=IntegerRange(3, 3)))
+    space = ParameterSpace(ParameterSpaceConfig(num_layers=IntegerRange(3, 3)).base_axes)
     assert set(space.values(np.random.default_rng(0).random((20, 15)))["num_layers"]) == {3}

@@ -264,23 +264,23 @@ def pinned(unit, **forced):
     config = ParameterSpaceConfig(
         base_channels=IntegerRange(8, 24), grid_size=(32,), num_layers=IntegerRange(2, 5)
     )
-    row = ParameterSpace(config).values(np.asarray(unit)[None])[0]
+    row = ParameterSpace(config.base_axes).values(np.asarray(unit)[None])[0]
     kinds = {"UniformRange": UniformRange, "LogUniformRange": LogUniformRange}
     axes = {}
-    for axis in dataclasses.fields(config):
-        value = forced.get(axis.name, row[axis.name].item())
+    for axis, allowed in config.base_axes.items():
+        value = forced.get(axis, row[axis].item())
         value = value.decode() if isinstance(value, bytes) else value
-        kind = type(getattr(config, axis.name)).__name__
+        kind = type(allowed).__name__
         if kind == "tuple":
-            axes[axis.name] = (value,)
+            axes[axis] = (value,)
         elif kind == "IntegerRange":
-            axes[axis.name] = IntegerRange(value, value)
+            axes[axis] = IntegerRange(value, value)
         else:
-            axes[axis.name] = kinds[kind](value, value)
+            axes[axis] = kinds[kind](value, value)
     return GenerationConfig(1, parameter_space=ParameterSpaceConfig(**axes), block_size=1)
 
 
-AXES = [axis.name for axis in dataclasses.fields(ParameterSpaceConfig)]
+AXES = [*ParameterSpaceConfig().base_axes]
 # An axis of one choice has nothing to change; three act only where design.md says so.
 FORCED = {
     "dt": {"update_policy": "residual"},

@@ -204,12 +204,17 @@ def _sample_digests(source: CheckSource, fields: FieldStatistics) -> Measurement
     different = fields.damaged.keys() & set(source.sampled.tolist())
     for block in row_blocks(source.rows):
         if rows := [row for row in block if row in fields.digests]:
-            columns = {spec.name: source.file[spec.name][rows] for spec in source.columns}
+            columns = {
+                spec.name: source.file[spec.name][
+                    [row // spec.probes for row in rows if not row % spec.probes]
+                ]
+                for spec in source.columns
+            }
             entries = {
                 spec.name: [fields.digests[row][spec.name] for row in rows]
                 for spec in source.fields
             }
-            digests = sample_digests(source.specs.values(), columns, entries)
+            digests = sample_digests(source.specs.values(), rows, columns, entries)
             different |= {row for row, one in zip(rows, digests, strict=True) if held[row] != one}
     found = count([f"sample {row}" for row in sorted(different)])
     return found._replace(text=f"{found.text} (of {len(source.sampled)} samples read)")

@@ -129,8 +129,8 @@ class ParameterSpaceConfig:
             if isinstance(getattr(self, axis.name), list):
                 object.__setattr__(self, axis.name, tuple(getattr(self, axis.name)))
         check_types(self, "parameter_space.")
-        for axis, values in self.base_axes.items():
-            check_axis(f"parameter_space.{axis}", values, *_LIMITS.get(axis, _UNLIMITED))
+        for name, values in self.base_axes.items():
+            check_axis(f"parameter_space.{name}", values, *_LIMITS.get(name, _UNLIMITED))
         self._check_grid()
 
     @property

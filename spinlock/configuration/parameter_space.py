@@ -159,8 +159,11 @@ def typed_row(row: np.void) -> ParameterValues:
         >>> typed_row(rows[0]).noise_type
         'gaussian'
     """
-    items: list[Any] = [row[name].item() for name in row.dtype.names or ()]
-    decoded = [item.decode() if isinstance(item, bytes) else item for item in items]
-    own = (row.dtype.names or ())[len(PARAMETER_NAMES) :]
-    values, own_values = decoded[: len(PARAMETER_NAMES)], decoded[len(PARAMETER_NAMES) :]
-    return ParameterValues(*values, operator_axes=dict(zip(own, own_values, strict=True)))
+    values: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    for name in row.dtype.names or ():
+        value = row[name].item()
+        (values if name in PARAMETER_NAMES else own)[name] = (
+            value.decode() if isinstance(value, bytes) else value
+        )
+    return ParameterValues(**values, operator_axes=own)

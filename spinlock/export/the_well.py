@@ -179,7 +179,7 @@ def _write_scalars(file: h5py.File, source: DatasetFile, samples: NDArray[np.int
     axes = config.parameter_space.base_axes | config.operator_axes
     for axis, allowed in axes.items():
         columns[axis] = values[axis]
-        if values[axis].dtype.kind == "S":
+        if values[axis].dtype.kind == "S" and isinstance(allowed, tuple):
             choices[axis] = list(allowed)
             columns[axis] = _positions(values[axis], choices[axis])
     columns["initial_condition"] = _positions(source.column(schema.IC_TYPES)[samples], variants)

@@ -101,8 +101,7 @@ def variance_shares(
     finite = values.isfinite().all(dim=0)
     normalized = rank_normalized(torch.where(finite, values, 0))
     width = max(1, _SUMS // design.counts.numel())
-    starts = range(0, max(1, values.shape[1]), width)
-    parts = [_shares(normalized[:, start : start + width], design) for start in starts]
+    parts = [_shares(columns, design) for columns in torch.split(normalized, width, dim=1)]
     # Variant, operator and rest, of the data and of each resample: [3, 1 + resamples, K].
     shares = torch.where(finite, torch.cat(parts, dim=-1), torch.nan)
     estimates = shares[:, 0]
@@ -130,8 +129,8 @@ def rank_normalized(values: Tensor) -> Tensor:
     ordered = columns.sort(dim=1).values
     below = torch.searchsorted(ordered, columns)
     not_above = torch.searchsorted(ordered, columns, right=True)
-    quantiles: Tensor = torch.special.ndtri((below + not_above).double() / (2 * len(values)))
-    return quantiles.T
+    normalized: Tensor = torch.special.ndtri((below + not_above).double() / (2 * len(values)))
+    return normalized.T
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from spinlock.simulation.dynamics_columns import DYNAMICS_NAMES
+# Re-exported: the names belong to the result of `DynamicsProbe.measure`.
+from spinlock.simulation.dynamics_columns import DYNAMICS_NAMES as DYNAMICS_NAMES
 from spinlock.simulation.jacobian_kernel import kernel_columns
 from spinlock.simulation.reference_states import NUM_STATES, reference_states
 
@@ -60,8 +61,8 @@ class DynamicsProbe:
     Example:
         >>> probe = DynamicsProbe(seed=42, channels=3, side=16)
         >>> row = probe.measure(lambda u: u / 2, keep=0.0, gain=1.0)
-        >>> dict(zip(DYNAMICS_NAMES, row.tolist()))["lyapunov"]  # ln(1/2)
-        -0.6931...
+        >>> round(dict(zip(DYNAMICS_NAMES, row.tolist()))["lyapunov"], 4)  # ln(1/2)
+        -0.6931
     """
 
     def __init__(
@@ -92,7 +93,8 @@ class DynamicsProbe:
                 field independently.
             keep: Weight of the field u, from `spinlock.simulation.rollout.update_weights`.
             gain: Weight of F(u).
-            flow: Linear map S of fields (n, C, side, side); default: the identity.
+            flow: Linear map S of fields (n, C, side, side), on the probing grid; default: the
+                identity.
             noise_scale: Standard deviation of the forcing.
             noise_length: Correlation length of the forcing as a fraction of the grid.
 
@@ -111,14 +113,14 @@ class DynamicsProbe:
         repeats = len(perturbed) // NUM_STATES
         difference = perturbed - states.repeat(repeats, 1, 1, 1)
         # The first step of the trajectories from R1, R2 and R1 perturbed.
-        known = [0, 1, NUM_STATES + 1]
-        start, first = fields[known], images[known]
+        start, first = (torch.cat((x[:2], x[NUM_STATES + 1, None])) for x in (fields, images))
         values = {
             **kernel_columns(difference / PERTURBATION, self._reference),
             **_amplitude_columns(fields[:NUM_STATES], states, doubled),
             **_trajectory_columns(start, first, update),
-            "noise": fields.new_tensor(math.log10(max(gain * noise_scale, _RELATIVE_FLOOR))),
-            "noise_length": fields.new_tensor(noise_length),
+            # A fill, unlike a copy from the host, does not wait for the device.
+            "noise": fields.new_full((), math.log10(max(gain * noise_scale, _RELATIVE_FLOOR))),
+            "noise_length": fields.new_full((), noise_length),
         }
         return torch.stack([values[name].float() for name in DYNAMICS_NAMES])
 

@@ -65,9 +65,14 @@ DYNAMICS: tuple[DynamicsColumn, ...] = (
         "ℝ",
     ),
     _column("growth", "g of the same fit", "1/step", "ℝ"),
-    _column("shift_x", "centroid of |K|² along x", "pixels/step", "[−½ side, ½ side]"),
-    _column("shift_y", "centroid of |K|² along y", "pixels/step", "[−½ side, ½ side]"),
-    _column("spread", "radius of |K|² about its centroid", "pixels", "[0, 0.71·side]"),
+    _column(
+        "shift_x",
+        "side/2π·arg ΣK(k)·K*(k + 1 along x), modes below the Nyquist frequency",
+        "pixels/step",
+        "[−½ side, ½ side]",
+    ),
+    _column("shift_y", "the same along y", "pixels/step", "[−½ side, ½ side]"),
+    _column("spread", "radius of |K|² about the shift", "pixels", "[0, 0.71·side]"),
     _column("mixing", "share of |K|² between different channels", "1", "[0, 1]"),
     _column("late_rms", "½·lg⟨p² + q²⟩/2, 3 steps after R1 and R2", "1", "[−10, 6]"),
     _column(

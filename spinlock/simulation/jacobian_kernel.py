@@ -173,10 +173,11 @@ def _gaussian_fit(squared_gain: Tensor, grid: _Grid) -> tuple[Tensor, Tensor]:
 
 
 def _shift(transfer: Tensor) -> Tensor:
-    """Compute the centroid of |K|^2 along y from the change of phase between neighboring modes.
+    """Compute the displacement along y from the change of phase between neighboring modes.
 
-    The phase of sum K(k) conj(K(k + 1)) is the circular mean of the displacement. It is exact for
-    shifts by fractions of a pixel, because K(k) is 0 at the Nyquist frequency.
+    With all modes, the phase of sum K(k) conj(K(k + 1)) would be the circular mean of the position,
+    weighted with |K|^2. Here K(k) is 0 at the Nyquist frequency, where the phase of a shift by a
+    fraction of a pixel has no sign, so that such shifts are exact.
     """
     side = transfer.shape[-2]
     ordered = transfer.roll(side // 2, dims=-2)

@@ -10,7 +10,6 @@ import torch
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.features import FEATURES, CustomFeatures
 from spinlock.features.response import RESPONSE_FEATURES
-from spinlock.simulation.dynamics_columns import DYNAMICS
 
 # The packages whose versions may change a sample's bytes.
 _PACKAGES = ("spinlock", "torch", "numpy", "scipy", "h5py", "isal")
@@ -25,7 +24,7 @@ def provenance(config: GenerationConfig, device: torch.device) -> dict[str, str]
 
     Returns:
         Attribute name -> JSON list: the versions of the packages, the type and name of the device,
-        and the registry rows of all features and of the columns of the dynamics.
+        and the registry row of every feature (name, formula, unit, range, ...), custom ones last.
     """
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -33,7 +32,6 @@ def provenance(config: GenerationConfig, device: torch.device) -> dict[str, str]
         name = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     rows = [*FEATURES, *(RESPONSE_FEATURES if config.responses else ())]
     rows += CustomFeatures(config.features, config.trusted_modules).rows
-    rows += DYNAMICS if config.dynamics else ()
     return {
         "package_versions": json.dumps([{package: version(package) for package in _PACKAGES}]),
         "device": json.dumps([{"type": device.type, "name": name}]),

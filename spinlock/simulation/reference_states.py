@@ -141,5 +141,5 @@ def _white(seed: int, substream: int, count: int, channels: int, side: int) -> T
 
 def _phases(white: Tensor) -> Tensor:
     """Return the phase factors of the Fourier coefficients of real fields."""
-    spectrum = torch.fft.rfft2(white.double())
+    spectrum: Tensor = torch.fft.rfft2(white.double())
     return spectrum / spectrum.abs()

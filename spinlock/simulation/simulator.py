@@ -25,7 +25,7 @@ from spinlock.runtime.arithmetic import fixed_arithmetic
 from spinlock.runtime.device_choice import choose_device
 from spinlock.runtime.ordered_map import reproducible_map
 from spinlock.runtime.stage_clock import StageClock
-from spinlock.simulation.dynamics import DynamicsProbe, probing_side
+from spinlock.simulation.dynamics import DYNAMICS_NAMES, DynamicsProbe, probing_side
 from spinlock.simulation.forcing import Forcing
 from spinlock.simulation.operator_family import operator_family
 from spinlock.simulation.rollout import rollout, update_step, update_weights
@@ -61,6 +61,13 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.index)
+
+
+def dynamics_names(config: GenerationConfig) -> tuple[str, ...]:
+    """Return the names of the columns of the operators' dynamics; empty if they are left out."""
+    if not config.dynamics:
+        return ()
+    return DYNAMICS_NAMES + (tuple(TRUE_DYNAMICS) if config.operator == "transport" else ())
 
 
 class Simulator:
@@ -210,8 +217,13 @@ class Simulator:
             responses=None
             if responses is None
             else ResponseFeatures(*(_to_host(values[part]) for values in responses)),
-            dynamics=None if self._probe is None else _to_host(torch.stack(dynamics)),
+            dynamics=None if self._probe is None else self._stacked(dynamics),
         )
+
+    def _stacked(self, dynamics: list[Tensor]) -> Tensor:
+        """Return (o, D) rows on the host, where o may be 0."""
+        shape = len(dynamics), len(dynamics_names(self.config))
+        return _to_host(torch.stack(dynamics) if dynamics else torch.empty(shape))
 
     def _roll_out(
         self, unit: Design, rows: range, initial: Tensor, trajectory: Tensor

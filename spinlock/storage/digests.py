@@ -42,7 +42,7 @@ def combined_digest(digests: NDArray[np.bytes_]) -> str:
 
 def sample_digests(
     specs: Iterable[schema.DatasetSpec],
-    samples: range,
+    samples: Sequence[int],
     columns: Mapping[str, NDArray[Any]],
     fields: Mapping[str, Sequence[bytes]],
 ) -> NDArray[np.bytes_]:
@@ -63,7 +63,9 @@ def sample_digests(
     for spec in specs:
         if spec.name == schema.DIGESTS:
             continue
-        owners = hashes if spec.probes == 1 else hashes[-samples.start % spec.probes :: spec.probes]
+        owners = [
+            digest for index, digest in zip(samples, hashes, strict=True) if not index % spec.probes
+        ]
         for row, digest in enumerate(owners):
             digest.update(spec.name.encode())
             if spec.chunk is None:

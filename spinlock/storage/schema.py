@@ -16,8 +16,7 @@ from spinlock.features import (
     custom_columns,
 )
 from spinlock.features.response import NOISE_NAMES, divergence_names, response_names
-from spinlock.simulation.dynamics import DYNAMICS_NAMES
-from spinlock.simulation.transport_flow import TRUE_DYNAMICS
+from spinlock.simulation.simulator import dynamics_names
 
 SCHEMA_VERSION = "1.2"
 
@@ -242,13 +241,6 @@ def _response_specs(config: GenerationConfig) -> list[DatasetSpec]:
         _spec(name, dims | {"feature": len(names)}, np.float32, description, names)
         for name, (dims, names, description) in columns.items()
     ]
-
-
-def dynamics_names(config: GenerationConfig) -> tuple[str, ...]:
-    """Return the names of the columns of the operators' dynamics; empty if they are left out."""
-    if not config.dynamics:
-        return ()
-    return DYNAMICS_NAMES + (tuple(TRUE_DYNAMICS) if config.operator == "transport" else ())
 
 
 def _dynamics_specs(config: GenerationConfig) -> list[DatasetSpec]:

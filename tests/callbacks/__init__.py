@@ -88,7 +88,7 @@ class SyntheticDataModule(LightningDataModule):
 
     @property
     def parameter_space(self) -> ParameterSpace:
-        return ParameterSpace(ParameterSpaceConfig())
+        return ParameterSpace(ParameterSpaceConfig().base_axes)
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from spinlock.datamodules.datasets import group_probes
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.features import PER_TIMESTEP_NAMES
 from spinlock.features.response import NOISE_NAMES, divergence_names, response_names
+from spinlock.simulation.simulator import dynamics_names
 from spinlock.storage import schema
 from tests.datamodules import collect, loaders, ready
 from tests.helpers import reseal, small_config
@@ -150,7 +151,7 @@ def test_every_view_has_the_dynamics_of_its_operators(datasets, view):
     for loader in (*loaders(datamodule).values(), datamodule.predict_dataloader()):
         rows = collect(loader)
         np.testing.assert_array_equal(rows["dynamics"], dynamics[rows["operator"].numpy()])
-    assert datamodule.dynamics_names == schema.dynamics_names(config)
+    assert datamodule.dynamics_names == dynamics_names(config)
     assert dynamics.shape == (50, len(datamodule.dynamics_names))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from scripts.fill_tables import filled
 from spinlock.features import FEATURES, SDF_VERSION
+from spinlock.features.response import RESPONSE_FEATURES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "features.md").read_text(encoding="utf-8")
 
@@ -27,11 +28,13 @@ def test_an_outdated_table_is_filled_again():
 
 def test_every_feature_has_one_row_with_its_registry_entry():
     rows = list(table_rows(PAGE))
-    assert [row[0].strip("`") for row in rows] == [feature.name for feature in FEATURES]
-    for cells, feature in zip(rows, FEATURES, strict=True):
+    features = (*FEATURES, *RESPONSE_FEATURES)
+    assert [row[0].strip("`") for row in rows] == [feature.name for feature in features]
+    for cells, feature in zip(rows, features, strict=True):
         text = [cell.replace("\\|", "|") for cell in cells]
         assert text[1:4] == [feature.formula, feature.unit, feature.range]
-        assert text[4] == f"{feature.exponent}" + (", +c" if feature.shifts else "")
+        kind = (", +c" if feature.shifts else "") + (", lg" if feature.logarithmic else "")
+        assert text[4] == f"{feature.exponent}{kind}"
         assert text[-1] == feature.reference
         if feature.group == "temporal":
             static = "T" if feature.static == "T" else f"{feature.static:g}"
@@ -45,12 +48,16 @@ def test_tables_are_rectangular():
 
 
 def test_examples_run():
-    first, custom = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    first, responses, custom = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     namespace = {}
     exec(first, namespace)
     arrays = ("per_timestep", "per_trajectory", "aggregated")
     shapes = [tuple(getattr(namespace["features"], name).shape) for name in arrays]
     assert shapes == [(8, 10, 46), (8, 5, 13), (8, 39)]
+    exec(responses, namespace)
+    arrays = ("per_timestep", "noise", "divergence")
+    shapes = [tuple(getattr(namespace["responses"], name).shape) for name in arrays]
+    assert shapes == [(8, 10, 19), (8, 6), (8, 10)]
     exec(custom, namespace)
     assert namespace["mean_modulus"](namespace["fields"][:, 0, 0, 0]).shape == (8,)
     assert namespace["energy_gain"](namespace["fields"][:, 0, :, 0]).shape == (8,)

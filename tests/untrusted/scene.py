@@ -15,8 +15,9 @@ import h5py
 import yaml
 from lightning import seed_everything
 
-from spinlock import GenerationConfig, SpinlockDataModule
+from spinlock import SpinlockDataModule
 from spinlock.__main__ import main as command_line
+from spinlock.configuration import StoredConfig
 from spinlock.configuration.file_content import CustomFeatureConfig
 from spinlock.configuration.variant_mixture import InitialConditionConfig
 from spinlock.datamodules import SpinlockStream
@@ -254,7 +255,7 @@ def forge(path: Path, text: str, *, sealed: bool) -> None:
         if not sealed:
             return
         try:
-            config = GenerationConfig.from_json(text)
+            config = StoredConfig.from_json(text)
             fingerprint = config.fingerprint
             specs = schema.dataset_specs(config)
         except (SpinlockError, OverflowError, RecursionError, TypeError):

@@ -31,6 +31,8 @@ _PENALTY = 1e-4
 _NEWTON_STEPS = 3
 # Relative to the trace of the Hessian; decides where u varies along one direction only.
 _RIDGE = 1e-3
+# Power of a mode relative to the mean over modes; w lacks modes far below, except for rounding.
+_ROUNDING = 1e-12
 _TINY = 1e-30
 
 
@@ -96,8 +98,8 @@ def displacement(u: Tensor, w: Tensor) -> Tensor:
         (2.0, -1.0, True)
     """
     size = (u.shape[-2], u.shape[-1])
-    spectra = (torch.fft.rfft2(x - x.mean((-2, -1), keepdim=True)) for x in (u, w))
-    return displacement_of_spectra(*spectra, size)
+    u, w = (torch.fft.rfft2(x - x.mean((-2, -1), keepdim=True)) for x in (u, w))
+    return displacement_of_spectra(u, w, size)
 
 
 def displacement_of_spectra(u: Tensor, w: Tensor, size: tuple[int, int]) -> Tensor:
@@ -129,7 +131,8 @@ def displacement_of_spectra(u: Tensor, w: Tensor, size: tuple[int, int]) -> Tens
     u_power, w_power = _power(u), _power(w)
     u_scale, w_scale = (_inverse_root(x, modes) for x in (u_power, w_power))
     # Division by |W| gives each mode of w unit power; |U| remains as its weight.
-    balance = modes.weight * w_power.clamp(min=_TINY).rsqrt() * u_scale
+    rounding = _ROUNDING / (modes.weight.sum() * w_scale.square())
+    balance = modes.weight * (w_power + rounding).clamp(min=_TINY).rsqrt() * u_scale
     weighted = torch.view_as_complex(cross * balance[..., None])
     largest = (modes.weight * u_power.sqrt() * u_scale).sum((-2, -1))
     x, y = _refined(weighted, *_nearest(weighted, largest, modes), modes)

@@ -87,7 +87,8 @@ def _fitted(matrix: Tensor, right: Tensor) -> Tensor:
     half = torch.linalg.solve_triangular(factor, right, upper=False)
     solution = torch.linalg.solve_triangular(factor.mT, half, upper=True)
     # Ah = b − λh, so that 2 b·h − h·Ah = b·h + λ|h|², and b·h = |half|².
-    return (half.square() + ridge * solution.square()).flatten(1).sum(-1)
+    explained: Tensor = half.square() + ridge * solution.square()
+    return explained.flatten(1).sum(-1)
 
 
 def _at_lags(cross_spectra: Tensor, grid: tuple[int, int]) -> Tensor:

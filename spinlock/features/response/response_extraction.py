@@ -108,12 +108,12 @@ def _first_steps(initial: Tensor, fields: Tensor) -> tuple[Tensor, Tensor]:
         Columns of the step, float64 [N, 16 + C], and of the noise, float64 [N, 6].
     """
     size = max(1, _chunk(fields) // fields[0].numel())
+    count = fields.shape[1]
     pieces = []
-    for u, all_w in zip(initial.split(size), fields.split(size), strict=True):
-        realizations = spread(all_w.float())
-        w = realizations.mean
-        spectra = step_spectra(u.float(), w)
-        count = fields.shape[1]
+    for start in range(0, len(fields), size):
+        rows = slice(start, start + size)
+        realizations = spread(fields[rows].float())
+        spectra = step_spectra(initial[rows].float(), realizations.mean)
         columns = _step_columns(spectra, realizations.power / count, realizations.total / count)
         energy = spectra.w_power + spectra.w_means.square().mean(-1)
         pieces.append((columns, noise_columns(realizations, energy)))
@@ -154,8 +154,8 @@ def _divergence(fields: Tensor) -> Tensor:
 def _step_columns(spectra: StepSpectra, noise: Tensor, total_noise: Tensor) -> Tensor:
     """Compute all columns of steps in the order of `response_names`, float64 [B, 16 + C]."""
     linear = linear_response(spectra, noise, total_noise)
-    transforms = spectra.transforms.chunk(2, dim=1)
-    transport = displacement_of_spectra(*transforms, spectra.grid).double()
+    of_u, of_w = spectra.transforms.chunk(2, dim=1)
+    transport = displacement_of_spectra(of_u, of_w, spectra.grid).double()
     values = {
         **linear_columns(spectra, linear),
         **band_gains(spectra, linear),

@@ -5,8 +5,9 @@ a prime marks a field minus its channel means, ⟨·⟩ is the mean over channel
 and lg the decimal logarithm. β = ⟨u'w'⟩/P_u is the projection of the output on the input and
 e = w' − β·u' the innovation; n is the power of the forcing's noise in w'. S_x is the power of a
 Fourier bin of frequency f, summed over channels, E5 the power of e that a linear 5×5 stencil of u'
-explains. r are the deviations of realizations from their mean, p the power of a bin of r', and V_t
-the power of the deviations at timestep t. Floors are left out of the formulas.
+explains. r are the deviations of realizations from their mean, V_tot and V their unbiased power
+with and without channel means, p the power of a bin of r', and V_t is V_tot at timestep t. Floors
+are left out of the formulas.
 """
 
 from functools import partial
@@ -43,7 +44,7 @@ _GROWTH = "Wolf et al. 1985"
 _BEFORE_CHANNELS = (
     _ratio("persistence", "⟨u'w'⟩/√(P_u·P_w)", "1", "[−1, 1]", reference="Pearson 1895"),
     _ratio("beta", "β = ⟨u'w'⟩/P_u", "1", "ℝ", reference=_PROJECTION),
-    _response("innovation", "½·lg((P_e − n)/P_w)", "1", "[−5.5, 0]"),
+    _response("innovation", "½·lg((P_e − n)/P_w)", "1", "[−5, 0]"),
     _response("innovation_abs", "½·lg(P_e − n)", "lg u", "ℝ", 1),
     _response("increment", "½·lg((⟨(w − u)²⟩ − n)/⟨u²⟩)", "1", "ℝ"),
     *(
@@ -60,17 +61,17 @@ _BEFORE_CHANNELS = (
 )
 _CHANNEL = _ratio("channel_mean_c", "(μ_w,c − β·μ_u,c)/√⟨w²⟩, one column a channel", "1", "ℝ")
 _AFTER_CHANNELS = (
-    _response("nonlinear_share", "½·lg((P_e − n − E5)/P_w)", "1", "[−5.5, 0]", reference=_RIDGE),
+    _response("nonlinear_share", "½·lg((P_e − n − E5)/P_w)", "1", "[−5, 0]", reference=_RIDGE),
     _ratio("transport_x", "displacement of w relative to u along x", "pixels/step", "ℝ"),
     _ratio("transport_y", "displacement of w relative to u along y", "pixels/step", "ℝ"),
     _ratio("transport_diffusion", "D in the gain exp(−D·|k|²) from u to w", "pixels²/step", "ℝ"),
 )
 _NOISE = (
-    _noise("noise_abs", "½·lg⟨r²⟩", "lg u", "ℝ", 1),
-    _noise("noise_rel", "½·lg(⟨r²⟩/⟨w²⟩)", "1", "ℝ"),
+    _noise("noise_abs", "½·lg V_tot", "lg u", "ℝ", 1),
+    _noise("noise_rel", "½·lg(V_tot/⟨w²⟩)", "1", "ℝ"),
     _noise("noise_low", "Σp over f < 1/16, over Σp", "1", "[0, 1]", logarithmic=False),
     _noise("noise_centroid", "Σp·f/Σp", "cycles/pixel", "[0, 0.7071]", logarithmic=False),
-    _noise("noise_uniform", "1 − ⟨r'²⟩/⟨r²⟩", "1", "[0, 1]", logarithmic=False),
+    _noise("noise_uniform", "1 − V/V_tot", "1", "[0, 1]", logarithmic=False),
     _noise("noise_kurtosis", "⟨r'⁴⟩/⟨r'²⟩² − 3", "1", "[−2, ∞)", logarithmic=False),
 )
 _STEP = _divergence("divergence_t", "½·lg(V_{t+1}/V_t)", "1", "ℝ", reference=_GROWTH)

@@ -29,6 +29,8 @@ _EVEN_RINGS = 16
 # Variances s and τ² of the gain.
 _SPREAD = 0.2
 _VARIANCE = 0.003
+# Weight of a ring times the side of the grid: with more rings, more of them share one error.
+_RING_WEIGHT = 24.0
 # Rings whose ρ² is within this many standard errors of 0 do not count.
 _SIGNIFICANCE = 2.0
 # Smallest share of the power of u in a ring that counts; less is rounding or leakage.
@@ -143,7 +145,7 @@ def spectral_decay(
     weighted = u_power * rings.squared
     spectra = torch.stack((aligned, u_power, w_power, u_power.square(), weighted), dim=1)
     cross, of_u, of_w, fourth, squares = (spectra.flatten(2) @ rings.sums).double().unbind(1)
-    gain = _gain_line(cross, of_u, of_w, fourth, squares)
+    gain = [_RING_WEIGHT / min(size) * x for x in _gain_line(cross, of_u, of_w, fourth, squares)]
     tail = _tail_line(cross, of_u, of_w, rings)
     return ((gain[0] + tail[0]) / (gain[1] + tail[1] + _PRIOR)).float()
 
