@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spinlock.configuration.generation_config import GenerationConfig
@@ -19,7 +20,12 @@ from spinlock.features import (
     PER_TRAJECTORY_NAMES,
     SDFFeatures,
 )
-from spinlock.features.response import NOISE_NAMES, ResponseFeatures, response_names
+from spinlock.features.response import (
+    NOISE_NAMES,
+    ResponseFeatures,
+    divergence_names,
+    response_names,
+)
 from spinlock.simulation.provenance import provenance
 from spinlock.simulation.simulator import Samples, dynamics_names
 from spinlock.storage.assemble import assemble, plan_assembly
@@ -32,7 +38,8 @@ _LOG_NOISE = (math.log(1e-4), math.log(1.0))
 def write_synthetic(path: Path, config: GenerationConfig) -> None:
     """Write a dataset file with artificial fields and features.
 
-    Features are normal numbers, with heavy tails in every other column. Realizations are a smooth
+    Features are normal numbers, with heavy tails in every other column. The first half of the
+    response columns and all noise columns depend mostly on the operator. Realizations are a smooth
     field plus white noise as strong as in real files, so their compression ratio is similar.
 
     Args:
@@ -64,32 +71,47 @@ def _samples(config: GenerationConfig) -> Iterator[Samples]:
             ),
             initial_features=_features((count, len(PER_TIMESTEP_NAMES)), generator),
             custom={},
-            responses=_responses(count, config, generator) if config.responses else None,
-            dynamics=_dynamics(start, count, config, generator) if config.dynamics else None,
+            responses=_responses(np.arange(start, start + count), config, generator),
+            dynamics=_dynamics(range(start, start + count), config),
         )
-
-
-def _responses(
-    count: int, config: GenerationConfig, generator: torch.Generator
-) -> ResponseFeatures:
-    steps, names = config.num_timesteps, response_names(config.channels)
-    widths = (len(NOISE_NAMES), steps if steps > 1 else 0)
-    noise, divergence = (torch.randn(count, width, generator=generator) for width in widths)
-    per_timestep = torch.randn(count, steps, len(names), generator=generator)
-    return ResponseFeatures(per_timestep, noise, divergence)
-
-
-def _dynamics(
-    start: int, count: int, config: GenerationConfig, generator: torch.Generator
-) -> Tensor:
-    first = [i for i in range(start, start + count) if i % config.probes_per_operator == 0]
-    return torch.randn(len(first), len(dynamics_names(config)), generator=generator)
 
 
 def _features(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     values = torch.randn(shape, generator=generator)
     values[..., ::2] = (3 * values[..., ::2]).exp()
     return values
+
+
+def _responses(
+    index: NDArray[np.int64], config: GenerationConfig, generator: torch.Generator
+) -> ResponseFeatures | None:
+    if not config.responses:
+        return None
+    count, steps, noise = len(index), config.num_timesteps, len(NOISE_NAMES)
+    names = response_names(config.channels)
+    values = 0.2 * torch.randn(count, steps, len(names) + noise, generator=generator)
+    operator = torch.from_numpy(index // config.probes_per_operator)
+    half = len(names) // 2
+    own = _of_operator(operator, half + noise)[:, None]
+    values[..., :half] += own[..., :half]
+    values[..., len(names) :] += own[..., half:]
+    unknown = math.nan if config.num_realizations == 1 else 1.0
+    divergence = torch.randn(count, len(divergence_names(steps)), generator=generator)
+    return ResponseFeatures(
+        values[..., : len(names)], values[:, 0, len(names) :] * unknown, divergence * unknown
+    )
+
+
+def _dynamics(samples: range, config: GenerationConfig) -> Tensor | None:
+    names, probes = dynamics_names(config), config.probes_per_operator
+    operators = [sample // probes for sample in samples if sample % probes == 0]
+    return _of_operator(torch.tensor(operators), len(names)) if names else None
+
+
+def _of_operator(operator: Tensor, count: int) -> Tensor:
+    """Return numbers of order one that depend on the operator alone, (n, count)."""
+    phase = (operator[:, None] + 1) * torch.arange(2, count + 2).double().sqrt() * math.e
+    return torch.special.ndtri(0.01 + 0.98 * (phase % 1)).float()
 
 
 def _fields(

@@ -49,6 +49,7 @@ def make_report(tensors: Mapping[str, Tensor], batch: object, trainer: Trainer) 
     """
     samples = _Samples(batch, contract.known_property(trainer, "variant_names") or ())
     feature_names = contract.known_property(trainer, "feature_names") or ()
+    initial_names = contract.known_property(trainer, "initial_feature_names") or feature_names
     lines, counts = [], Counter[str]()
     rows: set[int] = set()
     for name, tensor in tensors.items():
@@ -56,7 +57,8 @@ def make_report(tensors: Mapping[str, Tensor], batch: object, trainer: Trainer) 
         if not bad.any():
             continue
         is_feature = any(name.endswith(f"[{key!r}]") for key in contract.FEATURE_COLUMNS)
-        columns = _columns(tensor, feature_names if is_feature else (), is_feature)
+        names = initial_names if "initial_features" in name else feature_names
+        columns = _columns(tensor, names if is_feature else (), is_feature)
         keyed = {f"{name}:{column}": values for column, values in columns.items()}
         counts.update({key: _count(values) for key, values in (keyed or {name: tensor}).items()})
         listed = [f"{column} ({_kinds(values)})" for column, values in columns.items()]
@@ -77,7 +79,10 @@ class _Samples:
     def __init__(self, batch: object, names: Sequence[str]) -> None:
         entries = batch if isinstance(batch, Mapping) else {}
         self.indices, numbers = (
-            entries[key].tolist() if isinstance(entries.get(key), Tensor) else []
+            # A row of several probes is named by the first one.
+            entries[key].reshape(len(entries[key]), -1)[:, 0].tolist()
+            if isinstance(entries.get(key), Tensor)
+            else []
             for key in ("index", "variant")
         )
         named = bool(names) and all(0 <= number < len(names) for number in numbers)

@@ -1,9 +1,7 @@
 """Base class of the data modules: names and sizes of the dataset, loaders, checkpoint state."""
 
-import inspect
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -11,25 +9,20 @@ from lightning import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from spinlock.configuration.config_difference import explain_difference
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.configuration.plain_data import plain
 from spinlock.configuration.stored_config import StoredConfig
-from spinlock.configuration.validation import check_arguments, require_at_least, structured
+from spinlock.configuration.validation import require_at_least, structured
+from spinlock.datamodules.checkpoint_state import CheckpointState
 from spinlock.datamodules.datasets import Batch, BatchDataset, FeatureDataset
+from spinlock.datamodules.invariant_columns import InvariantColumns
 from spinlock.datamodules.labels import LabelNames, feature_names
 from spinlock.datamodules.loading import EpochSampler, LoaderOptions
 from spinlock.datamodules.scaling import FeatureScaler
 from spinlock.datamodules.training_loader import TrainingLoader
 from spinlock.errors import ConfigurationError, DatasetError
+from spinlock.simulation.simulator import dynamics_names
 
 DEFAULT_LOADER = LoaderOptions()
-
-_REMEDY = (
-    "Use the data that the model was trained on, or set allow_transfer=True: the checkpoint's "
-    "scaling is then applied to these data, and samples that the model was trained on may occur in "
-    "the validation and test splits"
-)
 
 
 class BaseDataModule(LightningDataModule):
@@ -44,14 +37,18 @@ class BaseDataModule(LightningDataModule):
     ``family_names``             names of the values of ``family``
     ``update_policy_names``      names of the values of ``update_policy``
     ``normalization_names``      names of the values of ``normalization``
-    ``feature_names``            names of the F columns of ``features`` and ``initial_features``;
-                                 custom features are last
+    ``feature_names``            names of the F columns of ``features``; custom features are last
+    ``initial_feature_names``    names of the F' columns of ``initial_features``
+    ``dynamics_names``           names of the D columns of ``dynamics``; empty without dynamics
     ``parameter_axes``           names of the 15 columns of ``params``
     ``parameter_space``          map between the coordinates ``params`` and parameter values
-    ``num_features``             number F of feature columns
+    ``num_features``             number F of columns of ``features``
+    ``num_initial_features``     number F' of columns of ``initial_features``
     ``num_timesteps``            number T of timesteps of a trajectory
     ``num_variants``             number V of variants of initial conditions
     ``scalers``                  scaler of each scaled entry of a batch; available after `setup`
+    ``invariant``                selection of the columns of ``features``, or None; available after
+                                 `setup`, like the names and the number of the selected columns
     ``settings``                 settings that a checkpoint and the data must agree on
     ===========================  ==================================================================
 
@@ -87,10 +84,10 @@ class BaseDataModule(LightningDataModule):
         self.variant_families = names.family_of_variant
         self.update_policy_names = names.update_policies
         self.normalization_names = names.normalizations
-        self.feature_names = feature_names(generation)
         self.parameter_space = generation.space
         self.parameter_axes = generation.space.names
-        self.num_features, self.num_variants = len(self.feature_names), len(names.variants)
+        self.dynamics_names = dynamics_names(generation)
+        self.num_variants = len(names.variants)
         self.num_timesteps = generation.num_timesteps
         self.batch_size = batch_size
         if not isinstance(loader, LoaderOptions):
@@ -99,6 +96,7 @@ class BaseDataModule(LightningDataModule):
         self.sampling_seed = sampling_seed
         self.allow_transfer = allow_transfer
         self.scalers: dict[str, FeatureScaler] = {}
+        self.invariant: InvariantColumns | None = None
         self.settings: dict[str, object] = {}
 
     @property
@@ -111,67 +109,112 @@ class BaseDataModule(LightningDataModule):
         """Scaler of ``initial_features``; available after `setup`."""
         return self._scaler("initial_features")
 
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the columns of ``features``."""
+        return self.column_names("features")
+
+    @property
+    def initial_feature_names(self) -> tuple[str, ...]:
+        """Names of the columns of ``initial_features``."""
+        return self.column_names("initial_features")
+
+    @property
+    def num_features(self) -> int:
+        """Number F of columns of ``features``."""
+        return len(self.feature_names)
+
+    @property
+    def num_initial_features(self) -> int:
+        """Number F' of columns of ``initial_features``."""
+        return len(self.initial_feature_names)
+
+    @property
+    def selects_columns(self) -> bool:
+        """Whether the columns of ``features`` are selected by the training samples."""
+        return False
+
+    def candidate_names(self, key: str) -> tuple[str, ...]:
+        """Return the names of the columns of a scaled entry of a batch, before a selection."""
+        return feature_names(self.generation)
+
     def column_names(self, key: str) -> tuple[str, ...]:
-        """Return the names of the columns of a scaled entry of a batch."""
-        return self.feature_names
+        """Return the names of the columns of a scaled entry of a batch.
+
+        Raises:
+            ConfigurationError: If columns are to be selected and `setup` was not called yet.
+        """
+        if key != "features" or not self.selects_columns:
+            return self.candidate_names(key)
+        if self.invariant is None:
+            raise ConfigurationError(
+                "the columns of features are selected by the training samples (selection: "
+                "invariant), so their names and number are known after setup()"
+            )
+        return self.invariant.selected
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint stores: identity of the dataset, settings and scalers."""
+        """Return what a checkpoint stores: identity, settings, scalers and selected columns."""
+        selection = {} if self.invariant is None else {"invariant": self.invariant.state_dict()}
         return {
             "fingerprint": self.generation.fingerprint,
             "configuration": self.generation.to_json(),
             "settings": self.settings,
             "scalers": {key: scaler.state_dict() for key, scaler in self.scalers.items()},
+            **selection,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Adopt the scaling of a checkpoint.
+        """Adopt the scaling and the selected columns of a checkpoint.
 
         Args:
             state_dict: State in a checkpoint. Its author is not trusted.
 
         Raises:
             DatasetError: If it is not a state as `state_dict` returns it; if the dataset or the
-                settings differ, unless ``allow_transfer`` is set; or if it scales other columns.
+                settings differ, unless ``allow_transfer`` is set; or if it scales or selects other
+                columns.
         """
         try:
-            state = structured(_State, state_dict)
+            state = structured(CheckpointState, state_dict)
             scalers = {
                 key: FeatureScaler.from_state_dict(stored) for key, stored in state.scalers.items()
             }
+            stored = state.invariant
+            invariant = None if stored is None else InvariantColumns.from_state_dict(stored)
             if not self.allow_transfer:
-                self._check_state(state)
+                state.check(self.generation, self.settings)
         except ConfigurationError as error:
             raise DatasetError(
                 f"the checkpoint's state of the data module is not valid: {error}"
             ) from error
-        for key, scaler in scalers.items():
-            found, expected = len(scaler.center), len(self.column_names(key))
-            if found != expected:
-                raise DatasetError(
-                    f"the checkpoint scales {found} columns of {key}, the dataset has {expected}: "
-                    "it was made with another feature set"
-                )
-        self.scalers = scalers
+        self._check_columns(scalers, invariant)
+        self.scalers, self.invariant = scalers, invariant
 
-    def _check_state(self, state: "_State") -> None:
-        """Raise `DatasetError` if the dataset or a setting differs."""
-        config, found = self.generation, state.fingerprint
-        if found != config.fingerprint:
-            difference = explain_difference(StoredConfig.from_json(state.configuration), config)
-            raise DatasetError(
-                f"the checkpoint was trained on another dataset (fingerprint {found[:12]}, these "
-                f"data have {config.fingerprint[:12]}): {difference}. {_REMEDY}"
+    def _check_columns(
+        self, scalers: Mapping[str, FeatureScaler], invariant: InvariantColumns | None
+    ) -> None:
+        """Raise `DatasetError` if a checkpoint scales or selects other columns than there are."""
+        given = None if invariant is None else invariant.names
+        expected = self.candidate_names("features") if self.selects_columns else None
+        if given != expected:
+            there, here = (
+                "no columns" if names is None else f"from {len(names)} columns"
+                for names in (given, expected)
             )
-        differing = "; ".join(
-            f"{name}: {state.settings.get(name)!r} there, {value!r} here"
-            for name, value in self.settings.items()
-            if state.settings.get(name) != value
-        )
-        if differing:
             raise DatasetError(
-                f"the checkpoint was trained with other data settings: {differing}. {_REMEDY}"
+                f"the checkpoint selects {there}, and this data module {here}: it was made with "
+                "another view or feature set"
             )
+        for key, scaler in scalers.items():
+            names = self.candidate_names(key)
+            if invariant is not None and key == "features":
+                names = invariant.selected
+            if len(scaler.center) != len(names):
+                raise DatasetError(
+                    f"the checkpoint scales {len(scaler.center)} columns of {key}, the dataset has "
+                    f"{len(names)}: it was made with another feature set"
+                )
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401 (Lightning's)
@@ -218,35 +261,3 @@ class BaseDataModule(LightningDataModule):
         )
         options = self.loader.arguments | {"sampler": sampler, "trainer": self.trainer}
         return TrainingLoader(dataset, batch_size=batch_size, **options)
-
-
-def stored_arguments(kind: type[BaseDataModule], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a data module as plain data, which checkpoints store.
-
-    Args:
-        kind: Class whose constructor takes the arguments.
-        values: Arguments by name, such as the local variables of the constructor; other names are
-            ignored.
-
-    Returns:
-        All arguments except ``executor``, so that checkpoints load with ``weights_only=True``.
-
-    Raises:
-        ConfigurationError: If the arguments come from a checkpoint, and one has another type than
-            its annotation. Names the argument.
-    """
-    given = {name: values[name] for name in inspect.signature(kind).parameters}
-    if not isinstance(given["generation"], GenerationConfig):
-        # The arguments come from a checkpoint, whose author is not trusted.
-        check_arguments(kind.__init__, given)
-    return {name: plain(value) for name, value in given.items() if name != "executor"}
-
-
-@dataclass(frozen=True)
-class _State:
-    """State of a data module in a checkpoint."""
-
-    fingerprint: str
-    configuration: str
-    settings: dict[str, Any]
-    scalers: dict[str, Any]

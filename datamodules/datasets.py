@@ -16,7 +16,7 @@ from spinlock.storage import schema
 Batch = dict[str, Tensor]
 Realizations = Literal["mean", "one", "all"]
 
-#: Entries of a batch that differ between two probes of one operator.
+#: Entries of a batch that differ between the probes of one operator.
 PROBE_KEYS = ("features", "initial_features", "variant", "family", "index")
 
 
@@ -70,6 +70,26 @@ class PairDataset(FeatureDataset):
         """Return a batch of pairs."""
         others = self.others.__getitems__(indices)
         return super().__getitems__(indices) | {f"other_{k}": v for k, v in others.items()}
+
+
+class ProbeDataset(FeatureDataset):
+    """Operators. Entries that differ between probes are [B, P, ...], with P probes of an operator.
+
+    Args:
+        columns: Mapping of batch entries to tensors (N, ...); must contain `PROBE_KEYS`.
+        probes: (n, P) int64 rows of the probes of each operator.
+    """
+
+    def __init__(self, columns: Batch, probes: Tensor) -> None:
+        super().__init__(columns, probes[:, 0])
+        self.probes = probes
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Return a batch of operators."""
+        probes = self.probes[torch.tensor(indices, device="cpu")]
+        return super().__getitems__(indices) | {
+            key: self.columns[key][probes] for key in PROBE_KEYS
+        }
 
 
 @dataclass(eq=False)
@@ -179,3 +199,26 @@ def pair_probes(rows: Tensor, operator: Tensor) -> Tensor:
     place = torch.arange(len(rows), device=rows.device) - first
     partner = first + (place + 1) % counts
     return torch.stack([rows, rows[partner]], dim=1)[counts > 1]
+
+
+def group_probes(rows: Tensor, operator: Tensor) -> Tensor:
+    """Group samples by operator.
+
+    Operators that have fewer samples among ``rows`` than others are left out.
+
+    Args:
+        rows: (n,) int64 samples, ascending.
+        operator: (N,) int64 operator of each sample of the dataset, ascending.
+
+    Returns:
+        (m, P) int64 samples of m operators, where P is the largest number of samples of one.
+
+    Example:
+        >>> import torch
+        >>> operator = torch.tensor([0, 0, 1, 1, 2])
+        >>> group_probes(torch.arange(5), operator).tolist()
+        [[0, 1], [2, 3]]
+    """
+    _, size = torch.unique_consecutive(operator[rows], return_counts=True)
+    most = int(size.max()) if len(size) else 1
+    return rows[torch.repeat_interleave(size, size) == most].view(-1, most)

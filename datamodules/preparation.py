@@ -9,10 +9,11 @@ from torch import Tensor
 
 from spinlock.configuration.validation import require_at_least, require_choice
 from spinlock.datamodules.datasets import Batch
+from spinlock.datamodules.feature_view import FeatureView
+from spinlock.datamodules.invariant_columns import InvariantColumns
 from spinlock.datamodules.labels import LabelNames
 from spinlock.datamodules.scaling import FeatureScaler, Scaling, fit_scalers
 from spinlock.datamodules.selection import VariantMasks
-from spinlock.datamodules.views import FeatureView
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.splits import SPLITS, split_operators
 
@@ -20,7 +21,7 @@ Balance = Literal["none", "variant", "family"]
 
 
 class Subsets(dict[str, Tensor]):
-    """Rows of each loader: (n,) int64 rows of the columns, or (n, 2) pairs of rows.
+    """Rows of each loader: (n,) int64 rows of the columns, or (n, P) groups of rows.
 
     The keys are ``train``, ``val`` and ``test``, or ``val held_in``, ``val held_out`` and so on if
     variants that are trained on and others are evaluated.
@@ -54,21 +55,23 @@ class PreparedSamples:
     Args:
         columns: Mapping of batch entries to tensors (N, ...) in memory, with scaled features.
         subsets: Rows of each loader.
-        everything: (N,) rows, or (n, 2) pairs of rows, of the whole file.
+        everything: (N,) rows, or (n, P) groups of rows, of the whole file.
         scalers: Scaler of each scaled entry.
+        invariant: Selection of the columns of ``features``; default: all columns.
     """
 
     columns: Batch
     subsets: Subsets
     everything: Tensor
     scalers: dict[str, FeatureScaler]
+    invariant: InvariantColumns | None = None
 
     def labels(self, rows: Tensor, label: str) -> Tensor:
-        """Return a label of rows, or of the first rows of pairs."""
+        """Return a label of rows, or of the first rows of groups."""
         return self.columns[label][rows.reshape(len(rows), -1)[:, 0]]
 
     def describe(self, variants: tuple[str, ...], view: FeatureView) -> list[str]:
-        """Return tables of the samples of each variant and of the scaling, as lines of text.
+        """Return tables of the samples of each variant, of the selected columns and of the scaling.
 
         Args:
             variants: Names of the variants.
@@ -80,8 +83,13 @@ class PreparedSamples:
             counts = self.labels(rows, "variant").bincount(minlength=len(variants)).tolist()
             cells, size = [title, *counts, len(rows)], max(len(title), 7)
             table = [f"{line}  {cell:>{size}}" for line, cell in zip(table, cells, strict=True)]
+        if self.invariant is not None:
+            table += ["", f"selection of features: {self.invariant.describe()}"]
         for key, scaler in self.scalers.items():
-            table += ["", f"scaling of {key}:", scaler.describe(view.column_names(key))]
+            names = view.column_names(key)
+            if self.invariant is not None and key == "features":
+                names = self.invariant.selected
+            table += ["", f"scaling of {key}:", scaler.describe(names)]
         return ["", *table]
 
 
@@ -133,6 +141,7 @@ class Preparation:
             "fractions": list(self.fractions),
             "scaling": self.scaling,
             "signed_log": self.signed_log,
+            **self.view.settings,
         }
 
     def prepare(
@@ -140,6 +149,7 @@ class Preparation:
         path: str | os.PathLike[str],
         names: LabelNames,
         scalers: dict[str, FeatureScaler] | None = None,
+        invariant: InvariantColumns | None = None,
     ) -> PreparedSamples:
         """Read, split, select and scale the samples of a file.
 
@@ -147,9 +157,11 @@ class Preparation:
             path: Dataset file.
             names: Names of the labels.
             scalers: Scalers of a checkpoint; default: fitted on the training samples.
+            invariant: Selection of columns of a checkpoint; default: made by the training samples
+                if the view asks for one.
 
         Raises:
-            ConfigurationError: If no training sample is left.
+            ConfigurationError: If no training sample is left, or no column is selected.
             DatasetError: If a column differs from what was written, or an entry has no scaler.
         """
         config, view = self.view.config, self.view
@@ -163,6 +175,16 @@ class Preparation:
             for part, mask in self.masks.parts.items():
                 title = name if len(self.masks.parts) == 1 else f"{name} {part}"
                 subsets[title] = self._rows(name, mask, labels, split)
+        if view.selection == "invariant":
+            if invariant is None:
+                used = torch.unique(subsets.require("train"))
+                invariant = InvariantColumns.fit(
+                    features["features"][used],
+                    labels["variant"][used],
+                    operator[used],
+                    view.column_names("features"),
+                )
+            features["features"] = invariant.select(features["features"])
         if not scalers:
             used = torch.unique(subsets.require("train"))
             training = {key: values[used] for key, values in features.items()}
@@ -174,7 +196,7 @@ class Preparation:
             )
         scaled = {key: scalers[key].transform(values) for key, values in features.items()}
         everything = view.arrange(torch.arange(config.num_samples, device="cpu"), operator)
-        return PreparedSamples(scaled | labels, subsets, everything, scalers)
+        return PreparedSamples(scaled | labels, subsets, everything, scalers, invariant)
 
     def _rows(self, name: str, mask: Tensor, labels: Batch, split: Tensor) -> Tensor:
         """Return the rows of the samples of a split whose variants are selected."""

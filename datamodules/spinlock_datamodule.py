@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.datamodules.base_datamodule import DEFAULT_LOADER, BaseDataModule, stored_arguments
+from spinlock.datamodules.base_datamodule import DEFAULT_LOADER, BaseDataModule
+from spinlock.datamodules.checkpoint_state import stored_arguments
+from spinlock.datamodules.column_groups import ViewOptions
 from spinlock.datamodules.datasets import Batch, FeatureDataset, Realizations
 from spinlock.datamodules.field_reader import FieldReader
 from spinlock.datamodules.loading import LoaderOptions
@@ -36,29 +38,29 @@ class SpinlockDataModule(BaseDataModule):
     ``update_policy``     [B] int64          update policy, position in `update_policy_names`
     ``normalization``     [B] int64          position in `normalization_names`
     ``parameter_count``   [B] int64          number of weights of the operator
-    ``params``            [B, 15] float32    the operator as a point of the unit cube
+    ``params``            [B, 15] float32    the operator as a point of the unit cube; a family's
+                                             own axes are further columns
+    ``dynamics``          [B, D] float32     measured dynamics of the operator, as in the file;
+                                             missing if the file has none
     ``operator``          [B] int64          index of the operator
     ``index``             [B] int64          index of the sample in the file
     ====================  =================  ====================================================
 
-    This is the view ``features``. In ``sequence``, ``features`` is [B, T, F] with all timesteps. A
-    row of ``pairs`` has a sample and the next probe of its operator, whose entries are
-    ``other_features``, ``other_initial_features``, ``other_variant``, ``other_family`` and
-    ``other_index``. ``both`` adds ``input_fields`` [B, C, H, W] and ``output_fields``
-    [B, M, C, H, W] float32 (for T > 1 [B, M, T', C, H, W] with the T' stored timesteps), read from
-    the file for each batch. ``fields`` is ``both`` without the features.
+    This is the view ``features``. `ViewOptions` describes the others: all timesteps, response
+    features, several probes of one operator, and fields.
 
     `split_operators` assigns operators to splits, so that all probes of an operator are in one
-    split. Scalers are fitted on the training samples. The order of training samples is a pure
-    function of a seed and the epoch. `predict_dataloader` loads all samples in the order of the
-    file. If evaluation includes both variants that are trained on and variants that are not, the
-    validation and test loaders are lists of two loaders: held-in, then held-out (`eval_parts`).
+    split. Scalers and selected columns are fitted on the training samples. The order of these is a
+    pure function of a seed and the epoch. `predict_dataloader` loads all samples in the order of
+    the file. If evaluation includes both variants that are trained on and variants that are not,
+    the validation and test loaders are lists of two loaders: held-in, then held-out (`eval_parts`).
 
     Args:
         path: Dataset file; `prepare_data` builds it if it is missing.
         generation: Configuration of the dataset. To open an existing file, read its configuration:
             ``read_info(path).config``.
-        view: Contents of a batch: ``features``, ``sequence``, ``pairs``, ``fields`` or ``both``.
+        view: Contents of a batch: ``features``, ``sequence``, ``responses``, ``pairs``,
+            ``probes``, ``fields`` or ``both``, or `ViewOptions` to choose columns.
         timestep: Timestep whose features are returned, in 1..T; default: the last.
         realizations: Realizations in ``output_fields``: their ``mean`` (M = 1), ``one`` at random
             in each epoch (M = 1; the same one in every evaluation) or ``all``. Features are always
@@ -112,7 +114,7 @@ class SpinlockDataModule(BaseDataModule):
         path: str | os.PathLike[str],
         generation: GenerationConfig,
         *,
-        view: str = "features",
+        view: str | ViewOptions = "features",
         timestep: int | None = None,
         realizations: Realizations = "mean",
         batch_size: int = 256,
@@ -248,13 +250,20 @@ class SpinlockDataModule(BaseDataModule):
         """Parts that the validation and test loaders return, in order, such as ``held_in``."""
         return tuple(self.preparation.masks.parts)
 
-    def column_names(self, key: str) -> tuple[str, ...]:
-        """Return the names of the columns of a scaled entry of a batch."""
+    @property
+    def selects_columns(self) -> bool:
+        """Whether the columns of ``features`` are selected by the training samples."""
+        return self.view.selection == "invariant"
+
+    def candidate_names(self, key: str) -> tuple[str, ...]:
+        """Return the names of the columns of a scaled entry of a batch, before a selection."""
         return self.view.column_names(key)
 
     def _prepare(self) -> None:
-        self.prepared = self.preparation.prepare(self.path, self.label_names, self.scalers)
-        self.scalers = self.prepared.scalers
+        self.prepared = self.preparation.prepare(
+            self.path, self.label_names, self.scalers, self.invariant
+        )
+        self.scalers, self.invariant = self.prepared.scalers, self.prepared.invariant
 
     def _prepared(self) -> PreparedSamples:
         if self.prepared is None:

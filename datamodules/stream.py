@@ -1,6 +1,5 @@
 """Simulates samples on the fly: the batches of a dataset file, without the file."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
@@ -11,15 +10,18 @@ import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from spinlock.configuration.generation_config import MAX_INDEX, GenerationConfig
 from spinlock.configuration.validation import require_at_least, require_choice
-from spinlock.datamodules.base_datamodule import DEFAULT_LOADER, BaseDataModule, stored_arguments
-from spinlock.datamodules.datasets import Batch, BatchDataset, FeatureDataset
+from spinlock.datamodules.column_groups import (
+    Group,
+    column_group,
+    names_of_columns,
+)
+from spinlock.datamodules.datasets import Batch
 from spinlock.datamodules.labels import LabelNames, labels_of_design
-from spinlock.datamodules.loading import LoaderOptions
-from spinlock.datamodules.scaling import FeatureScaler, Scaling, fit_scalers
+from spinlock.datamodules.scaling import FeatureScaler
 from spinlock.errors import ConfigurationError
 from spinlock.runtime.processes import is_distributed
 from spinlock.simulation.simulator import Samples, Simulator
@@ -32,10 +34,11 @@ Order = Literal["consecutive", "random"]
 class SpinlockStream(IterableDataset[Batch]):
     """Batches of samples that are simulated when they are requested.
 
-    A batch has the entries of `SpinlockDataModule`'s batches (with ``scaling="none"`` unless
-    scalers are given), and its samples have the same bytes as in a dataset file that the same
-    device builds. Pass the stream to a ``DataLoader`` with ``batch_size=None``. Batches are divided
-    in turn among the ranks of a distributed run and the workers of the loader.
+    A batch has the entries of `SpinlockDataModule`'s batches except ``dynamics`` (with
+    ``scaling="none"`` unless scalers are given), and its samples have the same bytes as in a
+    dataset file that the same device builds. Pass the stream to a ``DataLoader`` with
+    ``batch_size=None``. Batches are divided in turn among the ranks of a distributed run and the
+    workers of the loader.
 
     Args:
         generation: Configuration of the samples; ``num_samples`` is ignored.
@@ -50,6 +53,7 @@ class SpinlockStream(IterableDataset[Batch]):
         num_batches: Number of batches in an epoch, over all ranks and workers; default: unlimited.
         seed: Seed of the random order.
         device: Device that simulates; default: the first CUDA device, or the CPU.
+        columns: Groups of columns of ``features``; see `ViewOptions`.
         feature_scaler: Scaler applied to ``features``, for example that of a data module.
         initial_feature_scaler: Scaler applied to ``initial_features``.
 
@@ -75,6 +79,7 @@ class SpinlockStream(IterableDataset[Batch]):
     num_batches: int | None = None
     seed: int = 0
     device: str | None = None
+    columns: tuple[Group, ...] = ("outputs",)
     feature_scaler: FeatureScaler | None = None
     initial_feature_scaler: FeatureScaler | None = None
 
@@ -89,8 +94,9 @@ class SpinlockStream(IterableDataset[Batch]):
                 f"population: must lie between block_size={least} and 2^30 - start={most}, got "
                 f"{self.population}"
             )
+        self.columns = tuple(self.columns)
         # Refuses what cannot be simulated.
-        _ = self._simulator
+        _ = self._simulator, self.feature_names
         self._names = LabelNames.of(self.generation)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -99,7 +105,18 @@ class SpinlockStream(IterableDataset[Batch]):
 
     @cached_property
     def _simulator(self) -> Simulator:
-        return Simulator(self.generation, self.device)
+        return Simulator(self._computed, self.device)
+
+    @property
+    def _computed(self) -> GenerationConfig:
+        """Configuration that computes no more than batches contain."""
+        responses = set(self.columns) != {"outputs"}
+        return replace(self.generation, responses=responses, dynamics=False)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the columns of ``features``."""
+        return names_of_columns(self.columns, self._computed)
 
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over the batches of this rank and worker."""
@@ -150,10 +167,15 @@ class SpinlockStream(IterableDataset[Batch]):
         return [range(first, first + size) for first, size in zip(firsts, sizes, strict=True)]
 
     def _columns(self, samples: Samples) -> Batch:
-        index = samples.index
+        index, responses = samples.index, samples.responses
         design = make_design(self.generation, int(index[0]), int(index[-1]) + 1)
+        groups = {"outputs": _joined(samples.features.per_timestep, samples, "per_timestep")[:, -1]}
+        if responses is not None:
+            groups["responses"] = responses.per_timestep[:, -1]
+            groups |= {"noise": responses.noise, "divergence": responses.divergence}
+        known = [name for name in self.columns if column_group(name, self._computed).names]
         return {
-            "features": _joined(samples.features.per_timestep, samples, "per_timestep")[:, -1],
+            "features": torch.cat([groups[name] for name in known], dim=-1),
             "initial_features": _joined(samples.initial_features, samples, "initial"),
             **labels_of_design(design, self._names, self.generation.channels),
         }
@@ -163,126 +185,3 @@ def _joined(builtin: Tensor, samples: Samples, array: str) -> Tensor:
     """Return built-in features, followed by the custom features of an array if there are any."""
     custom = [samples.custom[array]] if array in samples.custom else []
     return torch.cat([builtin, *custom], dim=-1)
-
-
-class SpinlockStreamModule(BaseDataModule):
-    """A data module whose training samples are simulated on the fly; every epoch has new ones.
-
-    Batches are those of the view ``features`` of `SpinlockDataModule`. The first samples of the
-    configuration are for validation, the next for testing, and the next for fitting the scalers;
-    these are simulated once. Training batches are random blocks of the samples that follow. No two
-    of these sets share an operator. In a yaml file, the section ``data`` chooses this class by
-    ``class_path``.
-
-    Args:
-        generation: Configuration of the samples; ``num_samples`` is ignored.
-        batch_size: Number of samples in a batch.
-        num_batches: Number of training batches in an epoch.
-        eval_samples: Number of validation samples, and of test samples.
-        scaling_samples: Number of samples that the scalers are fitted on.
-        scaling: Scaling method of features; see `FeatureScaler`.
-        signed_log: Whether a signed logarithm precedes the scaling.
-        population: Number of samples that training batches are drawn from.
-        sampling_seed: Seed of the training batches; default: the seed of ``seed_everything``, or 0.
-        loader: Options of the data loaders; see `LoaderOptions`. Workers simulate in parallel.
-        device: Device that simulates; default: the first CUDA device, or the CPU.
-        allow_transfer: Whether to accept a checkpoint of other data and apply its scaling.
-
-    Raises:
-        ConfigurationError: If an argument is out of range or the samples cannot be simulated.
-
-    Example:
-        >>> from spinlock import GenerationConfig
-        >>> from spinlock.datamodules import SpinlockStreamModule
-        >>> space = {"grid_size": [32], "base_channels": {"low": 2, "high": 4}}
-        >>> config = GenerationConfig.from_dict({"num_samples": 1, "parameter_space": space})
-        >>> sizes = {"batch_size": 2, "num_batches": 3, "eval_samples": 4, "scaling_samples": 4}
-        >>> datamodule = SpinlockStreamModule(config, device="cpu", population=1000, **sizes)
-        >>> datamodule.setup()
-        >>> [len(batch["index"]) for batch in datamodule.train_dataloader()]
-        [2, 2, 2]
-    """
-
-    def __init__(
-        self,
-        generation: GenerationConfig,
-        *,
-        batch_size: int = 64,
-        num_batches: int = 100,
-        eval_samples: int = 512,
-        scaling_samples: int = 512,
-        scaling: Scaling = "standard",
-        signed_log: bool = True,
-        population: int = 1_000_000,
-        sampling_seed: int | None = None,
-        loader: LoaderOptions = DEFAULT_LOADER,
-        device: str | None = None,
-        allow_transfer: bool = False,
-    ) -> None:
-        stored = stored_arguments(SpinlockStreamModule, locals())
-        super().__init__(generation, batch_size, loader, sampling_seed, allow_transfer)
-        generation = self.generation
-        require_at_least({"eval_samples": eval_samples, "scaling_samples": scaling_samples}, 1)
-        require_choice("scaling", scaling, get_args(Scaling))
-        self.scaling, self.signed_log = scaling, signed_log
-        # Each set begins with a new operator and a new block, so that no two sets share one.
-        unit = math.lcm(generation.block_size, generation.probes_per_operator)
-        test = -(-eval_samples // unit) * unit
-        self.sets = {
-            "val": range(eval_samples),
-            "test": range(test, test + eval_samples),
-            "scaling": range(2 * test, 2 * test + scaling_samples),
-        }
-        sizes = {f"{name}_samples": len(samples) for name, samples in self.sets.items()}
-        self.settings = {**sizes, "scaling": scaling, "signed_log": signed_log}
-        self.stream = SpinlockStream(
-            generation,
-            order="random",
-            start=2 * test + -(-scaling_samples // unit) * unit,
-            population=population,
-            num_batches=num_batches,
-            device=device,
-        )
-        self.save_hyperparameters(stored)
-
-    def setup(self, stage: str | None = None) -> None:
-        """Fit the scalers, unless a checkpoint has set them.
-
-        Args:
-            stage: Ignored; all stages need the same.
-        """
-        if not self.scalers:
-            samples = self._simulate("scaling")
-            features = {key: samples[key] for key in ("features", "initial_features")}
-            self.scalers = fit_scalers(features, self.scaling, signed_log=self.signed_log)
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Return the training batches, other ones in each epoch."""
-        stream = self._scaled(batch_size=self.batch_size, seed=self._sampling_seed)
-        return self._training_loader(BatchDataset(stream.batch, len(stream)), 1, stamp_epoch=True)
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """Return batches of the validation samples."""
-        return self._evaluation("val")
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """Return batches of the test samples."""
-        return self._evaluation("test")
-
-    def _evaluation(self, name: str) -> DataLoader[Batch]:
-        rows = torch.arange(len(self.sets[name]), device="cpu")
-        return self._loader(FeatureDataset(self._simulate(name), rows), self.batch_size)
-
-    def _simulate(self, name: str) -> Batch:
-        """Simulate one of `sets` as a single batch."""
-        samples = self.sets[name]
-        options = {"order": "consecutive", "start": samples.start, "batch_size": len(samples)}
-        return self._scaled(**options).batch(0)
-
-    def _scaled(self, **changes: Any) -> SpinlockStream:  # noqa: ANN401 (fields of the stream)
-        return replace(
-            self.stream,
-            feature_scaler=self.scalers.get("features"),
-            initial_feature_scaler=self.scalers.get("initial_features"),
-            **changes,
-        )

@@ -14,7 +14,8 @@ import h5py
 import numpy as np
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.configuration.parameter_axes import LogUniformRange, UniformRange
+from spinlock.configuration.operator_axes import BUILTIN_AXES
+from spinlock.configuration.parameter_axes import Axis, LogUniformRange, UniformRange
 from spinlock.configuration.parameter_space import PARAMETER_NAMES
 from spinlock.features import FEATURES
 from spinlock.features.response import RESPONSE_FEATURES
@@ -26,9 +27,11 @@ PAGES = (DOCS / "features.md", DOCS / "data_format.md")
 
 # The baseline with several timesteps, so that every dimension appears in the tables.
 CONFIG = GenerationConfig(10_000, num_timesteps=8)
-# Symbols for the sizes of dimensions; the number of columns of a dataset is a plain number.
+# Symbols for the sizes of dimensions. The number of columns of a dataset is a plain number, unless
+# it depends on the number of channels or timesteps.
 SYMBOLS = {
     "sample": "N",
+    "operator": "O",
     "realization": "M",
     "stored timestep": "T'",
     "timestep": "T",
@@ -36,6 +39,7 @@ SYMBOLS = {
     "y": "H",
     "x": "W",
 }
+COLUMN_COUNTS = {schema.RESPONSES: "16 + C", schema.DIVERGENCE: "T"}
 PARAMETER_GROUPS = {
     "architecture": PARAMETER_NAMES[:5],
     "stochastic": PARAMETER_NAMES[5:10],
@@ -48,6 +52,10 @@ UNITS = {
     "grid_size": "pixels",
     "kernel_size": "pixels",
     "noise_scale": "unit of the field",
+    "diffusion": "pixels²/step",
+    "velocity_x": "pixels/step",
+    "velocity_y": "pixels/step",
+    "growth": "1/step",
 }
 
 
@@ -84,6 +92,8 @@ def shape_text(spec: DatasetSpec, chunk: bool = False) -> str:
         SYMBOLS.get(dimension, str(full)) if size == full else str(size)
         for dimension, size, full in zip(spec.dims, sizes, whole, strict=True)
     ]
+    if spec.name in COLUMN_COUNTS:
+        symbols[-1] = COLUMN_COUNTS[spec.name]
     return f"[{', '.join(symbols)}]"
 
 
@@ -140,21 +150,33 @@ def text_table() -> str:
     return markdown(("dataset", "values"), rows)
 
 
+def axis_text(axis: Axis) -> str:
+    """Format the values of an axis."""
+    if isinstance(axis, tuple):
+        return ", ".join(map(str, axis))
+    kind = "uniform" if isinstance(axis, UniformRange) else "integer"
+    kind = "log-uniform" if isinstance(axis, LogUniformRange) else kind
+    return f"{kind} {axis.low:g} to {axis.high:g}"
+
+
 def parameter_table() -> str:
     """Format the axes of the parameter space."""
     (stored,) = (spec.dtype for spec in dataset_specs(CONFIG) if spec.name == schema.VALUES)
     rows = []
     for group, names in PARAMETER_GROUPS.items():
         for name in names:
-            axis = getattr(CONFIG.parameter_space, name)
-            if isinstance(axis, tuple):
-                values = ", ".join(map(str, axis))
-            else:
-                kind = "uniform" if isinstance(axis, UniformRange) else "integer"
-                kind = "log-uniform" if isinstance(axis, LogUniformRange) else kind
-                values = f"{kind} {axis.low:g} to {axis.high:g}"
+            values = axis_text(getattr(CONFIG.parameter_space, name))
             rows.append((f"`{name}`", group, type_text(stored[name]), UNITS.get(name, "1"), values))
     return markdown(("axis", "group", "type", "unit", "values (baseline)"), rows)
+
+
+def transport_table() -> str:
+    """Format the axes that transport operators add to the parameter space."""
+    rows = [
+        (f"`{name}`", UNITS[name], axis_text(axis))
+        for name, axis in BUILTIN_AXES["transport"].items()
+    ]
+    return markdown(("axis", "unit", "values (default)"), rows)
 
 
 def attribute_table() -> str:
@@ -174,6 +196,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "datasets": dataset_table,
     "texts": text_table,
     "parameters": parameter_table,
+    "transport axes": transport_table,
     "root attributes": attribute_table,
 }
 _TABLE = re.compile(r"(<!-- table: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)

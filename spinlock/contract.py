@@ -40,7 +40,7 @@ __all__ = [
 
 BATCH: Mapping[str, str] = MappingProxyType(
     {
-        "features": "[B, F] or [B, T, F] float32, scaled features of the evolved field",
+        "features": "[B, F] or [B, T, F] float32, scaled features of the evolved field or the step",
         "initial_features": "[B, F] float32, scaled features of the initial condition",
         "variant": "[B] int64, the initial condition's variant",
         "family": "[B] int64, the initial condition's family",
@@ -48,6 +48,7 @@ BATCH: Mapping[str, str] = MappingProxyType(
         "normalization": "[B] int64, the operator's normalization",
         "params": "[B, P] float32, the operator's parameters in the unit cube",
         "parameter_count": "[B] int64, the operator's number of weights",
+        "dynamics": "[B, D] float32, the operator's measured dynamics",
         "operator": "[B] int64, the operator's number",
         "index": "[B] int64, the sample's index in the dataset",
         "other_features": "[B, F] float32, features of the same operator under another probe",
@@ -90,6 +91,8 @@ DATA: Mapping[str, str] = MappingProxyType(
         "update_policy_names": "names that batch['update_policy'] indexes",
         "normalization_names": "names that batch['normalization'] indexes",
         "feature_names": "names of the columns of batch['features']",
+        "initial_feature_names": "names of the columns of batch['initial_features']",
+        "dynamics_names": "names of the columns of batch['dynamics']",
         "parameter_space": "ParameterSpace that batch['params'] are points of",
     }
 )
@@ -104,7 +107,8 @@ FEATURE_COLUMNS = frozenset(
         "reconstruction",
     }
 )
-"""Entries whose columns are named by the data module's ``feature_names``."""
+"""Entries whose columns are named by the data module's ``feature_names`` or, for those of initial
+features, by its ``initial_feature_names``."""
 
 
 class ContractError(SpinlockError, ValueError):

@@ -37,8 +37,11 @@ def _no_seed(monkeypatch):
 def test_every_shipped_configuration_runs(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     overrides = dict(SHRINK)
-    if yaml.safe_load(config.read_text())["data"]["generation"].get("num_timesteps", 1) > 3:
+    generation = yaml.safe_load(config.read_text())["data"]["generation"]
+    if generation.get("num_timesteps", 1) > 3:
         overrides["generation.num_timesteps"] = 3
+    if config.stem != "transport_10k":
+        overrides["generation.dynamics"] = False
     shrunk = [f"--data.{name}={value}" for name, value in overrides.items()]
     shrunk += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
     shrunk += ["--trainer.default_root_dir", str(tmp_path / "runs"), "--trainer.max_epochs=1"]
@@ -55,8 +58,17 @@ def test_a_configuration_is_what_it_says(config):
     """Names and comments promise sizes; the fingerprint would change with anything else."""
     data = yaml.safe_load(config.read_text())["data"]
     parsed = GenerationConfig.from_dict(data.get("init_args", data)["generation"])
-    if "10k" in config.stem:
+    if "baseline" in config.stem:
         assert parsed == GenerationConfig(10_000)
+    if data.get("path") == "data/transport_10k.h5":
+        assert parsed.operator == "transport"
+        assert parsed.num_samples == 10_000 * parsed.probes_per_operator == 20_000
+        # The operator's output has about the rms of the field.
+        space = parsed.parameter_space
+        assert max(space.dt.high, 1 / space.alpha.low - 1) <= 0.5
+        same = ("num_realizations", "num_timesteps", "seed", "channels", "storage", "precision")
+        usual = GenerationConfig(10_000)
+        assert all(getattr(parsed, name) == getattr(usual, name) for name in same)
     if "t50" in config.stem:
         assert parsed.num_timesteps == 50
         assert parsed.stored_steps == ()
@@ -67,7 +79,13 @@ def test_a_stream_is_trained_on_from_yaml(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = [name for name in SHRINK if name.startswith("generation")] + ["batch_size"]
     shrunk = {name: SHRINK[name] for name in names}
-    shrunk |= {"num_batches": 3, "eval_samples": 16, "scaling_samples": 16, "population": 1000}
+    shrunk |= {
+        "generation.dynamics": False,
+        "num_batches": 3,
+        "eval_samples": 16,
+        "scaling_samples": 16,
+        "population": 1000,
+    }
     options = [f"--data.{name}={value}" for name, value in shrunk.items()]
     options += ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
     options += ["--trainer.default_root_dir", str(tmp_path / "runs"), "--trainer.max_epochs=1"]

@@ -25,7 +25,8 @@ _HELP = """usage: spinlock COMMAND ...
   report                            write one page of checks and plots: spinlock report FILE
   plot                              save a plot of one sample: spinlock plot FILE --sample I
   export                            write another layout: spinlock export FILE --format well
-  extract-features                  compute the features again: spinlock extract-features FILE
+  extract-features                  compute the features again: spinlock extract-features FILE;
+                                    --responses adds response features
 
 spinlock COMMAND --help lists the options of a command.
 """

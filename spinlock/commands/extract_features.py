@@ -12,8 +12,8 @@ def run(arguments: list[str]) -> None:
     """Compute the features and update the file."""
     parser = file_parser(
         "extract-features",
-        "Compute the features of a dataset file again from its stored fields, and "
-        "update the file if they differ. A damaged file is refused.",
+        "Compute the features of a dataset file again from its stored fields, and update the file "
+        "if they differ. The fields of all timesteps must be stored. A damaged file is refused.",
         trust=True,
     )
     parser.add_argument("--max-samples", type=int, metavar="K", help="only the first K samples")
@@ -21,10 +21,13 @@ def run(arguments: list[str]) -> None:
     parser.add_argument(
         "--config",
         type=Path,
-        help="yaml file whose data.generation.features and .responses are computed",
+        help="yaml file; its settings data.generation.features and data.generation.responses "
+        "(default: true) replace those of the file",
     )
     parser.add_argument(
-        "--responses", action="store_true", help="compute response features, too, and add them"
+        "--responses",
+        action="store_true",
+        help="compute response features, too, and add them if the file has none",
     )
     given = parser.parse_args(arguments)
     features, responses = None, given.responses or None

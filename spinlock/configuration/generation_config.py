@@ -51,17 +51,20 @@ class GenerationConfig:
             i is operator ``i // P`` applied to probe ``i % P``. Default: 1.
         channels: Number of channels C of a field; default: 3.
         seed: Seed of the design and of every random draw, in [0, 2^64); default: 42.
-        parameter_space: Ranges and choices of the 15 axes and of those of the operator family.
+        parameter_space: Ranges and choices of the 15 axes, and changes to the axes that the
+            operator family adds.
         initial_conditions: Mixture of initial conditions.
-        operator: Operator family: ``convolutional``; ``transport``, which moves, spreads and
-            scales the field after each update; or a custom family as ``{class_path: ...,
-            init_args: {...}}``, see `spinlock.simulation.operator_family.OperatorFamily`.
+        operator: Operator family: ``convolutional`` (random convolutional networks; the default),
+            ``transport`` (the same, and each update is followed by an exact flow, which moves,
+            smooths and scales the field), or a custom family as ``{class_path: ..., init_args:
+            {...}}``, see `spinlock.simulation.operator_family.OperatorFamily`.
         features: Feature set: ``sdf``, which is Summary Descriptor Features 1.0, or
             ``{per_field: [...], per_trajectory: [...]}``, which adds custom features to it.
-        responses: Whether to compute response features, which describe what an operator does to
-            its input; default: True.
-        dynamics: Whether to measure the dynamics of each operator, independently of the initial
-            condition; default: True.
+        responses: Whether files hold response features, which describe what a timestep does to the
+            field; default: True.
+        dynamics: Whether files hold the dynamics of each operator, which do not depend on an
+            initial condition; default: True. Measuring them takes up to a third of the time of
+            generation at T = 1.
         precision: Arithmetic of the operators' convolutions; everything else is float32. ``tf32``
             has an effect on CUDA devices only. ``bfloat16`` rounds operands and results, on any
             device.
@@ -229,7 +232,8 @@ class GenerationConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build a configuration from nested mappings of plain data, checking every key and type.
 
-        Nothing is imported: class paths remain text until samples are computed.
+        Nothing is imported here: class paths remain text until the axes of the operator family, the
+        fingerprint or samples are needed.
 
         Args:
             values: Values by field name; sections are mappings.

@@ -1,8 +1,8 @@
 """Axes that an operator family adds to the parameter space.
 
 A family declares its axes as a class attribute, for example ``axes = {"gain": UniformRange(0.5,
-2.0)}``. The configuration may change them. A file holds all of them with their kinds, so that it
-can be read without importing the family.
+2.0)}``. The configuration may change their ranges. A file holds the kind and the range of each
+axis, so it can be read without importing the family.
 """
 
 import re
@@ -50,7 +50,7 @@ def declared_axes(operator: str | Mapping[str, Any], trusted: Trusted) -> dict[s
         trusted: Modules that class paths may name besides this package; None: every module.
 
     Raises:
-        ConfigurationError: If the class cannot be imported or declares something else.
+        ConfigurationError: If the class cannot be imported, or its ``axes`` is not a mapping.
     """
     if isinstance(operator, str):
         return BUILTIN_AXES[operator]
@@ -67,10 +67,11 @@ def declared_axes(operator: str | Mapping[str, Any], trusted: Trusted) -> dict[s
 def resolve_axes(
     declared: Mapping[str, Axis] | None, changes: Mapping[str, Any], base: Mapping[str, Axis]
 ) -> dict[str, Axis]:
-    """Return the axes of an operator family after the changes of a configuration.
+    """Return the axes of an operator family with the changes that a configuration makes to them.
 
     Args:
-        declared: Axes that the family declares; None if ``changes`` describes all of them.
+        declared: Axes that the family declares, by name; None if ``changes`` describes every axis
+            completely, as in a file.
         changes: Value of ``ParameterSpaceConfig.operator_axes``.
         base: The 15 axes that every parameter space has.
 
@@ -148,7 +149,7 @@ def _check(axis: Axis, where: str) -> None:
 
 
 def plain_axis(axis: Axis) -> dict[str, Any] | list[Any]:
-    """Return an axis as plain data, from which `resolve_axes` makes it without a declaration."""
+    """Return an axis as plain data that `resolve_axes` can read without a declaration."""
     if isinstance(axis, tuple):
         return list(axis)
     kind = next(name for name, kind in _RANGES.items() if type(axis) is kind)

@@ -71,9 +71,10 @@ Axis = IntegerRange | UniformRange | tuple[Any, ...]
 
 @dataclass(frozen=True)
 class ParameterSpaceConfig:
-    """The axes of the parameter space, in column order.
+    """The 15 axes of every parameter space, in column order, and changes to further axes.
 
-    A tuple is a choice between values of equal probability.
+    A tuple is a choice between values of equal probability. In yaml, a range is ``{low: ..., high:
+    ...}``, where a missing bound keeps its default, and a choice is a list.
 
     Args:
         num_layers: Number of hidden blocks; if it exceeds 3, each block is a residual pair of
@@ -93,9 +94,10 @@ class ParameterSpaceConfig:
         update_policy: Update policy, which combines the old field with the operator's output.
         alpha: Weight of the old field under the update policy ``convex``.
         dt: Step size of the update policy ``residual``.
-        operator_axes: Changes to the axes that the operator family declares, by name: ``{low: ...,
-            high: ...}`` or a list of values. A file holds all of them, with ``kind``. Default: the
-            axes as declared.
+        operator_axes: Changes to the axes that the operator family adds, by name: ``{low: ...,
+            high: ...}``, where a missing bound stays as declared, or a list of values. Default: no
+            changes. The configuration in a file lists every axis of the family, with the ``kind``
+            of each range: ``integer``, ``uniform`` or ``log_uniform``.
 
     Raises:
         ConfigurationError: If a range or a choice is not valid. Names the axis.

@@ -18,7 +18,7 @@ from spinlock.errors import ConfigurationError
 
 # Sums of columns that are held in memory at once, by operator and variant: 32 MB.
 _SUMS = 1 << 22
-# Rank-normalized columns have a variance of order one, so less than this is a rounding error.
+# Rank-normalized columns have a variance of about 1, so less than this is rounding error.
 _NOTHING = 1e-9
 _LEVELS = (0.025, 0.975)
 
@@ -54,11 +54,11 @@ def variance_shares(
 
         z_i = mean of its variant + effect of its operator + rest,
 
-    with uncorrelated operators and rests. Three quadratic forms are equated to their expectations,
-    which are linear in the three variances [1]: the sum of squares between variants, the sum of
-    squares of r within variants, and the sum of r_i r_j over the probes i != j of one operator,
-    where r is z without its variant's mean. The variances are unbiased for any numbers of samples
-    of variants and operators; estimates of small shares can be slightly negative.
+    with uncorrelated operators and rests. Let r be z without the mean of its variant. Three
+    quadratic forms are equated to their expectations, which are linear in the three variances [1]:
+    the sum of squares between variants, the sum of squares of r, and the sum of r_i r_j over the
+    pairs of probes i != j of each operator. The variances are unbiased for any numbers of samples
+    of variants and operators. Estimates of small shares can be slightly negative.
 
     Confidence intervals are percentiles of estimates from resampled operators [2], shifted so that
     the mean of these estimates is the estimate. Ranks are not computed anew.
@@ -73,8 +73,8 @@ def variance_shares(
 
     Returns:
         Shares on the device of ``values``. A constant column has the shares 0, 0 and 1. Shares are
-        NaN for a column with values that are not finite, and for all columns if the labels do not
-        tell operators from variants, as when each variant has one operator.
+        NaN for a column with values that are not finite, and for all columns if the labels cannot
+        separate operators from variants, for example if each variant has only one operator.
 
     Raises:
         ConfigurationError: If a shape does not match, no operator has two samples, or
@@ -137,8 +137,8 @@ def rank_normalized(values: Tensor) -> Tensor:
 class _Design:
     """Samples by operator and variant, and what follows from them in each resample.
 
-    A row of the weights is a resample; the first row is the data. O: number of operators,
-    V: of variants, B: of resamples and the data.
+    O is the number of operators, V that of variants and B that of resamples plus one: the first row
+    of the weights is the data itself, each other row a resample.
 
     Args:
         cell: Operator and variant of each sample as ``operator * V + variant``, [N].
@@ -147,8 +147,9 @@ class _Design:
         sizes: Number of samples of each variant, [B, V].
         products: Sum over operators of the product of the counts of two variants, [B, V, V].
         pairs: Number of ordered pairs of different samples of one operator, [B].
-        alike: Sum over variants of the same number within a variant, over the variant's size, [B].
-        spread: Trace of (A H)^2, where A marks those pairs and H removes variants' means, [B].
+        alike: Sum over variants of the number of such pairs within the variant, divided by its
+            size, [B].
+        spread: Trace of (A H)^2, where A marks such pairs and H removes variants' means, [B].
     """
 
     cell: Tensor

@@ -1,10 +1,11 @@
 """Measures the dynamics of an operator, which do not depend on an initial condition.
 
 The noise-free map of one timestep, Φ(u) = S(a u + b F(u)), is evaluated at reference states that
-are the same for all operators of a dataset. F is applied to three batches: first to the states, to
-states perturbed in each direction, and to 2 R1 (9 fields at up to three channels); then twice to
-three trajectories, from R1, from R1 perturbed and from R2, whose first step the first batch has
-already computed. `spinlock.simulation.dynamics_columns` defines the columns.
+are the same for all operators of a dataset. F is applied to three batches. The first consists of
+the states, the field 2 R1, and a perturbed state for each direction: 9 fields for up to three
+channels. It includes the first step of three trajectories, which start from R1, R2 and R1
+perturbed. The other two batches are their second and their third step.
+`spinlock.simulation.dynamics_columns` defines the columns.
 """
 
 import math
@@ -13,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# Re-exported: the names belong to the result of `DynamicsProbe.measure`.
+# Exported here, too, because the names belong to the result of `DynamicsProbe.measure`.
 from spinlock.simulation.dynamics_columns import DYNAMICS_NAMES as DYNAMICS_NAMES
 from spinlock.simulation.jacobian_kernel import kernel_columns
 from spinlock.simulation.reference_states import NUM_STATES, reference_states
@@ -71,7 +72,6 @@ class DynamicsProbe:
         self._reference = reference_states(seed, channels, side, torch.device(device))
         states, directions = self._reference.states, self._reference.directions
         repeats = len(directions) // NUM_STATES
-        # Rounded perturbations, so that quotients are exact for linear maps.
         perturbed = states.repeat(repeats, 1, 1, 1) + PERTURBATION * directions
         self._fields = torch.cat((states, 2 * states[:1], perturbed))
 
@@ -135,8 +135,8 @@ def _amplitude_columns(states: Tensor, images: Tensor, doubled: Tensor) -> dict[
 
     Args:
         states: R1, R2, -R1 and -R2.
-        images: Φ of the states.
-        doubled: Φ(2 R1).
+        images: Images Φ(R) of the states.
+        doubled: Image Φ(2 R1).
     """
     plus, minus = images.chunk(2)
     even, odd = _power(plus + minus), _power(plus - minus)
@@ -166,8 +166,8 @@ def _trajectory_columns(
 
     Args:
         start: R1, R2 and R1 perturbed, (3, C, side, side).
-        first: Φ of them.
-        update: Function Φ.
+        first: Images of these fields, of the same shape.
+        update: Map Φ.
     """
     growth: list[Tensor] = []
     before, after = start, first

@@ -74,7 +74,7 @@ DYNAMICS: tuple[DynamicsColumn, ...] = (
     _column("shift_y", "the same along y", "pixels/step", "[−½ side, ½ side]"),
     _column("spread", "radius of |K|² about the shift", "pixels", "[0, 0.71·side]"),
     _column("mixing", "share of |K|² between different channels", "1", "[0, 1]"),
-    _column("late_rms", "½·lg⟨p² + q²⟩/2, 3 steps after R1 and R2", "1", "[−10, 6]"),
+    _column("late_rms", "½·lg((⟨p²⟩ + ⟨q²⟩)/2), 3 steps after R1 and R2", "1", "[−10, 6]"),
     _column(
         "late_persistence",
         "⟨p₂′p₃′ + q₂′q₃′⟩/√(⟨p₂′² + q₂′²⟩⟨p₃′² + q₃′²⟩)",

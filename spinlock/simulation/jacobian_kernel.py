@@ -1,15 +1,16 @@
 """Estimates the mean Jacobian of a map as a convolution, and describes its kernel.
 
-The Jacobian at a state is split into a convolution with a kernel K [C', C, x] that is the same at
-all positions and states, and a rest that depends on the state. With directions v_p of a flat
-spectrum (`reference_states`), K(k) is estimated by the mean over p of (J v_p)(k) conj(v_p(k)): the
-cross-spectral estimate of a transfer function [1]_. The rest appears as noise that is spread evenly
-over positions. Its power is known from the residuals, as in an analysis of variance.
+The Jacobian at a state is the sum of a convolution and a rest. The kernel K [C', C, x] of the
+convolution is the same at all positions and states; the rest depends on the state. With directions
+v_p of a flat spectrum (`reference_states`), the mean over p of (J v_p)(k) conj(v_p(k)) estimates
+K(k): the cross-spectral estimate of a transfer function [1]_. The rest appears in the estimate as
+noise that is spread evenly over positions. Its power follows from the residuals, as in an analysis
+of variance.
 
-Displacement, spread and mixing are moments of |K|^2. The noise is removed from |K|^2 first, and
-positions at which |K|^2 does not exceed what noise alone could reach anywhere on the grid [2]_ are
-left out. Diffusion and growth are fitted to a gain that is linear in K, so noise does not bias it:
-the product of K(k) with one matrix of channels, with the phase of the displacement removed.
+Displacement, spread and mixing are moments of |K|^2, from which the expected noise is subtracted.
+Positions are left out if noise alone could reach their |K|^2 somewhere on the grid [2]_. Diffusion
+and growth are fitted to a gain that is linear in K, so noise does not bias it: the product of K(k)
+with one matrix of channels, after the phase of the displacement is removed.
 
 .. [1] J. S. Bendat, A. G. Piersol, "Random data", 4th ed., sections 6.1 and 9.1.
 .. [2] B. Laurent, P. Massart, "Adaptive estimation of a quadratic functional by model selection",
@@ -159,7 +160,8 @@ def _gain(transfer: Tensor, shift_x: Tensor, shift_y: Tensor, grid: _Grid) -> Te
 def _gaussian_fit(squared_gain: Tensor, grid: _Grid) -> tuple[Tensor, Tensor]:
     """Fit ln gain^2 = 2 g - 2 D |k|^2 by weighted least squares, and return g and D.
 
-    Modes weigh the same until they are damped to a thousandth of the largest power.
+    Modes of large gain have the same weight. If the squared gain of a mode is a thousandth of the
+    largest, it has a quarter of this weight.
     """
     relative = squared_gain / (squared_gain * grid.fitted).amax()
     weight = grid.fitted * (relative / (relative + _DAMPED_POWER)).square()
@@ -167,7 +169,7 @@ def _gaussian_fit(squared_gain: Tensor, grid: _Grid) -> tuple[Tensor, Tensor]:
     logarithm, squares = squared_gain.log(), grid.squares
     mean, center = (weight * logarithm).sum(), (weight * squares).sum()
     deviation = weight * (squares - center)
-    # With a single mode of any weight, the slope is 0.
+    # If only one mode has weight, the slope is 0.
     slope = (deviation * logarithm).sum() / (deviation * squares).sum().clamp(min=1e-12)
     return (mean - slope * center) / 2, -slope / 2
 
@@ -175,9 +177,9 @@ def _gaussian_fit(squared_gain: Tensor, grid: _Grid) -> tuple[Tensor, Tensor]:
 def _shift(transfer: Tensor) -> Tensor:
     """Compute the displacement along y from the change of phase between neighboring modes.
 
-    With all modes, the phase of sum K(k) conj(K(k + 1)) would be the circular mean of the position,
-    weighted with |K|^2. Here K(k) is 0 at the Nyquist frequency, where the phase of a shift by a
-    fraction of a pixel has no sign, so that such shifts are exact.
+    The phase of the sum of K(k) conj(K(k + 1)) over all modes is the circular mean of the position,
+    weighted with |K|^2. The argument is 0 at the Nyquist frequency, where the phase of a shift by a
+    fraction of a pixel has no sign; shifts by fractions of a pixel are then exact.
     """
     side = transfer.shape[-2]
     ordered = transfer.roll(side // 2, dims=-2)

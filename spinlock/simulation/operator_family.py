@@ -1,4 +1,4 @@
-"""Chooses the operators of a dataset: convolutional ones, transport, or a user-defined family."""
+"""Chooses the operator family of a dataset: convolutional, transport, or a user's own."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -73,7 +73,7 @@ class OperatorFamily(ABC):
         """
 
     def flow(self, values: ParameterValues, *, device: torch.device) -> Operator | None:
-        """Return a map of fields that follows each update; None, the default, for no such map.
+        """Return a map of fields that is applied after each update; default: None, no such map.
 
         Args:
             values: Parameter values of the operator.
@@ -115,7 +115,7 @@ class ConvolutionalFamily(OperatorFamily):
 
 
 class TransportFamily(ConvolutionalFamily):
-    """Convolutional networks whose updated field is then moved, spread and scaled exactly."""
+    """Random convolutional networks; an exact flow moves, smooths and scales each updated field."""
 
     axes = BUILTIN_AXES["transport"]
 

@@ -1,15 +1,15 @@
 """Makes the fields at which the dynamics of every operator of a dataset are measured.
 
-They depend on the seed of the dataset, the number of channels and the grid only, so differences
-between operators are not differences between the fields that they were probed with.
+They depend only on the seed of the dataset, the number of channels and the grid. All operators are
+therefore measured at the same fields and can be compared with each other.
 
 - **States** are R1 (white noise), R2 (power spectrum f^-2), -R1 and -R2. Each has unit variance and
   no channel means.
 - **Directions** are fields in which the states are perturbed. Channel c of direction p is
   s_pc U_p V_c: signs s from a Hadamard matrix, a random all-pass phase U_p of the direction and one
   V_c of the channel. All Fourier coefficients have the same modulus. The signs separate the
-  channels exactly [1]_; the phases spread whatever does not act like a convolution evenly over
-  positions, as noise that is independent from direction to direction.
+  channels exactly [1]_. The phases turn everything that does not act like a convolution into noise
+  that is spread evenly over positions and independent between directions.
 
 .. [1] K. J. Horadam, "Hadamard matrices and their applications", Princeton 2007, section 3.1
    (weighing designs).
@@ -26,7 +26,7 @@ from spinlock.simulation.randomness import Stream, normal
 
 #: Number of states; each is perturbed in the same number of directions.
 NUM_STATES = 4
-#: Largest number of directions. It can separate one channel less.
+#: Largest number of directions P; P directions separate up to P - 1 channels.
 MAX_DIRECTIONS = 16
 
 # Substreams of the random numbers; the index counts fields.
@@ -43,8 +43,8 @@ class ReferenceStates:
             p mod 4.
         spectra: Conjugated Fourier transforms of the directions, of unit modulus,
             complex128 [P, C, H, W // 2 + 1].
-        separable: Whether the signs separate the channels, which needs P > C. If not, they are
-            random, and other channels appear as noise, too.
+        separable: Whether the signs separate the channels, which needs P > C. If not, the signs are
+            random, and the channels appear as noise of each other.
     """
 
     states: Tensor

@@ -10,6 +10,8 @@ CONFIGS = {
     "single": small_config(120, num_realizations=2),
     # Three probes of each operator.
     "probed": small_config(90, probes_per_operator=3, num_realizations=1),
+    # Three probes and two realizations, with dynamics.
+    "responding": small_config(150, probes_per_operator=3, num_realizations=2, dynamics=True),
     # Trajectories of three steps, three realizations.
     "steps": small_config(30, num_timesteps=3, num_realizations=3),
 }

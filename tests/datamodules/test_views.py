@@ -74,7 +74,7 @@ def test_features_of_any_timestep(datasets, tmp_path, view, timestep):
         ("features", 1.5, r"timestep: must be in 1\.\.3, the timesteps of this dataset; got 1.5"),
         ("features", 1.0, r"timestep: must be in 1\.\.3, the timesteps of this dataset; got 1.0"),
         ("features", True, r"timestep: must be in 1\.\.3, the timesteps of this dataset; got True"),
-        ("sequence", 1, "applies only to the views features, pairs, both; got view=sequence"),
+        ("sequence", 1, "applies only to the views features, responses, pairs, probes, both; got"),
         ("fields", 1, "timestep: applies only to .*; got view=fields"),
     ],
 )
@@ -208,10 +208,14 @@ NO_FIELDS = small_config(storage=StorageConfig(fields="none", shard_size=8))
 @pytest.mark.parametrize(
     ("config", "options", "message"),
     [
-        (NO_FIELDS, {"view": "fields"}, "fields needs stored fields .* are features, sequence$"),
+        (
+            NO_FIELDS,
+            {"view": "fields"},
+            "fields needs stored .* are features, sequence, responses$",
+        ),
         (NO_FIELDS, {"view": "both"}, "both needs stored fields"),
-        (small_config(), {"view": "pairs"}, "pairs needs two .* sequence, fields, both$"),
-        (small_config(), {"view": "images"}, "view: must be one of features, sequence, pairs"),
+        (small_config(), {"view": "pairs"}, "pairs needs two .* responses, fields, both$"),
+        (small_config(), {"view": "images"}, "view: must be one of features, sequence, resp"),
         (
             small_config(),
             {"realizations": "one"},

@@ -7,17 +7,21 @@ import h5py
 import pytest
 
 from scripts.fill_tables import PARAMETER_GROUPS, filled
+from spinlock.configuration.operator_axes import BUILTIN_AXES
 from spinlock.configuration.parameter_space import PARAMETER_NAMES
 from spinlock.generation import generate
+from spinlock.simulation.dynamics_columns import DYNAMICS
+from spinlock.simulation.transport_flow import TRUE_DYNAMICS
 from spinlock.storage import schema
 from tests.helpers import small_config
 
-PAGE = (Path(__file__).parents[2] / "docs" / "data_format.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "data_format.md").read_text(encoding="utf-8")
 
 
-def rows(heading):
+def rows(heading, page=PAGE):
     """First cells of the table under a heading."""
-    section = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    section = page.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     return re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)
 
 
@@ -34,19 +38,23 @@ def test_groups_of_parameters_are_in_column_order():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("format")
-    generate(small_config(12, grid_size=24, num_realizations=2), folder / "data" / "quickstart.h5")
+    config = small_config(12, grid_size=24, num_realizations=2, dynamics=True)
+    generate(config, folder / "data" / "quickstart.h5")
     return folder
 
 
-def test_the_page_names_everything_that_a_file_holds(folder):
-    with h5py.File(folder / "data" / "quickstart.h5") as file:
+def test_the_page_names_everything_that_a_file_holds(tmp_path):
+    config = small_config(2, grid_size=24, num_realizations=2, num_timesteps=2, dynamics=True)
+    generate(config, tmp_path / "file.h5")
+    with h5py.File(tmp_path / "file.h5") as file:
         found = []
         file.visititems(lambda name, item: found.append((name, item)))
         datasets = {name: item for name, item in found if isinstance(item, h5py.Dataset)}
         assert set(rows("Datasets")) == set(datasets)
         assert rows("Root attributes") == list(schema.ROOT_ATTRIBUTES)
         assert set(file.attrs) == set(schema.ROOT_ATTRIBUTES)
-        assert rows("Parameters") == list(PARAMETER_NAMES)
+        assert rows("Parameters") == [*PARAMETER_NAMES, *BUILTIN_AXES["transport"]]
+        assert all(f"`{name}`" in PAGE for name in TRUE_DYNAMICS)
         for name, item in datasets.items():
             assert item.attrs["description"] in PAGE
             assert set(item.attrs) <= {"description", "dimensions", "names", "sha256"}, name
@@ -63,6 +71,15 @@ def test_the_tree_is_the_table(folder):
     assert sorted(leaves) == sorted(rows("Datasets"))
 
 
+def test_every_column_of_the_dynamics_has_one_row():
+    page = (DOCS / "dynamics.md").read_text(encoding="utf-8")
+    section = page.partition("## Columns\n")[2].partition("\n## ")[0]
+    lines = re.findall(r"^\| (`.+) \|$", section, re.MULTILINE)
+    cells = [line.split(" | ") for line in lines]
+    found = [(name, unit) for names, *_, unit, _ in cells for name in re.findall(r"`(\w+)`", names)]
+    assert found == [(column.name, column.unit) for column in DYNAMICS]
+
+
 def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
@@ -77,6 +94,7 @@ def test_h5py_and_torch_examples_run(folder, monkeypatch):
     assert namespace["final"].shape == (12, 46) == (12, len(namespace["names"]))
     assert set(namespace["ic_types"]) <= set(small_config().initial_conditions.weights)
     assert namespace["values"]["noise_scale"].shape == (12,)
+    assert namespace["dynamics"].shape == (12, 18)
     exec(torch, namespace)
     assert [tuple(one.shape) for one in namespace["batch"]] == [(4, 3, 24, 24), (4, 2, 3, 24, 24)]
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from spinlock.features.response.linear_response import LinearResponse, log_ratio, relative_floor
 from spinlock.features.response.step_spectra import StepSpectra
 
-# An octave with less of the input's power says nothing about the response at its frequencies.
+# An octave with a smaller share of the input's power says nothing about the response there.
 _MIN_SHARE = 0.01
 
 

@@ -4,11 +4,11 @@ If w(x) = u(x − v), smoothed by a heat kernel, then W(k) = U(k) exp(−D |k|²
 radians per pixel. The phase of the cross-spectrum Σ_c U* W, a sum over channels c, therefore gives
 the displacement v; `spectral_decay` gives the diffusion D.
 
-The displacement maximizes the correlation of u and w after each mode of w is scaled to the power
-that it has in u: heat kernels do not change it, and modes that u lacks have no weight. This is a
-generalized cross-correlation [1]_. The maximum is found on a grid of half pixels and refined by
-Newton's method. Sums over modes separate into products with exp(i kx vx) and exp(i ky vy), so each
-takes two small matrix products.
+Before u and w are correlated, each mode of w is scaled to the power that the mode has in u. A heat
+kernel therefore does not change the correlation, and modes that u lacks have no weight. This is a
+generalized cross-correlation [1]_. The displacement maximizes it: the maximum is found on a grid of
+half pixels and refined by Newton's method. Because exp(i k·v) = exp(i kx vx) exp(i ky vy), each sum
+over modes takes two small matrix products.
 
 .. [1] C. Knapp, G. C. Carter, "The generalized correlation method for estimation of time delay",
    IEEE Trans. Acoust. Speech Signal Process. 24, 1976.
@@ -26,12 +26,13 @@ from spinlock.features.response.spectral_decay import mode_weights, spectral_dec
 #: Largest displacement along an axis that is searched, in pixels.
 MAX_DISPLACEMENT = 8
 _SPACING = 0.5
-# The search subtracts this times |v|², so the smallest of equally good displacements is found.
+# The search subtracts |v|² times this, so it finds the smallest of equally good displacements.
 _PENALTY = 1e-4
 _NEWTON_STEPS = 3
-# Relative to the trace of the Hessian; decides where u varies along one direction only.
+# Added to the diagonal of the Hessian, relative to its trace. Where u varies along one direction
+# only, it keeps the displacement along the other one unchanged.
 _RIDGE = 1e-3
-# Power of a mode relative to the mean over modes; w lacks modes far below, except for rounding.
+# A mode of w whose power is far below this fraction of the mean over modes is rounding error.
 _ROUNDING = 1e-12
 _TINY = 1e-30
 

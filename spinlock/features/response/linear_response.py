@@ -15,7 +15,7 @@ from spinlock.features.response.step_spectra import (
     StepSpectra,
 )
 
-# Share of the noise's power that is left where its subtraction gives less.
+# The subtraction of the noise leaves at least this share of the noise's power.
 _NOISE_REMAINDER = 0.01
 
 
@@ -26,9 +26,9 @@ class LinearResponse:
     Attributes:
         beta: Coefficient β = ⟨u'w'⟩/P_u, [B].
         innovation: Power P_e of the innovation, noise included, [B].
-        floor: Smallest power φ that is told apart from rounding errors, [B].
-        noise: Power n of the noise in w' or 0, [B].
-        total_noise: Power of the noise in w, channel means included, or 0, [B].
+        floor: Smallest power φ that can be distinguished from rounding errors, [B].
+        noise: Power n of the noise in w', [B]; 0 if it is unknown.
+        total_noise: Power of the noise in w, channel means included, [B]; 0 if it is unknown.
     """
 
     beta: Tensor
@@ -92,7 +92,7 @@ def mean_columns(spectra: StepSpectra, linear: LinearResponse) -> dict[str, Tens
 
 
 def denoised(power: Tensor, noise: Tensor, floor: Tensor) -> Tensor:
-    """Subtract the noise's power from a power; a hundredth of the noise's or the floor is left."""
+    """Subtract the noise's power from a power, leaving at least a hundredth of it and the floor."""
     return torch.maximum(torch.maximum(power - noise, _NOISE_REMAINDER * noise), floor)
 
 
@@ -102,5 +102,5 @@ def log_ratio(power: Tensor, reference: Tensor) -> Tensor:
 
 
 def relative_floor(power: Tensor) -> Tensor:
-    """Return the smallest power that is told apart from rounding errors of a given power."""
+    """Return the smallest power that can be distinguished from rounding errors of a power."""
     return (RELATIVE_FLOOR * power).clamp(min=ABSOLUTE_FLOOR)

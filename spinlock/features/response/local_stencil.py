@@ -25,7 +25,7 @@ _LAGS = 4 * _REACH + 1
 
 
 def stencil_column(spectra: StepSpectra, linear: LinearResponse) -> dict[str, Tensor]:
-    """Compute the share that no stencil explains; name of the column -> float64 [B]."""
+    """Compute the share of w that no stencil explains; name of the column -> float64 [B]."""
     unexplained = linear.innovation - explained_power(spectra, linear.beta)
     return {
         "nonlinear_share": log_ratio(
@@ -36,7 +36,7 @@ def stencil_column(spectra: StepSpectra, linear: LinearResponse) -> dict[str, Te
 
 
 def explained_power(spectra: StepSpectra, beta: Tensor) -> Tensor:
-    """Compute the power E5 by which the fit of the stencil reduces the innovation's.
+    """Compute the power E5 by which the fit of the stencil reduces that of the innovation.
 
     Args:
         spectra: Transforms and moments of B steps.

@@ -54,9 +54,10 @@ class ResponseFeatures(NamedTuple):
 def extract_responses(initial: Tensor, fields: Tensor) -> ResponseFeatures:
     """Extract the response features of samples.
 
-    The first step leads from the initial condition to the mean over realizations, whose remaining
-    noise is known from their spread and subtracted. Later steps are evaluated for each realization
-    and averaged. Fields are float32, sums of products of their transforms float64.
+    The first step leads from the initial condition to the mean of u_1 over realizations. The spread
+    of the realizations gives the power of the noise that this mean still contains, which is
+    subtracted. Later steps are evaluated for each realization, and their features are averaged.
+    Fields and their transforms are float32; products of transforms are summed in float64.
 
     Args:
         initial: Initial conditions u_0, floating point [N, C, H, W].

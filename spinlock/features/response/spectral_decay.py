@@ -1,18 +1,19 @@
 """Measures the diffusion between two fields by the decay of their spectra with |k|.
 
-The heat kernel multiplies a mode of wavevector k (radians per pixel) by exp(−D |k|²). Two lines,
-fitted by weighted least squares to sums over rings of |k|, have the slope −D in common:
+The heat kernel multiplies a mode of wavevector k (radians per pixel) by exp(−D |k|²). The spectra
+are summed over rings of |k|, and two lines are fitted to the sums by weighted least squares. Both
+have the same D:
 
-- The gain. With X the cross-spectrum of u and w, aligned by their displacement, and S_u the power
-  of u, ln(Re X / S_u) = c − D |k|². A ring counts by the inverse variance of the logarithm,
-  (1 − ρ²)/(2ρ²) (1/n + s) + τ², where ρ is the coherence, n the number of modes that have power,
-  and s and τ account for a response that is not a heat kernel [1]_.
-- The tail. Nonlinearities and noise give w power that is incoherent with u, down to scales that u
-  lacks. Before the heat kernel acts, it falls roughly as a power of k, so half its logarithm is
-  c' + a ln k − D k². This line decides where u has few wavelengths, or only long ones.
+- The gain. Let X be the cross-spectrum of u and w, aligned by their displacement, and S_u the power
+  of u. Then ln(Re X / S_u) = c − D |k|². The weight of a ring is the inverse variance of the
+  logarithm, (1 − ρ²)/(2ρ²) (1/n + s) + τ² [1]_. Here ρ is the coherence and n the number of modes
+  that have power; s and τ allow for a response that is not exactly a heat kernel.
+- The tail. Nonlinearities and noise add power to w that is incoherent with u, also at scales that u
+  lacks. Without the heat kernel it would fall roughly as a power of k, so half its logarithm is
+  c' + a ln k − D k². This line determines D if u has few wavelengths, or only long ones.
 
-A prior of D with mean 0 and a standard deviation of 1 pixel² per step makes the result 0 where
-neither line has enough rings.
+A prior of D with mean 0 and a standard deviation of 1 pixel² per step makes the result 0 if neither
+line has enough rings.
 
 .. [1] J. S. Bendat, A. G. Piersol, "Random data", 4th ed., section 9.2.
 """
@@ -29,7 +30,8 @@ _EVEN_RINGS = 16
 # Variances s and τ² of the gain.
 _SPREAD = 0.2
 _VARIANCE = 0.003
-# Weight of a ring times the side of the grid: with more rings, more of them share one error.
+# Weight of a ring times the side of the grid: larger grids have more rings, but their errors are
+# not independent.
 _RING_WEIGHT = 24.0
 # Rings whose ρ² is within this many standard errors of 0 do not count.
 _SIGNIFICANCE = 2.0
@@ -37,10 +39,10 @@ _SIGNIFICANCE = 2.0
 _MIN_SHARE = 1e-8
 # First frequency of the tail (cycles/pixel); below it, the power of u shapes that of w.
 _TAIL_START = 1 / 8
-# Weight of the tail for each radian per pixel; its error is common to neighboring rings.
+# Weight of the tail for each radian per pixel, because neighboring rings share their errors.
 _TAIL_WEIGHT = 10.0
-# The tail ends where its mean power is below this fraction of that of w (-110 dB), or below this
-# fraction of the power in the ring: both are rounding errors of float32 fields.
+# The tail ends where less than this fraction of the mean power of w is left in a mode, or less than
+# this fraction of the ring's power is incoherent: the rest is rounding error of float32 fields.
 _TAIL_FLOOR = 1e-11
 _MIN_INCOHERENCE = 1e-6
 # Inverse variance of the prior of D, in steps² per pixel⁴.
@@ -128,7 +130,8 @@ def spectral_decay(
     Args:
         aligned: Real part of the cross-spectrum after alignment, float32 [B, H, W // 2 + 1].
         u_power: Power of u, in units in which its sum over the plane is 1, of the same shape.
-        w_power: Power of w, likewise; the cross-spectrum is in the matching units.
+        w_power: Power of w, scaled in the same way, of the same shape. The cross-spectrum is in the
+            geometric mean of the two units.
         size: Height H and width W of the grid.
 
     Returns:

@@ -54,7 +54,7 @@ class StepSpectra:
 
     @property
     def scale(self) -> int:
-        """Number C(HW)² by which a sum over all bins is divided to give a mean."""
+        """Number C(HW)² that turns a sum over all bins into a mean over channels and pixels."""
         return self.channels * (self.grid[0] * self.grid[1]) ** 2
 
     @property
@@ -83,9 +83,9 @@ def band_weights(height: int, width: int, device: torch.device) -> tuple[Tensor,
         device: Device of the weights.
 
     Returns:
-        Numbers of full-plane bins that each half-plane bin stands for in each octave, with a row
-        each for its real and its imaginary part, float64 [2 · H · (W // 2 + 1), 5]; and whether an
-        octave has no bins, bool [5].
+        Weights, float64 [2 · H · (W // 2 + 1), 5], and whether an octave has no bins, bool [5]. The
+        weight of a half-plane bin in the column of its octave is the number of full-plane bins that
+        it stands for; its real and its imaginary part have one row each.
     """
     bins = fourier_bins(height, width, device)
     weights = torch.zeros(
