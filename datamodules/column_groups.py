@@ -110,7 +110,7 @@ def column_group(name: str, config: GenerationConfig) -> ColumnGroup:
     Example:
         >>> from spinlock import GenerationConfig
         >>> column_group("outputs", GenerationConfig(1)).names[:2]
-        ('field_mean', 'field_std')
+        ('spatial_mean', 'spatial_variance')
     """
     require_choice("view.columns", name, get_args(Group))
     if missing := missing_columns((name,), config):

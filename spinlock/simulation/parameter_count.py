@@ -43,7 +43,7 @@ def parameter_counts(values: NDArray[np.void], channels: int) -> NDArray[np.int6
         >>> import numpy as np
         >>> from spinlock import ParameterSpaceConfig
         >>> from spinlock.configuration.parameter_space import ParameterSpace
-        >>> rows = ParameterSpace(ParameterSpaceConfig()).values(np.zeros((2, 15)))
+        >>> rows = ParameterSpace(ParameterSpaceConfig().base_axes).values(np.zeros((2, 15)))
         >>> parameter_counts(rows, channels=3)
         array([7440, 7440])
     """

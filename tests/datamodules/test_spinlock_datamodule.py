@@ -207,6 +207,7 @@ def test_script_and_yaml_give_the_same_loss_curve(tmp_path):
     generation = {
         "num_samples": 60,
         "num_realizations": 2,
+        "dynamics": False,
         "block_size": 4,
         "parameter_space": {"base_channels": {"low": 4, "high": 8}, "grid_size": [32]},
         "storage": {"shard_size": 8},
