@@ -1,15 +1,13 @@
 """Tables and samples of an evaluation epoch, gathered from all processes."""
 
 from collections.abc import Mapping
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from spinlock.metrics.token_contingency import TokenContingency, check_range
-
-T = TypeVar("T")
+from spinlock.runtime.processes import is_distributed
 
 # Number of samples that are counted together.
 _WAITING = 1 << 16
@@ -87,15 +85,6 @@ class TokenTable:
         self._metric.update(tokens, classes)
 
 
-def gather_objects(mine: T) -> list[T]:
-    """Return an object of each process, in the order of ranks; all processes must call."""
-    if not _distributed():
-        return [mine]
-    everyone: list[T] = [mine] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(everyone, mine)
-    return everyone
-
-
 class EpochSamples:
     """Values of each sample of an epoch, gathered from all processes at its end.
 
@@ -118,11 +107,7 @@ class EpochSamples:
             return {}
         columns = {key: torch.cat([part[key] for part in self._parts]) for key in self._parts[0]}
         self._parts = []
-        if not _distributed():
+        if not is_distributed():
             return columns
         # Sorted, because all processes must gather the same column at the same time.
         return {key: torch.cat(gather_all_tensors(columns[key])) for key in sorted(columns)}
-
-
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -11,9 +11,9 @@ from lightning.pytorch.trainer.states import RunningStage
 from torch import Tensor
 from torch.optim import Optimizer
 
-from spinlock.callbacks.epoch_tables import gather_objects
 from spinlock.callbacks.finite_report import FiniteReport, floating_tensors, make_report
 from spinlock.configuration.validation import require_at_least, require_choice
+from spinlock.runtime.processes import gather_objects
 
 Policy = Literal["raise", "warn", "stop"]
 

@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from numpy.typing import NDArray
 
 from spinlock import contract
-from spinlock.callbacks.epoch_tables import gather_objects
 from spinlock.errors import ConfigurationError
 from spinlock.runtime.output_files import check_output, new_file
+from spinlock.runtime.processes import gather_objects
 
 _ENTRIES = ("index", "tokens", "token_sequence")
 

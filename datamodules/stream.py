@@ -21,6 +21,7 @@ from spinlock.datamodules.labels import LabelNames, labels_of_design
 from spinlock.datamodules.loading import LoaderOptions
 from spinlock.datamodules.scaling import FeatureScaler, Scaling, fit_scalers
 from spinlock.errors import ConfigurationError
+from spinlock.runtime.processes import is_distributed
 from spinlock.simulation.simulator import Samples, Simulator
 from spinlock.simulation.sobol_design import make_design
 
@@ -105,7 +106,7 @@ class SpinlockStream(IterableDataset[Batch]):
         worker = get_worker_info()
         workers, worker_number = (1, 0) if worker is None else (worker.num_workers, worker.id)
         ranks, rank = 1, 0
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if is_distributed():
             ranks, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
         numbers = count() if self.num_batches is None else range(self.num_batches)
         mine = islice(numbers, rank * workers + worker_number, None, ranks * workers)

@@ -1,11 +1,13 @@
 """Fixtures shared by all tests."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from spinlock.runtime.arithmetic import fixed_arithmetic
 
@@ -23,3 +25,27 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     # TF32, cuDNN's default, is no arithmetic to compare with an oracle.
     with fixed_arithmetic("float32", chosen) if chosen.type == "cuda" else nullcontext():
         yield chosen
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that makes a folder of files once for all tests, also of other test processes.
+
+    Its arguments are the name of the folder and a function that writes files into a folder. Tests
+    change only copies of the files.
+    """
+    base = tmp_path_factory.getbasetemp()
+    # Each of several processes has a folder of its own in a common one.
+    common = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made_once"
+    common.mkdir(exist_ok=True)
+
+    def make(name: str, write: Callable[[Path], object]) -> Path:
+        folder, complete = common / name, common / f"{name}.complete"
+        with FileLock(common / f"{name}.lock"):
+            if not complete.exists():
+                folder.mkdir()
+                write(folder)
+                complete.touch()
+        return folder
+
+    return make

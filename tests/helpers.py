@@ -3,11 +3,13 @@
 import dataclasses
 
 import h5py
+import numpy as np
 
 from spinlock.configuration.file_content import StorageConfig
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.parameter_axes import IntegerRange, ParameterSpaceConfig
 from spinlock.configuration.parameter_space import ParameterValues
+from spinlock.simulation.simulator import Simulator
 from spinlock.storage import digests, schema
 from spinlock.storage.dataset_file import DatasetFile
 
@@ -41,6 +43,21 @@ def small_config(num_samples=12, *, grid_size=32, base_channels=(4, 8), block_si
     options.setdefault("storage", StorageConfig(shard_size=2 * block_size))
     options.setdefault("dynamics", False)
     return GenerationConfig(num_samples, parameter_space=space, block_size=block_size, **options)
+
+
+def simulate(config, start, stop, device="cpu"):
+    """Arrays of the samples start..stop by name."""
+    parts = list(Simulator(config, device).samples(start, stop))
+    arrays = {
+        "index": np.concatenate([p.index for p in parts]),
+        "initial": np.concatenate([p.initial.cpu().numpy() for p in parts]),
+        "fields": np.concatenate([p.fields.cpu().numpy() for p in parts]),
+        "initial_features": np.concatenate([p.initial_features.cpu().numpy() for p in parts]),
+    }
+    for name in ("per_timestep", "per_trajectory", "aggregated"):
+        columns = [getattr(p.features, name).cpu().numpy() for p in parts]
+        arrays[name] = np.concatenate(columns)
+    return arrays
 
 
 def dataset_contents(path):

@@ -1,14 +1,6 @@
-"""Runs that save a checkpoint at every step, and runs in two processes."""
-
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""Runs that save a checkpoint at every step."""
 
 from lightning.pytorch import Callback
-
-ROOT = Path(__file__).parent.parent
 
 
 def trained_on(trainer):
@@ -37,23 +29,3 @@ class Saver(Callback):
 
     def on_train_epoch_end(self, trainer, pl_module):
         self._save(trainer, "epoch")
-
-
-def in_two_processes(script, dataset, folder):
-    """Run a script that distributes training.
-
-    Args:
-        script: Python code, which receives the path, the configuration and the folder as arguments,
-            and writes JSON to the file ``result<rank>`` in the folder.
-        dataset: Path and configuration of a dataset.
-        folder: Folder to write to.
-
-    Returns:
-        What each rank has written.
-    """
-    path, config = dataset
-    (folder / "run.py").write_text(script)
-    command = [sys.executable, str(folder / "run.py"), str(path), config.to_json(), str(folder)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, env=environment, check=True, timeout=250)
-    return [json.loads((folder / f"result{rank}").read_text()) for rank in range(2)]

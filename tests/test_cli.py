@@ -24,7 +24,7 @@ QUICKSTART = ROOT / "configs" / "quickstart.yaml"
 # What shrinks a shipped configuration to seconds without changing its structure.
 SHRINK = [
     "--data.batch_size=16",
-    "--data.generation.num_samples=60",
+    "--data.generation.num_samples=24",
     "--data.generation.num_realizations=2",
     "--data.generation.parameter_space.grid_size=[32]",
     "--data.generation.parameter_space.base_channels.low=4",
@@ -37,7 +37,7 @@ def test_what_generate_builds_info_describes(tmp_path, capsys):
     """The other commands run every shipped configuration in test_configs."""
     path = str(tmp_path / "data.h5")
     main(["generate", "--config", str(QUICKSTART), *SHRINK, f"--data.path={path}"])
-    assert "60 (1 probe(s) per operator)" in capsys.readouterr().out
+    assert "24 (1 probe(s) per operator)" in capsys.readouterr().out
     main(["info", path])
     described = capsys.readouterr().out
     with h5py.File(path) as file:
@@ -52,7 +52,7 @@ def test_generate_reads_the_data_section_and_options(tmp_path):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
     main(["generate", "--config", str(tmp_path / "run.yaml"), *SHRINK, "--data.progress=false"])
     with h5py.File(tmp_path / "a.h5") as file:
-        assert file["parameters/params"].shape == (60, 15)
+        assert file["parameters/params"].shape == (24, 15)
 
 
 def test_generate_needs_a_data_section(tmp_path):
@@ -68,7 +68,7 @@ def test_generate_reads_a_data_module_named_by_its_class(tmp_path, prefix):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({"data": data}))
     main(["generate", "--config", str(tmp_path / "run.yaml"), *SHRINK, "--data.progress=false"])
     with h5py.File(tmp_path / "a.h5") as file:
-        assert file["parameters/params"].shape == (60, 15)
+        assert file["parameters/params"].shape == (24, 15)
 
 
 def test_a_stream_has_no_file_to_generate():
@@ -241,16 +241,12 @@ def test_abbreviations_are_not_guessed(tmp_path, capsys):
     assert "--data.generation.num_sample=3" in capsys.readouterr().err
 
 
-def spinlock(*arguments):
-    command = [sys.executable, "-m", "spinlock", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-
-
-def test_help_lists_the_commands():
-    result = spinlock("--help")
-    assert result.returncode == 0
+def test_help_lists_the_commands(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["spinlock", "--help"])
+    command_line()
+    printed = capsys.readouterr().out
     for command in ("fit", "validate", "test", "predict", *COMMANDS):
-        assert command in result.stdout
+        assert command in printed
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -288,7 +284,9 @@ def test_errors_are_one_line(arguments, message, monkeypatch):
 
 
 def test_errors_exit_with_1_and_no_traceback():
-    result = spinlock("info", "missing.h5")
+    """As a user types it."""
+    command = [sys.executable, "-m", "spinlock", "info", "missing.h5"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert result.returncode == 1
     assert result.stderr.startswith("spinlock: error: missing.h5 does not exist")
     assert "Traceback" not in result.stderr

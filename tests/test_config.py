@@ -5,12 +5,8 @@ from typing import Any
 
 import pytest
 
-from spinlock.configuration.generation_config import (
-    CustomFeatureConfig,
-    Every,
-    GenerationConfig,
-    StorageConfig,
-)
+from spinlock.configuration.file_content import CustomFeatureConfig, Every, StorageConfig
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.parameter_axes import (
     IntegerRange,
     LogUniformRange,
@@ -198,23 +194,24 @@ def deep_list():
     return nested
 
 
+# Functions, so that deep lists exist only while their test runs.
 @pytest.mark.parametrize(
     "values",
     [
-        {"num_samples": deep_list()},
-        {"operator": {"class_path": "a.B", "init_args": {"x": deep_list()}}},
-        {"storage": {"fields": deep_list()}},
-        {"initial_conditions": {"weights": {5: 1.0}}},
-        {"initial_conditions": {"weights": {"sinusoids": 10**5000}}},
-        {"operator": {5: 1}},
-        {"features": {"per_field": [deep_list()]}},
-        {5: 1},
+        lambda: {"num_samples": deep_list()},
+        lambda: {"operator": {"class_path": "a.B", "init_args": {"x": deep_list()}}},
+        lambda: {"storage": {"fields": deep_list()}},
+        lambda: {"initial_conditions": {"weights": {5: 1.0}}},
+        lambda: {"initial_conditions": {"weights": {"sinusoids": 10**5000}}},
+        lambda: {"operator": {5: 1}},
+        lambda: {"features": {"per_field": [deep_list()]}},
+        lambda: {5: 1},
     ],
     ids=range(8),
 )
 def test_no_data_crash_the_parser(values):
     with pytest.raises(ConfigurationError) as caught:
-        GenerationConfig.from_dict({"num_samples": 3} | values)
+        GenerationConfig.from_dict({"num_samples": 3} | values())
     assert len(str(caught.value)) < 1000
 
 

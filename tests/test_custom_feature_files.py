@@ -25,10 +25,11 @@ CUSTOM = CustomFeatureConfig(
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    path = tmp_path_factory.mktemp("custom") / "dataset.h5"
-    generate(CONFIG, path, progress=False)
-    return path
+def original(made_once):
+    def write(folder):
+        generate(CONFIG, folder / "dataset.h5", progress=False)
+
+    return made_once("extraction", write) / "dataset.h5"
 
 
 @pytest.fixture
@@ -118,12 +119,12 @@ def test_what_cannot_be_imported_is_refused_before_anything_is_written(tmp_path)
 
 
 def test_batches_hold_them_after_the_built_in_ones(tmp_path):
-    config = small_config(60, features=CUSTOM, num_timesteps=2, num_realizations=1)
+    config = small_config(24, features=CUSTOM, num_timesteps=2, num_realizations=1)
     module = SpinlockDataModule(tmp_path / "a.h5", config, scaling="none", progress=False)
     module.prepare_data()
     module.setup()
     batch = next(iter(module.predict_dataloader()))
-    assert batch["features"].shape == batch["initial_features"].shape == (60, 48)
+    assert batch["features"].shape == batch["initial_features"].shape == (24, 48)
     assert module.feature_names[46:] == ("mean_modulus", "corner")
     with h5py.File(tmp_path / "a.h5") as file:
         stored = file["features/custom/per_timestep/features"][:, -1]

@@ -28,10 +28,11 @@ FEATURES = (
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    path = tmp_path_factory.mktemp("extraction") / "dataset.h5"
-    generate(CONFIG, path, progress=False)
-    return path
+def original(made_once):
+    def write(folder):
+        generate(CONFIG, folder / "dataset.h5", progress=False)
+
+    return made_once("extraction", write) / "dataset.h5"
 
 
 @pytest.fixture

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from spinlock import __main__ as command
-from spinlock.errors import ConfigurationError
+from spinlock.commands.command_line import main
 from spinlock.generation import generate
-from spinlock.generation.executors import LocalProcesses
 from spinlock.storage import read_info
 from tests.helpers import small_config
 
@@ -28,8 +26,9 @@ LARGE = {
     "parameter_space": {"grid_size": [128], "base_channels": {"low": 32, "high": 32}},
     "storage": {"fields": "none", "shard_size": 4},
 }
-SMALL = small_config(60, num_realizations=2)
-LOCAL = {"class_path": "spinlock.generation.LocalProcesses", "init_args": {"num_workers": 2}}
+SMALL = small_config(40, num_realizations=1)
+# One worker, since each takes seconds to import everything; PROGRAM has several.
+LOCAL = {"class_path": "spinlock.generation.LocalProcesses", "init_args": {"num_workers": 1}}
 TERMINATED = "spinlock: terminated; run the same command again: what is finished is kept"
 # A program without signal handlers.
 PROGRAM = """
@@ -113,12 +112,12 @@ def half_written(path):
     return list(path.parent.rglob("*.tmp"))
 
 
-def wait_until(moment, run, path):
+def wait_until(moment, run, path, workers=1):
     if moment == "starting":
         # The tracker of resources comes first, then the workers.
         run.wait_for(lambda: len(run.alive()) > 2)
     elif moment == "computing":
-        run.wait_for(lambda: len(half_written(path)) > 1)
+        run.wait_for(lambda: len(half_written(path)) >= workers)
     else:
         run.wait_for(lambda: list(path.parent.rglob("shard-*.h5")))
 
@@ -140,7 +139,7 @@ def settings_file(path, generation, executor=None, **sections):
 )
 def test_workers_end_with_the_process_that_started_them(signum, moment, run, path):
     program = run("-c", PROGRAM, json.dumps(LARGE), str(path))
-    wait_until(moment, program, path)
+    wait_until(moment, program, path, workers=2)
     status, _ = program.end(signum)
     assert status == -signum
     program.assert_nothing_is_left()
@@ -176,13 +175,12 @@ def test_what_was_terminated_is_resumed(executor, run, path, tmp_path):
     whole = tmp_path / "whole" / "a.h5"
     generate(SMALL, whole, progress=False)
     config = settings_file(path, json.loads(SMALL.to_json()), executor)
-    arguments = "-m", "spinlock", "generate", config
-    program = run(*arguments)
+    program = run("-m", "spinlock", "generate", config)
     program.wait_for(lambda: list(path.parent.glob("a.h5.parts/*/shard-*.h5")))
     status, printed = program.end(signal.SIGTERM)
     assert (status, printed.splitlines()[-1]) == (143, TERMINATED)
     assert list(path.parent.glob("a.h5.parts/*/shard-*.h5"))
-    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True)
+    main(["generate", config])
     assert read_info(path).digest == read_info(whole).digest
     assert not half_written(path)
 
@@ -230,75 +228,3 @@ def test_a_signal_ends_other_commands(module, name, command_name, run, path):
     assert (status, printed.splitlines()[-1]) == (143, TERMINATED)
     assert "Traceback" not in printed
     assert path.read_bytes() == before
-
-
-def test_a_handler_that_took_over_is_not_disturbed(monkeypatch):
-    """Lightning's calls the one that it found; while it trains, the signal is its own."""
-    came = []
-
-    def train():
-        found = signal.getsignal(signal.SIGTERM)
-
-        def compose(signum, frame):
-            came.append(signum)
-            found(signum, frame)
-
-        signal.signal(signal.SIGTERM, compose)
-        signal.raise_signal(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, found)
-
-    monkeypatch.setattr(command, "run", train)
-    before = signal.getsignal(signal.SIGTERM)
-    command.main()
-    assert came == [signal.SIGTERM]
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_a_forked_child_ends_as_without_a_handler(monkeypatch):
-    statuses = []
-
-    def fork():
-        child = os.fork()
-        if child == 0:
-            try:
-                signal.raise_signal(signal.SIGTERM)
-                time.sleep(10)
-            finally:
-                os._exit(1)
-        statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-
-    monkeypatch.setattr(command, "run", fork)
-    command.main()
-    assert statuses == [-signal.SIGTERM]
-
-
-def test_the_handler_is_gone_after_an_error(monkeypatch):
-    def fail():
-        raise ConfigurationError("no")
-
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(command, "run", fail)
-    with pytest.raises(SystemExit, match="spinlock: error: no"):
-        command.main()
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def wait_for_ever(path):
-    path.touch()
-    time.sleep(1000)
-
-
-@pytest.mark.parametrize("busy", [True, False])
-def test_shutting_down_at_once_ends_the_workers(busy, tmp_path):
-    executor = LocalProcesses(num_workers=2)
-    assert executor.submit(os.getpid).result() != os.getpid()
-    workers = list(executor._executor._processes.values())
-    if busy:
-        executor.submit(wait_for_ever, tmp_path / "begun")
-        while not (tmp_path / "begun").exists():
-            time.sleep(0.01)
-    executor.shutdown(wait=False, cancel_futures=True)
-    assert not any(worker.is_alive() for worker in workers)
-    # Another task starts them anew.
-    assert executor.submit(abs, -1).result() == 1
-    executor.shutdown()

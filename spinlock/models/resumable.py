@@ -8,9 +8,10 @@ from typing import Any, NoReturn, Self, TypeGuard
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor, distributed
+from torch import Tensor
 
 from spinlock.errors import DatasetError
+from spinlock.runtime.processes import gather_objects
 
 # Key of a checkpoint under which the states of all processes are stored.
 _KEY = "training"
@@ -100,11 +101,7 @@ class ResumableModule(LightningModule):
                 if accumulating and parameter.grad is not None
             },
         }
-        states = [own]
-        if distributed.is_available() and distributed.is_initialized():
-            states = [{} for _ in range(distributed.get_world_size())]
-            distributed.all_gather_object(states, own)
-        checkpoint[_KEY] = states
+        checkpoint[_KEY] = gather_objects(own)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Load the state of this process, and drop unsafe paths from the states of callbacks.

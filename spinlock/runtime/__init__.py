@@ -1,1 +1,1 @@
-"""Threads, arithmetic, timing, progress and output files, which do not depend on datasets."""
+"""Threads, processes, arithmetic, timing and output files, which do not depend on datasets."""

@@ -7,67 +7,15 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback
-from torch.utils.data import DataLoader, Subset
 
 from spinlock import callbacks, contract
-from tests.callbacks import DecodingModel, SyntheticDataModule, quiet_trainer, with_operator_tokens
-
-NO_PLOTS = {"plots_every_n_epochs": 0, "detailed": True}
-WATCHING = {
-    callbacks.CodebookUsage: NO_PLOTS,
-    callbacks.FiniteCheck: {"policy": "warn", "gradients": True},
-    callbacks.ICMutualInformation: NO_PLOTS | {"threshold": 2.0},
-    callbacks.OperatorConsistency: {"detailed": True},
-    callbacks.ReconstructionByGroup: NO_PLOTS,
-    callbacks.TokenTransfer: {},
-}
-
-
-class Model(DecodingModel):
-    """Several loaders; with ``parts`` in the batch, residual tokens; a sequence of tokens."""
-
-    def validation_step(self, batch, batch_idx, dataloader_idx=0):
-        outputs = super().validation_step(batch, batch_idx)
-        outputs["token_sequence"] = batch["tokens"][:, None].repeat(1, 3)
-        if "parts" in batch:
-            outputs["tokens"] = batch["parts"]
-        return outputs
-
-    def test_step(self, batch, batch_idx, dataloader_idx=0):
-        return self.validation_step(batch, batch_idx)
-
-    def decode(self, tokens, batch):
-        return super().decode(tokens if tokens.ndim == 1 else tokens[:, 0], batch)
-
-
-class Data(SyntheticDataModule):
-    """Two probes per operator; loaders of the first and of the second half."""
-
-    def __init__(self):
-        super().__init__(size=96, batch_size=16, probes=2)
-
-    def _loaders(self, split):
-        return [DataLoader(Subset(split, range(*half)), 16) for half in ((0, 48), (48, 96))]
-
-    def val_dataloader(self):
-        return self._loaders(self.val)
-
-    def test_dataloader(self):
-        return self._loaders(self.test)
+from tests.callbacks import quiet_trainer
+from tests.callbacks.watching import WATCHING, model_and_data
+from tests.forks import in_two_ranks
 
 
 def everything():
     return [callback(**settings) for callback, settings in WATCHING.items()]
-
-
-def model_and_data(levels=False):
-    data = Data()
-    model = Model(with_operator_tokens(data))
-    if levels:
-        for split in (data.train, data.val, data.test):
-            tokens = split.columns["tokens"]
-            split.columns["parts"] = torch.stack([tokens, tokens % 3], 1)
-    return model, data
 
 
 def validate(tmp_path, watching, levels=False, **settings):
@@ -214,124 +162,6 @@ def test_every_callback_is_tried_here():
     assert found - tested_elsewhere == set(WATCHING)
 
 
-NEEDS = {
-    callbacks.CodebookUsage: (("tokens",), ()),
-    callbacks.ICMutualInformation: (("tokens",), ("variant", "update_policy", "params")),
-    callbacks.OperatorConsistency: (
-        ("tokens",),
-        ("features", "initial_features", "variant", "operator", "index"),
-    ),
-    callbacks.ReconstructionByGroup: (("reconstruction",), ("features",)),
-    callbacks.TokenTransfer: (("tokens", "reconstruction"), ("features",)),
-}
-
-
-class Lacking(Model):
-    lacks = ()
-
-    def validation_step(self, batch, batch_idx, dataloader_idx=0):
-        outputs = super().validation_step(batch, batch_idx)
-        return {key: value for key, value in outputs.items() if key not in self.lacks}
-
-
-@pytest.mark.parametrize(
-    ("callback", "key"), [(c, key) for c, (outputs, _) in NEEDS.items() for key in outputs]
-)
-def test_a_missing_output_is_reported_before_training(tmp_path, callback, key):
-    _, data = model_and_data()
-    model = Lacking(with_operator_tokens(data))
-    model.lacks = (key,)
-    trainer = quiet_trainer(tmp_path, callback(**WATCHING[callback]))
-    with pytest.raises(contract.ContractError) as error:
-        trainer.fit(model, data)
-    message = str(error.value)
-    assert message.startswith(f"{callback.__name__} needs outputs[{key!r}] (")
-    assert (
-        "but the output of Lacking's validation_step or test_step has the keys: 'loss'" in message
-    )
-    assert trainer.global_step == 0
-
-
-class Quiet(Model):
-    """Whatever the batch lacks, its outputs are there."""
-
-    def validation_step(self, batch, batch_idx, dataloader_idx=0):
-        tokens = batch["tokens"]
-        return {"tokens": tokens, "reconstruction": torch.zeros(len(tokens), 46)}
-
-
-@pytest.mark.parametrize(
-    ("callback", "key"), [(c, key) for c, (_, batch) in NEEDS.items() for key in batch]
-)
-def test_a_missing_batch_entry_is_reported_before_training(tmp_path, callback, key):
-    _, data = model_and_data()
-    model = Quiet(with_operator_tokens(data))
-    del data.val.columns[key]
-    trainer = quiet_trainer(tmp_path, callback(**WATCHING[callback]))
-    with pytest.raises(contract.ContractError) as error:
-        trainer.fit(model, data)
-    keys = ", ".join(repr(k) for k in data.val.columns)
-    message = str(error.value)
-    assert message.startswith(f"{callback.__name__} needs batch[{key!r}] (")
-    assert f"but the batch has the keys: {keys}." in message
-    assert trainer.global_step == 0
-
-
-ATTRIBUTES = {
-    callbacks.CodebookUsage: ("codebook_size",),
-    callbacks.ICMutualInformation: (
-        "codebook_size",
-        "variant_names",
-        "variant_families",
-        "update_policy_names",
-        "parameter_space",
-    ),
-    callbacks.OperatorConsistency: ("decode",),
-    callbacks.ReconstructionByGroup: (
-        "family_names",
-        "update_policy_names",
-        "variant_names",
-        "normalization_names",
-    ),
-    callbacks.TokenTransfer: ("codebook_size",),
-}
-
-
-@pytest.mark.parametrize(
-    ("callback", "attribute"), [(c, name) for c, names in ATTRIBUTES.items() for name in names]
-)
-def test_a_missing_attribute_is_reported(tmp_path, monkeypatch, callback, attribute):
-    """Names and sizes are required, not guessed."""
-    model, data = model_and_data()
-    of_model = attribute in contract.MODEL
-    monkeypatch.setattr(type(model if of_model else data), attribute, None, raising=False)
-    if of_model and attribute in vars(model):
-        delattr(model, attribute)
-    trainer = quiet_trainer(tmp_path, callback(**WATCHING[callback]))
-    with pytest.raises(contract.ContractError) as error:
-        trainer.validate(model, data, verbose=False)
-    holder = "model" if of_model else "data module"
-    assert str(error.value).startswith(f"{callback.__name__} needs the {holder}'s {attribute} (")
-    assert f"Add it to the {holder}" in str(error.value)
-
-
-def test_plain_data_loaders_have_no_names(tmp_path):
-    model, data = model_and_data()
-    trainer = quiet_trainer(tmp_path, callbacks.ICMutualInformation())
-    with pytest.raises(contract.ContractError, match="wrap them in a LightningDataModule"):
-        trainer.validate(model, data.val_dataloader(), verbose=False)
-
-
-@pytest.mark.parametrize(
-    "tokens", [torch.zeros(16, 2, 2, dtype=torch.int64), torch.zeros(16), torch.zeros(16).bool()]
-)
-def test_tokens_of_another_shape_or_type_are_refused(tmp_path, tokens):
-    model, data = model_and_data()
-    model.validation_step = lambda batch, batch_idx, dataloader_idx: {"tokens": tokens}
-    with pytest.raises(contract.ContractError, match=r"but Model returned \[16.*\] torch\."):
-        quiet_trainer(tmp_path, callbacks.CodebookUsage()).validate(model, data)
-
-
 class Saver(Callback):
     """Writes what each process logged and counted."""
 
@@ -347,7 +177,8 @@ class Saver(Callback):
 
 @pytest.mark.filterwarnings("ignore")
 def test_two_processes_equal_one(tmp_path):
-    for devices, strategy in ((1, "auto"), (2, "ddp_spawn")):
+
+    def validate(devices, strategy):
         model, data = model_and_data(levels=True)
         # Only FiniteCheck looks there; the second process has the odd samples.
         data.val.columns["other"] = torch.zeros(96, 2)
@@ -356,6 +187,9 @@ def test_two_processes_equal_one(tmp_path):
             tmp_path, *everything(), Saver(tmp_path), devices=devices, strategy=strategy
         )
         trainer.validate(model, data, verbose=False)
+
+    validate(1, "auto")
+    in_two_ranks(validate, 2, "ddp")
     one, first, second = (
         torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1")
     )

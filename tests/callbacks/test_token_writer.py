@@ -14,6 +14,7 @@ from spinlock.callbacks import ContractError, TokenWriter
 from spinlock.errors import ConfigurationError
 from spinlock.models import FeatureVQVAE, QuantizerConfig
 from tests.callbacks import VARIANTS, SyntheticData, SyntheticDataModule, quiet_trainer
+from tests.forks import in_two_ranks
 
 SMALL = {"hidden_dims": (32,), "latent_dim": 4, "codebook_size": 16, "num_variants": len(VARIANTS)}
 
@@ -55,8 +56,12 @@ def test_tokens_are_in_order_of_the_index(tmp_path, quantizer):
 def test_two_processes_write_one_file(tmp_path):
     path = tmp_path / "tokens.h5"
     network, data = model(), Shuffled()
-    trainer = quiet_trainer(tmp_path, TokenWriter(path), devices=2, strategy="ddp_spawn")
-    trainer.predict(network, data, return_predictions=False)
+
+    def predict():
+        trainer = quiet_trainer(tmp_path, TokenWriter(path), devices=2, strategy="ddp")
+        trainer.predict(network, data, return_predictions=False)
+
+    in_two_ranks(predict)
     with h5py.File(path) as file:
         # 37 samples: one of them was repeated to give both processes equally many.
         assert file["index"][:].tolist() == list(range(2000, 2037))

@@ -14,20 +14,20 @@ from tests.helpers import small_config
 
 
 @pytest.fixture(scope="session")
-def baseline(tmp_path_factory):
-    """500 samples of the baseline's design and mixture, with small operators on a small grid."""
-    path = tmp_path_factory.mktemp("baseline") / "baseline.h5"
+def baseline(made_once):
+    """200 samples of the baseline's design and mixture, with small operators on a small grid."""
     config = small_config(
-        500, block_size=50, num_realizations=2, channels=2, storage=StorageConfig(shard_size=500)
+        200, block_size=50, num_realizations=2, channels=2, storage=StorageConfig(shard_size=200)
     )
-    generate(config, path, progress=False)
-    return path
+    folder = made_once(
+        "baseline", lambda folder: generate(config, folder / "baseline.h5", progress=False)
+    )
+    return folder / "baseline.h5"
 
 
 @pytest.fixture(scope="session")
-def pristine(tmp_path_factory):
+def pristine(made_once):
     """Enough samples for every row to be measurable. Tests damage copies of it."""
-    path = tmp_path_factory.mktemp("pristine") / "pristine.h5"
     config = small_config(
         160,
         block_size=16,
@@ -36,14 +36,15 @@ def pristine(tmp_path_factory):
         channels=2,
         storage=StorageConfig(shard_size=160),
     )
-    generate(config, path, progress=False)
-    return path
+    folder = made_once(
+        "pristine", lambda folder: generate(config, folder / "pristine.h5", progress=False)
+    )
+    return folder / "pristine.h5"
 
 
 @pytest.fixture(scope="session")
-def transport(tmp_path_factory):
+def transport(made_once):
     """Transport operators whose networks contribute little, with two probes each."""
-    path = tmp_path_factory.mktemp("transport") / "transport.h5"
     space = ParameterSpaceConfig(
         base_channels=IntegerRange(4, 8),
         grid_size=(24,),
@@ -60,5 +61,7 @@ def transport(tmp_path_factory):
         block_size=16,
         storage=StorageConfig(shard_size=64),
     )
-    generate(config, path, progress=False)
-    return path
+    folder = made_once(
+        "transport", lambda folder: generate(config, folder / "transport.h5", progress=False)
+    )
+    return folder / "transport.h5"

@@ -54,7 +54,7 @@ def test_numbers_where_there_is_nothing_to_measure_are_found(baseline, tmp_path)
     found = report.row("features", "sdf/aggregated: missing")
     assert not found.passed
     assert "energy_growth" not in found.measured
-    assert "(499 NaN, expected 500)" in found.measured
+    assert "(199 NaN, expected 200)" in found.measured
 
 
 def test_the_whole_of_trajectories_is_checked(pristine):

@@ -22,3 +22,9 @@ def datasets(tmp_path_factory):
     for name, config in CONFIGS.items():
         write_synthetic(folder / f"{name}.h5", config)
     return {name: (folder / f"{name}.h5", config) for name, config in CONFIGS.items()}
+
+
+@pytest.fixture(autouse=True)
+def _no_seed(monkeypatch):
+    """`seed_everything` stores its seed in the environment, which would affect other tests."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")

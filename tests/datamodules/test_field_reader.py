@@ -46,7 +46,7 @@ def test_a_reader_works_in_another_process(datasets):
     assert _inputs_of(given) == expected
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_workers_give_the_same_batches_however_they_start(datasets, method):
     options = {"view": "both", "realizations": "all", "batch_size": 16}
     expected = collect(ready(*datasets["steps"], **options).train_dataloader())

@@ -1,77 +1,29 @@
 """Resumed runs have the batches of the uninterrupted run, from whatever step they go on."""
 
-import itertools
-from pathlib import Path
-
 import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from spinlock import SpinlockDataModule
 from spinlock.datamodules import LoaderOptions
-from spinlock.datamodules.loading import MAX_EPOCH, EpochSampler
-from spinlock.errors import ConfigurationError, DatasetError
-from tests.callbacks import quiet_trainer
+from spinlock.errors import DatasetError
 from tests.datamodules import ready
-from tests.datamodules.recorder import MeanModel, describe
-from tests.resuming import Saver, in_two_processes, trained_on
-
-EPOCHS, BATCHES = 3, 4
-# Four batches an epoch, the last of them incomplete.
-SIZES = {"single": 28, "probed": 20, "steps": 6}
-RANDOM = {"view": "both", "realizations": "one"}
-BY_STEPS = {"max_epochs": -1, "max_steps": 2 * BATCHES}
-
-
-class Recorder(Callback):
-    """What the batches of a run hold, in order."""
-
-    def __init__(self):
-        self.batches = []
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.batches.append(describe(0, batch))
-
-
-class EarlyModel(MeanModel):
-    """Asks for the loader, and an iterator, before Lightning restores the loops."""
-
-    def configure_optimizers(self):
-        assert self.trainer.estimated_stepping_batches > 0
-        return super().configure_optimizers()
-
-
-def data(datasets, name="single", **options):
-    path, config = datasets[name]
-    options = {"batch_size": SIZES[name], "sampling_seed": 1} | options
-    return SpinlockDataModule(path, config, progress=False, **options)
-
-
-def trainer_with(*callbacks, **settings):
-    """A quiet trainer, and what records its batches."""
-    recorder = Recorder()
-    settings = {"max_epochs": EPOCHS, "num_sanity_val_steps": 0} | settings
-    return quiet_trainer(Path(), recorder, *callbacks, **settings), recorder
-
-
-def fit(datamodule, *callbacks, ckpt=None, model=None, **settings):
-    """The batches of a run, and its trainer."""
-    trainer, recorder = trainer_with(*callbacks, **settings)
-    trainer.fit(model or MeanModel(), datamodule=datamodule, ckpt_path=ckpt)
-    return recorder.batches, trainer
-
-
-def descriptions(batches):
-    return [describe(0, batch) for batch in batches]
-
-
-def assert_resumes(files, whole, resume):
-    """From each checkpoint, what is left of the whole run."""
-    for file in files:
-        batches, _ = resume(file)
-        assert batches == whole[int(file.suffix[1:]) :], file.name
+from tests.datamodules.recorder import MeanModel
+from tests.datamodules.training_runs import (
+    BATCHES,
+    BY_STEPS,
+    EPOCHS,
+    RANDOM,
+    EarlyModel,
+    assert_resumes,
+    data,
+    descriptions,
+    fit,
+    trainer_with,
+)
+from tests.forks import in_two_ranks
+from tests.resuming import Saver, trained_on
 
 
 @pytest.mark.parametrize(
@@ -148,7 +100,6 @@ def saved(datasets, tmp_path_factory):
         ("forked", "step=6", 6),
         ("forked anew", "epoch=0", 4),
         ("forked anew", "step=6", 6),
-        ("spawned", "epoch=1", 8),
         ("spawned", "step=10", 10),
     ],
 )
@@ -284,78 +235,6 @@ def test_evaluation_is_as_before(datasets, saved):
         assert descriptions(loader) == batches
 
 
-# Without a trainer
-
-
-def loader_of(datasets, **options):
-    path, config = datasets["single"]
-    return ready(path, config, batch_size=28, sampling_seed=1, **options).train_dataloader()
-
-
-def test_a_loop_of_ones_own_goes_on_from_a_state(datasets):
-    datamodule = ready(*datasets["single"], batch_size=28, **RANDOM)
-    expected = descriptions(itertools.chain(*itertools.repeat(datamodule.train_dataloader(), 3)))
-    for given in range(EPOCHS * BATCHES):
-        loader, again = (datamodule.train_dataloader() for _ in range(2))
-        passes = itertools.chain.from_iterable(loader for _ in range(EPOCHS))
-        list(itertools.islice(passes, given))
-        state = loader.state_dict()
-        assert state == {"epoch": given // BATCHES, "batches": given % BATCHES}
-        again.load_state_dict(state)
-        assert again.state_dict() == state
-        rest = [batch for _ in range(EPOCHS - state["epoch"]) for batch in descriptions(again)]
-        assert rest == expected[given:]
-
-
-def test_a_state_at_the_end_of_an_epoch_leaves_nothing_of_it(datasets):
-    loader, other = loader_of(datasets), loader_of(datasets)
-    list(loader)
-    other.load_state_dict({"epoch": 0, "batches": BATCHES})
-    assert descriptions(other) == []
-    assert descriptions(other) == descriptions(loader)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_pass_begins_with_its_first_batch(datasets, workers):
-    loader = loader_of(datasets, loader=LoaderOptions(num_workers=workers))
-    other = loader_of(datasets)
-    iterator = iter(loader)
-    for each in (loader, other):
-        each.sampler.set_epoch(2)
-    assert descriptions(iterator) == descriptions(other)
-
-
-@pytest.mark.parametrize(
-    "state",
-    [
-        {},
-        None,
-        [0, 1],
-        {"epoch": 0},
-        {"epoch": 0, "batches": BATCHES + 1},
-        {"epoch": 0, "batches": -1},
-        {"epoch": -1, "batches": 0},
-        {"epoch": MAX_EPOCH + 1, "batches": 0},
-        {"epoch": True, "batches": 0},
-        {"epoch": 0, "batches": 1.0},
-        {"epoch": 0, "batches": torch.tensor(1)},
-        {"epoch": "0" * 10_000, "batches": 0},
-    ],
-)
-def test_what_is_no_state_is_refused(datasets, state):
-    message = r"training loader must have an epoch in 0\.\.2147483648 and .* in 0\.\.4, got "
-    with pytest.raises(DatasetError, match=message) as caught:
-        loader_of(datasets).load_state_dict(state)
-    assert len(str(caught.value)) < 300
-
-
-@pytest.mark.parametrize("epoch", [-1, MAX_EPOCH + 1])
-def test_epochs_out_of_range_are_refused(epoch):
-    sampler = EpochSampler(2**30, seed=0)
-    with pytest.raises(ConfigurationError, match=r"epoch: must lie in 0\.\.2147483648, got"):
-        sampler.set_epoch(epoch)
-
-
 def test_a_checkpoint_with_a_state_out_of_range_is_refused(datasets, saved, tmp_path):
     checkpoint = torch.load(saved[1] / "step=6.ckpt", weights_only=True)
     checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]["batches"] = 99
@@ -364,36 +243,21 @@ def test_a_checkpoint_with_a_state_out_of_range_is_refused(datasets, saved, tmp_
         fit(data(datasets, **RANDOM), ckpt=tmp_path / "a.ckpt")
 
 
-# Two processes
+def resumed_in_both(datasets, folder):
+    """The batches of a run, and of the runs that are resumed from some places."""
 
-TWO_PROCESSES = """
-import json, sys
-from pathlib import Path
-from lightning import Trainer
-from spinlock import GenerationConfig, SpinlockDataModule
-from tests.datamodules.test_resume import MeanModel, Saver, trainer_with
+    def run(*callbacks, ckpt=None):
+        datamodule = data(datasets, batch_size=14, **RANDOM)
+        settings = {"devices": 2, "strategy": "ddp"}
+        return fit(datamodule, *callbacks, ckpt=ckpt, **settings)[0]
 
-path, config, folder = sys.argv[1:]
-folder = Path(folder)
-
-def fit(*callbacks, ckpt=None):
-    datamodule = SpinlockDataModule(
-        path, GenerationConfig.from_json(config), progress=False, batch_size=14, sampling_seed=1,
-        view="both", realizations="one",
-    )
-    trainer, recorder = trainer_with(*callbacks, devices=2, strategy="ddp")
-    trainer.fit(MeanModel(), datamodule=datamodule, ckpt_path=ckpt)
-    return recorder.batches, trainer
-
-whole, trainer = fit(Saver(folder))
-places = ("epoch.4", "validation.8", "batch.3", "batch.8", "batch.11")
-resumed = {place: fit(ckpt=folder / place)[0] for place in places}
-print(json.dumps([whole, resumed]), file=open(folder / f"result{trainer.global_rank}", "w"))
-"""
+    whole = run(Saver(folder))
+    places = ("epoch.4", "validation.8", "batch.3", "batch.8", "batch.11")
+    return whole, {place: run(ckpt=folder / place) for place in places}
 
 
 def test_two_processes(datasets, tmp_path):
-    runs = in_two_processes(TWO_PROCESSES, datasets["single"], tmp_path)
+    runs = in_two_ranks(resumed_in_both, datasets, tmp_path)
     for whole, resumed in runs:
         assert len(set(whole)) == EPOCHS * BATCHES
         assert resumed == {place: whole[int(place.split(".")[1]) :] for place in resumed}

@@ -2,11 +2,7 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import lightning
 import pytest
@@ -17,28 +13,10 @@ from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
 from spinlock import SpinlockDataModule
 from spinlock.commands.command_line import main
 from spinlock.datamodules import VariantSelection
-from spinlock.errors import DatasetError
 from tests.datamodules import collect, ready
 from tests.datamodules.recorder import BatchRecorder, MeanModel, describe
-
-ROOT = Path(__file__).parent.parent.parent
-QUIET = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
-
-
-def trainer(epochs=2, **options):
-    return lightning.Trainer(max_epochs=epochs, **(QUIET | options))
-
-
-@pytest.fixture(autouse=True)
-def _no_seed(monkeypatch):
-    """`seed_everything` stores its seed in the environment, which would affect other tests."""
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+from tests.datamodules.training_runs import QUIET, trainer
+from tests.forks import in_two_ranks
 
 
 @pytest.mark.parametrize("options", [{}, {"view": "both", "realizations": "one"}])
@@ -85,27 +63,14 @@ def test_script_trainer_and_yaml_give_identical_batches(datasets, tmp_path, opti
     assert (tmp_path / "yaml.0").read_text().splitlines() == script
 
 
-TWO_RANKS = """
-import json, sys
-from lightning import Trainer
-from spinlock import GenerationConfig, SpinlockDataModule
-from tests.datamodules.recorder import BatchRecorder, MeanModel
-
-if __name__ == "__main__":
-    path, config, folder, options = sys.argv[1:]
-    datamodule = SpinlockDataModule(
-        path, GenerationConfig.from_json(config), progress=False, **json.loads(options)
-    )
-    model = MeanModel()
-    trainer = Trainer(
-        accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[BatchRecorder(f"{folder}/batches")],
-    )
-    trainer.fit(model, datamodule=datamodule)
-    print(json.dumps([trainer.world_size, model.mean.tolist()]), file=open(
-        f"{folder}/result.{trainer.global_rank}", "w"))
-"""
+def in_a_rank(dataset, folder, options):
+    """Train on a dataset, record the batches, and return the world size and what was learned."""
+    path, config = dataset
+    datamodule, model = SpinlockDataModule(path, config, progress=False, **options), MeanModel()
+    recorder = BatchRecorder(folder / "batches")
+    run = trainer(devices=2, strategy="ddp", callbacks=[recorder])
+    run.fit(model, datamodule=datamodule)
+    return run.world_size, model.mean.tolist()
 
 
 def epochs_of(folder, rank):
@@ -121,18 +86,13 @@ def test_two_ranks_see_each_training_sample_once(datasets, tmp_path):
     path, config = datasets["single"]
     options = {"batch_size": 8, "max_samples": 94}
     expected = collect(ready(path, config, **options).train_dataloader())["index"]
-    (tmp_path / "run.py").write_text(TWO_RANKS)
-    command = [sys.executable, str(tmp_path / "run.py"), str(path), config.to_json()]
-    command += [str(tmp_path), json.dumps(options)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, env=environment, check=True, timeout=250)
+    world_and_mean = in_two_ranks(in_a_rank, datasets["single"], tmp_path, options)
     seen = [epochs_of(tmp_path, rank) for rank in range(2)]
     for epoch in range(2):
         mine, others = (ranks[epoch] for ranks in seen)
         assert len(mine) == len(others) == 47
         assert sorted(mine + others) == sorted(expected.tolist())
     assert seen[0][0] != seen[0][1]
-    world_and_mean = [json.loads((tmp_path / f"result.{rank}").read_text()) for rank in range(2)]
     assert world_and_mean[0] == world_and_mean[1]
     size, mean = world_and_mean[0]
     assert size == 2
@@ -173,125 +133,6 @@ def test_a_run_can_be_resumed_in_the_middle(datasets, tmp_path):
     fit(2, resumed)
     fit(4, resumed, tmp_path / "last.ckpt")
     assert (tmp_path / "whole.0").read_text() == (tmp_path / "resumed.0").read_text()
-
-
-@pytest.fixture(scope="module")
-def checkpoint(datasets, tmp_path_factory):
-    """Return a checkpoint of a model trained on the dataset `single` with rank scaling."""
-    path, config = datasets["single"]
-    datamodule = SpinlockDataModule(path, config, scaling="rank", batch_size=32, progress=False)
-    run = trainer(1)
-    run.fit(MeanModel(), datamodule=datamodule)
-    file = tmp_path_factory.mktemp("checkpoint") / "a.ckpt"
-    run.save_checkpoint(file)
-    return file
-
-
-def test_a_checkpoint_keeps_the_scaling(datasets, checkpoint):
-    """Test samples are scaled by the scalers of training."""
-    path, config = datasets["single"]
-    trained = ready(path, config, scaling="rank")
-    # A scaler fitted on fewer training samples would differ.
-    fewer = {"max_samples": 40, "scaling": "rank", "batch_size": 8, "progress": False}
-    datamodule = SpinlockDataModule(path, config, **fewer)
-    trainer().test(MeanModel(), datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
-    expected, served = (collect(d.test_dataloader()) for d in (trained, datamodule))
-    own = collect(ready(path, config, scaling="rank", max_samples=40).test_dataloader())
-    for key in ("features", "initial_features"):
-        assert torch.equal(served[key], expected[key])
-        assert not torch.equal(own[key], expected[key])
-    # The state may also be loaded before the file is read.
-    early = SpinlockDataModule(path, config, **fewer)
-    early.load_state_dict(trained.state_dict())
-    early.setup()
-    assert torch.equal(collect(early.test_dataloader())["features"], expected["features"])
-
-
-def test_checkpoints_hold_primitives(datasets, checkpoint):
-    stored = torch.load(checkpoint, weights_only=True)
-    state = stored["SpinlockDataModule"]
-    assert state["fingerprint"] == datasets["single"][1].fingerprint
-    assert state["settings"]["split_seed"] == 0
-    again = SpinlockDataModule.load_from_checkpoint(checkpoint)
-    assert again.generation == datasets["single"][1]
-    assert again.preparation.scaling == "rank"
-
-
-def test_hyperparameters_make_the_same_data_module_again(datasets, tmp_path):
-    path, config = datasets["single"]
-    datamodule = SpinlockDataModule(
-        path,
-        config,
-        train_variants=VariantSelection(exclude=("sinusoids",)),
-        eval_variants="all",
-        max_samples=50,
-        batch_size=16,
-        progress=False,
-    )
-    run = trainer(1)
-    run.fit(MeanModel(), datamodule=datamodule)
-    run.save_checkpoint(tmp_path / "a.ckpt")
-    again = SpinlockDataModule.load_from_checkpoint(tmp_path / "a.ckpt")
-    again.setup()
-    assert str(again) == str(datamodule)
-    assert again.eval_parts == ("held_in", "held_out")
-    assert len(run.callback_metrics.keys() & {"val/0", "val/1"}) == 2
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("steps", {}, r"another dataset \(fingerprint .* num_timesteps: 1 there, 3 asked for"),
-        ("single", {"split_seed": 1}, "other data settings: split_seed: 0 there, 1 here"),
-        ("single", {"val_fraction": 0.2}, "other data settings: fractions: "),
-        ("single", {"scaling": "robust"}, "scaling: 'rank' there, 'robust' here"),
-        ("single", {"signed_log": False}, "signed_log: True there, False here"),
-    ],
-)
-def test_a_checkpoint_of_other_data_is_refused(datasets, checkpoint, name, options, message):
-    path, config = datasets[name]
-    options = {"scaling": "rank", "batch_size": 8, "progress": False} | options
-    datamodule = SpinlockDataModule(path, config, **options)
-    with pytest.raises(DatasetError, match=message) as caught:
-        trainer().test(MeanModel(), datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
-    assert "allow_transfer=True" in str(caught.value)
-
-
-def test_a_checkpoint_of_another_timestep_is_refused(datasets):
-    path, config = datasets["steps"]
-    state = ready(path, config).state_dict()
-    ready(path, config, timestep=3).load_state_dict(state)
-    with pytest.raises(DatasetError, match="data settings: timestep: 3 there, 2 here"):
-        ready(path, config, timestep=2).load_state_dict(state)
-
-
-def test_transfer_takes_the_scaling_along(datasets, checkpoint):
-    path, config = datasets["steps"]
-    datamodule = SpinlockDataModule(path, config, allow_transfer=True, batch_size=8, progress=False)
-    trainer().test(MeanModel(), datamodule=datamodule, ckpt_path=checkpoint, verbose=False)
-    trained = ready(*datasets["single"], scaling="rank").feature_scaler
-    raw = collect(ready(path, config, scaling="none").predict_dataloader())["features"]
-    served = collect(datamodule.predict_dataloader())["features"]
-    assert torch.equal(served, trained.transform(raw))
-
-
-def test_a_checkpoint_of_other_features_is_refused(datasets):
-    path, config = datasets["single"]
-    state = ready(path, config).state_dict()
-    for name in ("knee", "center", "spread"):
-        state["scalers"]["features"][name].append(1.0)
-    for name in ("knots", "quantiles"):
-        state["scalers"]["features"][name].append([])
-    with pytest.raises(DatasetError, match="scales 47 columns of features, the dataset has 46"):
-        SpinlockDataModule(path, config).load_state_dict(state)
-
-
-def test_the_state_before_setup_has_no_scaling(datasets):
-    path, config = datasets["single"]
-    other = SpinlockDataModule(path, config, progress=False)
-    other.load_state_dict(SpinlockDataModule(path, config).state_dict())
-    other.setup()
-    assert torch.equal(other.feature_scaler.center, ready(path, config).feature_scaler.center)
 
 
 def test_print_shows_everything(datasets):

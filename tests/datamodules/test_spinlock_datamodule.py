@@ -26,9 +26,9 @@ SMALL = small_config(60, num_realizations=2)
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("datamodule") / "dataset.h5"
-    SpinlockDataModule(path, CONFIG, progress=False).prepare_data()
+def path(datasets):
+    path, config = datasets["single"]
+    assert config == CONFIG
     return path
 
 

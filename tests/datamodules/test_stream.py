@@ -1,8 +1,5 @@
 """A stream returns the samples of the file without the file, each to one rank and worker."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -19,6 +16,7 @@ from spinlock.datamodules import (
 from spinlock.errors import ConfigurationError, DatasetError
 from tests.callbacks import quiet_trainer
 from tests.datamodules.recorder import MeanModel
+from tests.forks import in_two_ranks
 from tests.helpers import small_config
 
 CONFIG = small_config(40, num_realizations=2, probes_per_operator=2)
@@ -42,13 +40,14 @@ CUSTOM = {
 
 @pytest.mark.parametrize("features", ["sdf", *CUSTOM])
 def test_the_stream_gives_the_batches_of_the_file(tmp_path, features):
-    config = replace(CONFIG, num_timesteps=2, features=CUSTOM.get(features, features))
+    options = {"num_timesteps": 2, "features": CUSTOM.get(features, features)}
+    config = replace(CONFIG, num_samples=20, **options)
     datamodule = SpinlockDataModule(
         tmp_path / "a.h5", config, batch_size=10, scaling="none", progress=False
     )
     datamodule.prepare_data()
     datamodule.setup("predict")
-    stream = SpinlockStream(config, batch_size=10, num_batches=4)
+    stream = SpinlockStream(config, batch_size=10, num_batches=2)
     for from_file, streamed in zip(datamodule.predict_dataloader(), stream, strict=True):
         assert from_file.keys() == streamed.keys()
         for key, expected in from_file.items():
@@ -71,9 +70,18 @@ def test_scalers_of_a_data_module_apply(tmp_path):
         assert torch.equal(batch[key], expected[key])
 
 
-@pytest.mark.parametrize("order", ["consecutive", "random"])
-@pytest.mark.parametrize(("num_workers", "start"), [(0, None), (2, "fork"), (2, "spawn")])
-def test_workers_share_the_batches(order, num_workers, start):
+@pytest.mark.parametrize(
+    ("num_workers", "start", "order"),
+    [
+        (0, None, "consecutive"),
+        (0, None, "random"),
+        (2, "fork", "consecutive"),
+        (2, "fork", "random"),
+        # One worker, since it starts for seconds: it imports everything.
+        (1, "spawn", "random"),
+    ],
+)
+def test_workers_share_the_batches(num_workers, start, order):
     stream = SpinlockStream(CONFIG, batch_size=6, order=order, num_batches=5)
     loader = DataLoader(
         stream, batch_size=None, num_workers=num_workers, multiprocessing_context=start
@@ -100,33 +108,14 @@ def test_random_blocks_are_samples_of_the_dataset():
     assert torch.equal(collect(stream)["index"], drawn["index"])
 
 
-RANK = """
-import sys, torch.distributed as dist
-from spinlock import GenerationConfig
-from spinlock.datamodules import SpinlockStream
-dist.init_process_group("gloo")
-stream = SpinlockStream(GenerationConfig.from_json(sys.argv[1]), batch_size=4, num_batches=6)
-print([int(i) for batch in stream for i in batch["index"]])
-dist.destroy_process_group()
-"""
+def indices_of_a_rank():
+    torch.distributed.init_process_group("gloo")
+    stream = SpinlockStream(CONFIG, batch_size=4, num_batches=6)
+    return collect(stream)["index"].tolist()
 
 
 def test_ranks_share_the_batches():
-    processes = []
-    for rank in range(2):
-        environment = os.environ | {
-            "RANK": str(rank),
-            "WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": "29517",
-        }
-        command = [sys.executable, "-c", RANK, CONFIG.to_json()]
-        processes.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        )
-    outputs = [process.communicate(timeout=200)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    indices = [eval(output.strip().splitlines()[-1]) for output in outputs]
+    indices = in_two_ranks(indices_of_a_rank)
     assert indices[0] == [*range(0, 4), *range(8, 12), *range(16, 20)]
     assert sorted(indices[0] + indices[1]) == list(range(24))
 

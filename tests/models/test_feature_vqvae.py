@@ -12,6 +12,7 @@ from spinlock.models import FeatureVQVAE, IndependenceConfig, QuantizerConfig, S
 from spinlock.models.feature_vqvae import _MOST_LATENTS
 from spinlock.models.quantizers import LearnedCodebooks
 from tests.callbacks import VARIANTS, SyntheticData, SyntheticDataModule, quiet_trainer
+from tests.forks import in_two_ranks
 
 SMALL = {"hidden_dims": (32,), "latent_dim": 4, "codebook_size": 16, "num_variants": len(VARIANTS)}
 NO_TERMS = IndependenceConfig(sliced_wasserstein=0, mutual_information=0, code_entropy=0)
@@ -408,13 +409,21 @@ def test_an_endless_run_needs_a_schedule_without_fractions(tmp_path):
 
 def test_two_processes_share_the_codebook_and_the_scores(tmp_path):
     (model, _), data = model_and_batch(), SyntheticDataModule(size=128)
-    callbacks = [ICMutualInformation(), FiniteCheck()]
-    trainer = quiet_trainer(tmp_path, *callbacks, devices=2, strategy="ddp_spawn")
-    trainer.fit(model, data)
+
+    def fit():
+        callbacks = [ICMutualInformation(), FiniteCheck()]
+        trainer = quiet_trainer(tmp_path, *callbacks, devices=2, strategy="ddp")
+        trainer.fit(model, data)
+        if trainer.is_global_zero:
+            torch.save(model.state_dict(), tmp_path / "trained.pt")
+        return {key: value.item() for key, value in trainer.callback_metrics.items()}
+
+    logged, _ = in_two_ranks(fit)
+    model.load_state_dict(torch.load(tmp_path / "trained.pt", weights_only=True))
     # Codes are averages over the 32 samples that each of the two processes has in a batch.
     counted = model.quantizer._books[0]._codebook.cluster_size.sum()
     assert counted.item() == pytest.approx(64, rel=0.1)
-    together = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("ic/")}
+    together = {k: v for k, v in logged.items() if k.startswith("ic/")}
     trainer = quiet_trainer(tmp_path, ICMutualInformation())
     (alone,) = trainer.validate(model, data, verbose=False)
     assert together == {k: v for k, v in alone.items() if k.startswith("ic/")}

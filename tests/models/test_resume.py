@@ -1,81 +1,27 @@
 """Resumed training ends in the weights of the uninterrupted one, to the bit, from any step."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.tuner import Tuner
 
-from benchmarks.synthetic import write_synthetic
-from spinlock import SpinlockDataModule
 from spinlock.datamodules import LoaderOptions
-from spinlock.errors import DatasetError
-from spinlock.models import FeatureVQVAE, QuantizerConfig, ScheduleConfig, SequenceVQVAE
+from spinlock.models import ScheduleConfig, SequenceVQVAE
 from spinlock.models.quantizers import LearnedCodebooks
-from tests.callbacks import quiet_trainer
-from tests.helpers import small_config
-from tests.resuming import Saver, in_two_processes
-
-EPOCHS, BATCHES = 4, 3
-STEPS = EPOCHS * BATCHES
-# Five of the twelve steps warm up; so high a threshold revives codes in most steps.
-SCHEDULE = ScheduleConfig(warmup=0.4, ramp=0.5)
-QUANTIZERS = {
-    "vector": {"dead_code_threshold": 2.0},
-    "residual": {"kind": "residual", "num_codebooks": 2, "dead_code_threshold": 2.0},
-    "grouped": {"kind": "grouped", "num_codebooks": 2, "dead_code_threshold": 2.0},
-    "finite_scalar": {"kind": "finite_scalar", "levels": (4, 4)},
-}
-
-
-@pytest.fixture(scope="module")
-def datasets(tmp_path_factory):
-    """Name -> (path, configuration)."""
-    configs = {
-        "probes": small_config(90, grid_size=16, probes_per_operator=3, num_realizations=1),
-        "steps": small_config(60, grid_size=16, num_timesteps=2, num_realizations=1),
-    }
-    folder = tmp_path_factory.mktemp("datasets")
-    for name, config in configs.items():
-        write_synthetic(folder / f"{name}.h5", config)
-    return {name: (folder / f"{name}.h5", config) for name, config in configs.items()}
-
-
-def data(datasets, name="probes", **options):
-    path, config = datasets[name]
-    # Three batches an epoch, the last of them incomplete.
-    options = {"batch_size": {"probes": 26, "steps": 18}[name], "sampling_seed": 1} | options
-    return SpinlockDataModule(path, config, progress=False, **options)
-
-
-def model_for(datamodule, kind=FeatureVQVAE, quantizer="vector", **options):
-    torch.manual_seed(0)
-    return kind(
-        num_variants=len(datamodule.variant_names),
-        latent_dim=4,
-        hidden_dims=(16,),
-        codebook_size=16,
-        quantizer=QuantizerConfig(**QUANTIZERS[quantizer]),
-        schedule=SCHEDULE,
-        **options,
-    )
-
-
-def trainer_with(*callbacks, **settings):
-    return quiet_trainer(Path(), *callbacks, **({"max_epochs": EPOCHS} | settings))
-
-
-def fit(model, datamodule, *callbacks, ckpt=None, **settings):
-    """The weights and buffers of a trained model."""
-    trainer_with(*callbacks, **settings).fit(model, datamodule=datamodule, ckpt_path=ckpt)
-    return {key: value.clone() for key, value in model.state_dict().items()}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-
+from tests.forks import in_two_ranks
+from tests.models.training_runs import (
+    BATCHES,
+    EPOCHS,
+    STEPS,
+    data,
+    fit,
+    model_for,
+    same,
+    trainer_with,
+    warming_up,
+)
+from tests.resuming import Saver
 
 RUNS = {
     "vector": ("probes", {}, {}),
@@ -182,13 +128,6 @@ def rows(monkeypatch):
     return given
 
 
-def warming_up(datamodule):
-    """A model that warms up for three of four epochs of 69 samples."""
-    model = model_for(datamodule)
-    model._schedule_config = ScheduleConfig(warmup=0.75)
-    return model
-
-
 def test_k_means_sees_all_latents_of_the_warm_up(datasets, tmp_path, rows):
     datamodule = data(datasets)
     default = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
@@ -265,121 +204,25 @@ def test_training_and_what_else_draws_do_not_meet(datasets):
     assert all(torch.equal(*pair) for pair in zip(drawn, expected, strict=True))
 
 
-@pytest.fixture(scope="module")
-def checkpoint(datasets, tmp_path_factory):
-    """A file of a checkpoint in the warm-up, between two batches of a step of the optimizer."""
-    folder, datamodule = tmp_path_factory.mktemp("checkpoint"), data(datasets)
-    settings = {"accumulate_grad_batches": 3, "max_epochs": 3}
-    fit(warming_up(datamodule), datamodule, Saver(folder), **settings)
-    return folder / "batch.2"
+def resumed_in_both(datasets, folder):
+    """Whether k-means has run, and whether a run resumed from each place ends in equal weights."""
+    settings = {"devices": 2, "strategy": "ddp", "num_sanity_val_steps": 0}
 
+    def run(*callbacks, **options):
+        datamodule = data(datasets, batch_size=13)
+        return fit(model_for(datamodule), datamodule, *callbacks, **options, **settings)
 
-def test_checkpoints_hold_tensors(datasets, checkpoint):
-    (state,) = torch.load(checkpoint, weights_only=True)["training"]
-    assert set(state["generators"]) == {"cpu"}
-    assert [len(latents) for latents in state["latents"]] == [26, 26]
-    assert state["gradients"]
-    model = FeatureVQVAE.load_from_checkpoint(checkpoint, weights_only=True)
-    assert [tuple(latent.shape) for latent in model._recent] == [(26, 4)] * 2
-    # Outside of a fit nobody would clear gradients.
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-def test_a_checkpoint_without_a_state_is_taken(datasets, checkpoint, tmp_path):
-    """Of an earlier version."""
-    stored = torch.load(checkpoint, weights_only=True)
-    del stored["training"]
-    torch.save(stored, tmp_path / "a.ckpt")
-    datamodule = data(datasets)
-    fit(warming_up(datamodule), datamodule, ckpt=tmp_path / "a.ckpt")
-
-
-def changed(path, value):
-    """Put a value, or what a function makes of the one there, into a nested state."""
-
-    def change(states):
-        *before, last = path
-        for key in before:
-            states = states[key]
-        states[last] = value(states[last]) if callable(value) else value
-
-    return change
-
-
-WEIGHT = "autoencoder.encoder.0.weight"
-CPU, LATENT, GRADIENT = (0, "generators", "cpu"), (0, "latents", 1), (0, "gradients", WEIGHT)
-HOSTILE = [
-    (lambda states: states.clear(), "a list of the states of the processes, got list"),
-    (changed([0], 1), "a dictionary for each process, got int"),
-    (changed([0, "generators"], None), "states of the random generators of cpu and cuda, got None"),
-    (changed([0, "generators", "tpu"], 1), "generators of cpu and cuda, got dict"),
-    (changed(CPU, "state"), r"random generators as uint8 \[S\], got str"),
-    (changed(CPU, lambda state: state.float()), r"uint8 \[S\], got torch.float32 \[5056\]"),
-    (changed(CPU, lambda state: state[None]), r"uint8 \[S\], got torch.uint8 \[1, 5056\]"),
-    (changed(CPU, lambda state: state[:-1]), r"generator of cpu, got torch.uint8 \[5055\]"),
-    (changed(CPU, torch.zeros_like), r"generator of cpu, got torch.uint8 \[5056\]"),
-    (changed([0, "latents"], None), "a list of latents, got NoneType"),
-    (changed([0, "latents"], torch.zeros(3, 4)), "a list of latents, got torch.float32"),
-    (changed(LATENT, 1.5), r"floating-point numbers \[B, 4\], got float"),
-    (changed(LATENT, lambda latent: latent[0]), r"\[B, 4\], got torch.float32 \[4\]"),
-    (changed(LATENT, lambda latent: latent[:0]), r"\[B, 4\], got torch.float32 \[0, 4\]"),
-    (changed(LATENT, lambda latent: latent[:, :3]), r"\[B, 4\], got torch.float32 \[26, 3\]"),
-    (
-        changed(LATENT, lambda latent: latent[:1].expand(10**9, 4)),
-        r"got torch.float32 \[10{9}, 4\]",
-    ),
-    (changed(LATENT, lambda latent: latent.long()), r"\[B, 4\], got torch.int64 \[26, 4\]"),
-    (changed(LATENT, lambda latent: latent.to_sparse()), r"numbers \[B, 4\], got"),
-    (changed(LATENT, torch.zeros(26, 4, device="meta")), r"numbers \[B, 4\], got"),
-    (changed([0, "gradients"], None), "gradients of the model's parameters, got NoneType"),
-    (changed([0, "gradients", "x"], torch.zeros(1)), "gradients of the model's parameters, got"),
-    (changed(GRADIENT, "x"), rf"the gradient of {WEIGHT} as numbers \[16, \d+\], got str"),
-    (changed(GRADIENT, lambda gradient: gradient.T), r"numbers \[16, .*, got torch.float32 \["),
-    (changed(GRADIENT, lambda gradient: gradient != 0), r"numbers \[16, .*, got torch.bool \["),
-]
-
-
-@pytest.mark.parametrize(("change", "message"), HOSTILE)
-def test_what_is_no_state_is_refused(checkpoint, change, message):
-    stored = torch.load(checkpoint, weights_only=True)
-    model = FeatureVQVAE(**{k: v for k, v in stored["hyper_parameters"].items() if k[0] != "_"})
-    model.on_load_checkpoint(stored)
-    change(stored["training"])
-    expected = f"checkpoint's training state must have .*{message}"
-    with pytest.raises(DatasetError, match=expected) as caught:
-        model.on_load_checkpoint(stored)
-    assert len(str(caught.value)) < 300
-
-
-TWO_PROCESSES = """
-import json, sys
-from pathlib import Path
-import torch
-from spinlock import GenerationConfig
-from tests.models.test_resume import Saver, data, fit, model_for, same
-
-path, config, folder = sys.argv[1:]
-datasets, folder = {"probes": (path, GenerationConfig.from_json(config))}, Path(folder)
-settings = {"devices": 2, "strategy": "ddp", "num_sanity_val_steps": 0}
-
-def run(*callbacks, **options):
-    datamodule = data(datasets, batch_size=13)
-    return fit(model_for(datamodule), datamodule, *callbacks, **options, **settings)
-
-whole = run(Saver(folder))
-resumed = {}
-for number, place in enumerate(("batch.2", "epoch.3", "batch.5", "validation.9", "batch.11")):
-    torch.manual_seed(number)
-    resumed[place] = same(run(ckpt=folder / place), whole)
-rank = torch.distributed.get_rank()
-print(json.dumps([int(whole["autoencoder.quantizer.layers._codebook.initted"]), resumed]),
-      file=open(folder / f"result{rank}", "w"))
-"""
+    whole = run(Saver(folder))
+    resumed = {}
+    for number, place in enumerate(("batch.2", "epoch.3", "batch.5", "validation.9", "batch.11")):
+        torch.manual_seed(number)
+        resumed[place] = same(run(ckpt=folder / place), whole)
+    return bool(whole["autoencoder.quantizer.layers._codebook.initted"]), resumed
 
 
 def test_two_processes(datasets, tmp_path):
     """Each process resumes with its own random state and its own latents."""
-    for initialized, resumed in in_two_processes(TWO_PROCESSES, datasets["probes"], tmp_path):
+    for initialized, resumed in in_two_ranks(resumed_in_both, datasets, tmp_path):
         assert initialized
         assert set(resumed.values()) == {True}, resumed
     states = torch.load(tmp_path / "batch.2", weights_only=True)["training"]

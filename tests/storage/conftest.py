@@ -14,12 +14,15 @@ from tests.storage.extended_files import COMPRESSIONS, Made, extended, extracted
 from tests.storage.sabotage import CONFIG
 
 
-@pytest.fixture(scope="module")
-def intact(tmp_path_factory):
+@pytest.fixture(scope="session")
+def intact(made_once):
     """Compression -> an undamaged file."""
-    folder = tmp_path_factory.mktemp("intact")
-    for config in (CONFIG, RAW):
-        generate(config, folder / f"{config.storage.compression}.h5", progress=False)
+
+    def write(folder):
+        for config in (CONFIG, RAW):
+            generate(config, folder / f"{config.storage.compression}.h5", progress=False)
+
+    folder = made_once("intact", write)
     return {name: folder / f"{name}.h5" for name in ("deflate", "none")}
 
 
@@ -28,9 +31,9 @@ def path(intact, tmp_path):
     return shutil.copy(intact["deflate"], tmp_path / "a.h5")
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return Made(tmp_path_factory.mktemp("extension"))
+@pytest.fixture(scope="session")
+def made(made_once):
+    return Made(made_once("extension", Made.write))
 
 
 @pytest.fixture(params=COMPRESSIONS)
@@ -51,14 +54,15 @@ def victims(tmp_path):
     made.watch.close()
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    path = tmp_path_factory.mktemp("local") / "data.h5"
-    generate(forgeries.CONFIG, path, progress=False)
-    return path
+@pytest.fixture(scope="session")
+def original(made_once):
+    def write(folder):
+        generate(forgeries.CONFIG, folder / "data.h5", progress=False)
+
+    return made_once("local", write) / "data.h5"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def telling(original, tmp_path_factory):
     """A file with telling values in its features and fields, which its digests agree with."""
     path = tmp_path_factory.mktemp("telling") / "data.h5"

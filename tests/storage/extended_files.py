@@ -53,8 +53,9 @@ def compressed(config, compression):
 class Made:
     """Files that tests copy: 12 samples, 20 generated at once, and shards of those that lack."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    @staticmethod
+    def write(folder):
+        """Make the files."""
         for compression in COMPRESSIONS:
             path = folder / f"short-{compression}.h5"
             generate(compressed(SHORT, compression), path, progress=False)
@@ -62,6 +63,9 @@ class Made:
         (folder / "shards").mkdir()
         for start in (12, 16):
             compute_shard(ShardTask(WHOLE, folder / "shards", start, start + 4))
+
+    def __init__(self, folder):
+        self.folder = folder
         self.contents = dataset_contents(folder / "whole.h5")
         self.attributes = own_attributes(folder / "whole.h5")
 

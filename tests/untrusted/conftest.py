@@ -40,17 +40,21 @@ def scene(tmp_path, original, monkeypatch):
             del sys.modules[name]
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    path = tmp_path_factory.mktemp("untrusted") / "data.h5"
-    generate(CONFIG, path, progress=False)
-    return path
+@pytest.fixture(scope="session")
+def original(made_once):
+    def write(folder):
+        generate(CONFIG, folder / "data.h5", progress=False)
+
+    return made_once("untrusted", write) / "data.h5"
 
 
-@pytest.fixture(scope="module")
-def strangers_file(tmp_path_factory):
+@pytest.fixture(scope="session")
+def strangers_file(made_once):
     """A whole and true file, made where the stranger's module was."""
-    folder = tmp_path_factory.mktemp("stranger")
+    return made_once("stranger", write_strangers_file) / "data.h5"
+
+
+def write_strangers_file(folder):
     text = EXTENSIONS.format(imported=str(folder / "imported"), used=str(folder / "used"))
     (folder / f"{STRANGER}.py").write_text(text)
     sys.path.insert(0, str(folder))
@@ -61,7 +65,6 @@ def strangers_file(tmp_path_factory):
         del sys.modules[STRANGER]
     (folder / f"{STRANGER}.py").unlink()
     importlib.invalidate_caches()
-    return folder / "data.h5"
 
 
 @pytest.fixture

@@ -3,10 +3,7 @@
 import dataclasses
 import json
 import os
-import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -15,28 +12,15 @@ import pytest
 import torch
 
 from spinlock.configuration.file_content import Every, StorageConfig
-from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.generation import build as generation, shard_task
 from spinlock.generation.build import generate, shard_folder
 from spinlock.simulation.sobol_design import make_design
 from spinlock.storage import read_info, schema
 from spinlock.storage.columns import metadata_columns
 from spinlock.storage.schema import dataset_specs
+from tests.forks import Messages, in_processes
+from tests.generation import CONFIG
 from tests.helpers import dataset_contents, small_config
-
-CONFIG = small_config(20)
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    path = tmp_path_factory.mktemp("generation") / "dataset.h5"
-    generate(CONFIG, path, progress=False)
-    return path
-
-
-@pytest.fixture
-def copy(dataset, tmp_path):
-    return shutil.copy(dataset, tmp_path / "copy.h5")
 
 
 def test_plain_h5py_reads_it(dataset):
@@ -205,18 +189,6 @@ def test_an_interrupted_run_goes_on_from_its_shards(dataset, interrupted, monkey
     assert not folder.exists()
 
 
-def test_a_failure_leaves_no_half_written_file(tmp_path, monkeypatch):
-    def fail(*args, **kwargs):
-        raise RuntimeError("out of luck")
-
-    monkeypatch.setattr("spinlock.simulation.simulator.rollout", fail)
-    with pytest.raises(RuntimeError, match="out of luck") as caught:
-        generate(CONFIG, tmp_path / "a.h5", progress=False)
-    assert re.search(r"while computing samples \d+\.\.\d+", str(caught.value.__notes__))
-    assert not (tmp_path / "a.h5").exists()
-    assert not list(shard_folder(CONFIG, tmp_path / "a.h5").iterdir())
-
-
 def test_asking_for_fewer_samples_keeps_the_shards_of_a_longer_run(interrupted):
     path = interrupted
     generate(dataclasses.replace(CONFIG, num_samples=4), path, progress=False)
@@ -224,48 +196,6 @@ def test_asking_for_fewer_samples_keeps_the_shards_of_a_longer_run(interrupted):
         "shard-0000000000-0000000008.h5",
         "shard-0000000008-0000000016.h5",
     ]
-
-
-def test_a_device_that_is_not_there_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(ConfigurationError, match="device: torch knows no device 'gpu'"):
-        generate(CONFIG, tmp_path / "new" / "a.h5", device="gpu", progress=False)
-    assert not list(tmp_path.iterdir())
-
-
-def test_dropout_of_whole_layers_is_refused_before_anything_is_written(tmp_path):
-    config = small_config(2, base_channels=(1, 4))
-    with pytest.raises(ConfigurationError, match=r"could silence all channels .* base_channels=1"):
-        generate(config, tmp_path / "new" / "a.h5", progress=False)
-    assert not list(tmp_path.iterdir())
-    # A file with this configuration can still be opened.
-    assert type(config).from_json(config.to_json()) == config
-
-
-def test_a_file_that_appears_during_the_build_is_left_alone(tmp_path, monkeypatch):
-    path = tmp_path / "a.h5"
-    original = shard_task.compute_shard
-
-    def intrude(task, *rest):
-        path.write_text("precious")
-        return original(task, *rest)
-
-    monkeypatch.setattr(shard_task, "compute_shard", intrude)
-    with pytest.raises(DatasetError, match="was created by another program while the dataset"):
-        generate(CONFIG, path, progress=False)
-    assert path.read_text() == "precious"
-
-
-def test_a_failing_assembly_leaves_no_file_and_goes_on_later(tmp_path, monkeypatch, dataset):
-    path = tmp_path / "a.h5"
-    with monkeypatch.context() as patch:
-        patch.setattr("spinlock.storage.assemble.seal", lambda dataset: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            generate(CONFIG, path, progress=False)
-    assert not path.exists()
-    assert not list(tmp_path.rglob("*.tmp"))
-    monkeypatch.setattr(shard_task, "compute_shard", None)
-    generate(CONFIG, path, progress=False)
-    assert dataset_contents(path) == dataset_contents(dataset)
 
 
 def test_bytes_reach_the_disk_before_the_name(tmp_path, monkeypatch):
@@ -321,84 +251,16 @@ def test_progress_counts_what_is_computed(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def drop(name):
-    def change(file):
-        del file[name]
-
-    return change
-
-
-def shorten(file):
-    column = file["metadata/operator_index"][:-1]
-    del file["metadata/operator_index"]
-    file["metadata/operator_index"] = column
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (drop("outputs/fields"), "outputs/fields is missing"),
-        (drop("features/sdf/initial/features"), "features/sdf/initial/features is missing"),
-        (drop("metadata"), "metadata/ic_types is missing"),
-        (shorten, r"metadata/operator_index has the shape \(19,\), expected \(20,\)"),
-        (lambda f: f.attrs.__delitem__("fingerprint"), "lacks the root attribute.* fingerprint"),
-        (lambda f: f.attrs.__delitem__("device"), "lacks the root attribute.* device"),
-        (lambda f: f.attrs.__setitem__("schema_version", "9"), "has schema version 9"),
-        (lambda f: f.attrs.__setitem__("configuration", "{}"), "configuration is not valid"),
-        (lambda f: f.attrs.__setitem__("configuration", "[1]"), "configuration is not valid"),
-        (lambda f: f.attrs.__setitem__("configuration", 5), "configuration must be printable text"),
-        (lambda f: f.attrs.__setitem__("device", "nonsense"), "device is not valid JSON"),
-    ],
-)
-def test_a_damaged_file_is_named_and_left_alone(change, message, copy):
-    with h5py.File(copy, "r+") as file:
-        change(file)
-    before = copy.read_bytes()
-    with pytest.raises(DatasetError, match=message) as caught:
-        generate(CONFIG, copy)
-    assert "copy.h5" in str(caught.value)
-    assert copy.read_bytes() == before
-
-
-def test_another_dataset_is_named_and_left_alone(copy):
-    before = copy.read_bytes()
-    other = dataclasses.replace(CONFIG, seed=43, num_realizations=4)
-    with pytest.raises(DatasetError) as caught:
-        generate(other, copy)
-    assert "num_realizations: 5 there, 4 asked for" in str(caught.value)
-    assert "seed: 42 there, 43 asked for" in str(caught.value)
-    assert copy.read_bytes() == before
-
-
-def test_files_that_are_no_dataset_are_left_alone(tmp_path):
-    text = tmp_path / "text.h5"
-    text.write_text("not HDF5")
-    with pytest.raises(DatasetError, match=r"text\.h5 is not a readable HDF5 file"):
-        generate(CONFIG, text)
-    assert text.read_text() == "not HDF5"
-    with pytest.raises(DatasetError, match="is a directory"):
-        generate(CONFIG, tmp_path)
-    foreign = tmp_path / "foreign.h5"
-    with h5py.File(foreign, "w") as file:
-        file["x"] = 1
-    before = foreign.read_bytes()
-    with pytest.raises(DatasetError, match="no Spinlock dataset: it lacks the root attribute"):
-        generate(CONFIG, foreign)
-    assert foreign.read_bytes() == before
-
-
 def test_two_processes_build_one_file(tmp_path, dataset):
     path = tmp_path / "a.h5"
-    code = (
-        "import sys, json, logging; logging.basicConfig(level=logging.INFO)\n"
-        "from spinlock import GenerationConfig, generate\n"
-        "generate(GenerationConfig.from_json(sys.argv[1]), sys.argv[2])\n"
-    )
-    command = [sys.executable, "-c", code, CONFIG.to_json(), str(path)]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    logs = [process.communicate(timeout=200)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], logs
-    assert sum("computing 20 samples" in log for log in logs) == 1, logs
+
+    def build():
+        with Messages() as logged:
+            generate(CONFIG, path)
+        return logged
+
+    logs = in_processes(2, build)
+    assert sum("computing 20 samples" in text for log in logs for text in log) == 1, logs
     assert dataset_contents(path) == dataset_contents(dataset)
 
 

@@ -1,0 +1,19 @@
+"""Small synthetic datasets for training."""
+
+import pytest
+
+from benchmarks.synthetic import write_synthetic
+from tests.helpers import small_config
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    """Name -> (path, configuration)."""
+    configs = {
+        "probes": small_config(90, grid_size=16, probes_per_operator=3, num_realizations=1),
+        "steps": small_config(60, grid_size=16, num_timesteps=2, num_realizations=1),
+    }
+    folder = tmp_path_factory.mktemp("datasets")
+    for name, config in configs.items():
+        write_synthetic(folder / f"{name}.h5", config)
+    return {name: (folder / f"{name}.h5", config) for name, config in configs.items()}

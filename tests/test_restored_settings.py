@@ -1,0 +1,150 @@
+"""Settings are restored exactly, also where threads, forks and errors come between."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch.backends import cudnn, mkldnn
+
+from spinlock.runtime.arithmetic import fixed_arithmetic
+from tests.process_settings import CUDA_MATMUL, HOSTILE, MODERN, called, settings
+
+
+def cuda_precision():
+    return CUDA_MATMUL.fp32_precision == "tf32" if MODERN else CUDA_MATMUL.allow_tf32
+
+
+@pytest.mark.parametrize(
+    "precisions", [("float32", "tf32"), ("tf32", "tf32"), ("bfloat16", "tf32", "float32")]
+)
+def test_threads_never_see_the_switches_of_another_precision(precisions):
+    before, seen = settings(), []
+    start = threading.Barrier(len(precisions))
+
+    def compute(precision):
+        start.wait()
+        for _ in range(200):
+            with fixed_arithmetic(precision, "cuda"):
+                for _ in range(3):
+                    seen.append((cuda_precision(), cudnn.benchmark) == (precision == "tf32", False))
+                    time.sleep(0)
+
+    with ThreadPoolExecutor(len(precisions)) as pool:
+        for task in [pool.submit(compute, precision) for precision in precisions]:
+            task.result()
+    assert len(seen) == 600 * len(precisions)
+    assert all(seen)
+    assert settings() == before
+
+
+def test_two_precisions_at_once_in_one_thread_are_refused():
+    with fixed_arithmetic("float32", "cuda"):
+        with fixed_arithmetic("bfloat16", "cuda"):
+            assert not cuda_precision()
+        with (
+            pytest.raises(RuntimeError, match="computing already, in another precision"),
+            fixed_arithmetic("tf32", "cuda"),
+        ):
+            pass
+        assert not cuda_precision()
+
+
+def test_a_switch_turned_meanwhile_is_turned_back_and_then_left():
+    """The caller may change its mind while threads compute in the background."""
+    with called(torch.set_default_dtype, torch.float32, torch.float32), HOSTILE["no mkldnn"]():
+        with fixed_arithmetic("float32"):
+            mkldnn.enabled = False
+            with fixed_arithmetic("float32"):
+                assert mkldnn.enabled
+            torch.set_default_dtype(torch.float64)
+        assert torch.get_default_dtype() is torch.float64
+        assert not mkldnn.enabled
+
+
+@pytest.mark.skipif(not MODERN, reason="torch < 2.9 has the older switches only")
+def test_older_getters_work_while_a_processor_computes():
+    with HOSTILE["matmul medium"](), fixed_arithmetic("tf32", "cpu"):
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert cudnn.allow_tf32 in (True, False)
+        assert CUDA_MATMUL.allow_tf32
+
+
+# Whatever older and newer switches a program has used, in any order: it finds what it left, and so
+# does what it sets later. In a process of its own, since some cannot be undone.
+RESTORED = """
+import random, warnings
+import torch
+from spinlock.runtime.arithmetic import fixed_arithmetic
+from tests.process_settings import CUDA_MATMUL, MODERN, answer, cudnn, mkldnn, settings
+warnings.simplefilter("ignore")
+get, put = torch._C._get_fp32_precision_getter, torch._C._set_fp32_precision_setter
+nodes = [("generic", "all")]
+nodes += [(b, k) for b in ("mkldnn", "cuda") for k in ("all", "matmul", "conv", "rnn")]
+steps = [lambda n=n, p=p: put(*n, p) for n in nodes for p in ("none", "ieee", "tf32", "bf16")]
+for value in ("highest", "high", "medium"):
+    steps.append(lambda value=value: torch.set_float32_matmul_precision(value))
+for value in (True, False):
+    for owner, name in (
+        (cudnn, "allow_tf32"), (cudnn, "benchmark"), (CUDA_MATMUL, "allow_tf32"),
+        (CUDA_MATMUL, "allow_bf16_reduced_precision_reduction"), (mkldnn, "deterministic"),
+    ):
+        steps.append(lambda o=owner, n=name, v=value: setattr(o, n, v))
+
+def now_and_later():
+    found, generic = [settings()], get("generic", "all")
+    for precision in ("ieee", "tf32", "none"):
+        put("generic", "all", precision)
+        found.append((settings(), [get(*node) for node in nodes]))
+    put("generic", "all", generic)
+    return found
+
+choose = random.Random(0)
+for _ in range(300):
+    for _ in range(choose.randrange(4)):
+        answer(choose.choice(steps))
+    before = now_and_later()
+    device, precision = choose.choice(("cpu", "cuda")), choose.choice(("float32", "tf32"))
+    with fixed_arithmetic(precision, device):
+        wanted = "tf32" if (device, precision) == ("cuda", "tf32") else "ieee"
+        for kind in ("matmul", "conv", "rnn"):
+            assert get("mkldnn", kind) == "ieee"
+            assert device == "cpu" or get("cuda", kind) == wanted
+    assert now_and_later() == before
+"""
+
+
+@pytest.mark.skipif(not MODERN, reason="torch < 2.9 has the older switches only")
+def test_what_was_set_is_restored_exactly():
+    subprocess.run([sys.executable, "-c", RESTORED], check=True, timeout=200)
+
+
+def test_a_forked_process_has_the_settings_of_the_caller():
+    before, entered, leave = settings(), threading.Event(), threading.Event()
+
+    def hold():
+        with fixed_arithmetic("float32", "cuda"):
+            entered.set()
+            leave.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    entered.wait()
+    assert settings() != before
+    child = os.fork()
+    if child == 0:
+        try:
+            same = settings() == before
+            with fixed_arithmetic("tf32", "cuda"):
+                pass
+            os._exit(0 if same and settings() == before else 1)
+        finally:
+            os._exit(2)
+    leave.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert settings() == before
