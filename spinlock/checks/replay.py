@@ -23,9 +23,11 @@ RTOL, ATOL = 1e-3, 1e-4
 FEATURE_RTOL = FEATURE_ATOL = 1e-2
 # Columns that jump: between frequency bins, between displacements that fit equally well, or where
 # the Jacobian's kernel disappears in its noise.
-_DISCONTINUOUS = ("dominant_freq_x", "dominant_freq_y", "spectral_rolloff")
-_DISCONTINUOUS += ("transport_x", "transport_y", "transport_diffusion")
-_DISCONTINUOUS += ("shift_x", "shift_y", "spread")
+_DISCONTINUOUS = (
+    *("dominant_freq_x", "dominant_freq_y", "spectral_rolloff"),
+    *("transport_x", "transport_y", "transport_diffusion"),
+    *("shift_x", "shift_y", "spread"),
+)
 # Logarithms of small differences of fields, in which rounding shows below this value.
 _CANCELLING, _RESOLVED = ("innovation", "nonlinear_share"), -2.5
 # Value of noise_rel below which the noise of the fields is hidden by their rounding.

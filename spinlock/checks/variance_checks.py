@@ -63,7 +63,7 @@ def column_shares(source: DatasetFile, name: str) -> ColumnShares:
         raise DatasetError("the dataset has one operator")
     values: NDArray[np.float32] = source.column(name, rows)
     values = values[:, -1] if values.ndim == 3 else values
-    finite = np.isfinite(values).all(axis=0)
+    finite = np.asarray(np.isfinite(values).all(axis=0))
     if not finite.any():
         raise DatasetError("no column is finite")
     variant = np.unique(source.column(schema.IC_TYPES, rows), return_inverse=True)[1]
