@@ -38,6 +38,10 @@ def red(rng, shape, decay=2.0):
     return u / u.std(axis=(-2, -1), keepdims=True)
 
 
+def one_field(seed, shape=(16, 12)):
+    return red(np.random.default_rng(seed), shape, decay=1.0)
+
+
 def mixture(rng, shape):
     """A smooth part, a white part and a mean that dwarfs both."""
     mean = rng.uniform(20.0, 60.0, size=(*shape[:-2], 1, 1))
