@@ -8,4 +8,4 @@ mark, the module and the content of the file stay out of sight.
 import pytest
 
 # Only modules of tests are rewritten by default.
-pytest.register_assert_rewrite("tests.untrusted.scene")
+pytest.register_assert_rewrite("tests.untrusted.scene", "tests.untrusted.entry_points")

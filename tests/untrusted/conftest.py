@@ -9,16 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from spinlock import SpinlockDataModule
 from spinlock.generation.build import generate
-from tests.untrusted.scene import (
-    CONFIG,
-    EXTENSIONS,
-    SECRET,
-    STRANGER,
-    Scene,
-    custom_config,
-)
+from tests.callbacks import quiet_trainer
+from tests.untrusted.entry_points import OPTIONS, small_model
+from tests.untrusted.scene import CONFIG, EXTENSIONS, SECRET, STRANGER, Scene, custom_config
 
 _NUMBER = itertools.count()
 
@@ -65,6 +62,17 @@ def write_strangers_file(folder):
         del sys.modules[STRANGER]
     (folder / f"{STRANGER}.py").unlink()
     importlib.invalidate_caches()
+
+
+@pytest.fixture(scope="session")
+def good_checkpoint(original, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    module = SpinlockDataModule(original, CONFIG, **OPTIONS)
+    model = small_model(module)
+    trainer = quiet_trainer(folder)
+    trainer.fit(model, module)
+    trainer.save_checkpoint(folder / "good.ckpt")
+    return torch.load(folder / "good.ckpt", weights_only=True)
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from spinlock import SpinlockDataModule
 from tests.callbacks import quiet_trainer
 from tests.datamodules.recorder import MeanModel
-from tests.untrusted.scene import CONFIG, OPTIONS, run_file, small_model
+from tests.untrusted.entry_points import OPTIONS, run_file, small_model
+from tests.untrusted.scene import CONFIG
 
 # Paths that a checkpoint in the folder `checkpoints` may name, relative to the parent of both.
 PATHS = {

@@ -10,15 +10,8 @@ import pytest
 from spinlock.generation.build import assemble_parts, generate, generate_part
 from spinlock.storage import read_info
 from tests.helpers import dataset_contents
-from tests.untrusted.scene import (
-    CONFIG,
-    STRANGER,
-    custom_config,
-    huge,
-    names,
-    opens,
-    refused,
-)
+from tests.untrusted.forged_configurations import huge, names, opens, refused
+from tests.untrusted.scene import CONFIG, STRANGER, custom_config
 
 
 @pytest.fixture(scope="module")

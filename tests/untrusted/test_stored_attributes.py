@@ -20,14 +20,9 @@ from spinlock.generation.build import generate
 from spinlock.report import write_report
 from spinlock.storage import read_info, schema
 from tests.helpers import reseal, seal
-from tests.untrusted.scene import (
-    CONFIG,
-    ENTRIES,
-    ROOT,
-    settings,
-    try_all,
-    with_mixture,
-)
+from tests.untrusted.entry_points import ENTRIES, try_all
+from tests.untrusted.forged_configurations import settings, with_mixture
+from tests.untrusted.scene import CONFIG, ROOT
 
 NO_CHECKS = CheckReport(())
 ATTRIBUTES = ("package_versions", "device", "design_quality", "run_summary")

@@ -7,23 +7,9 @@ import sys
 
 import pytest
 
-from tests.untrusted.scene import (
-    COMPUTES,
-    ENTRIES,
-    FORMS,
-    OWN,
-    ROOT,
-    SLOW,
-    Outcome,
-    audited,
-    forge,
-    forms,
-    huge,
-    names,
-    opens,
-    refused,
-    try_all,
-)
+from tests.untrusted.entry_points import COMPUTES, ENTRIES, OWN, SLOW, try_all
+from tests.untrusted.forged_configurations import FORMS, forge, forms, huge, names, opens, refused
+from tests.untrusted.scene import ROOT, Outcome, audited
 
 
 @pytest.mark.parametrize(("attack", "form"), forms(refused))
