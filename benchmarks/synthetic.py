@@ -26,8 +26,9 @@ from spinlock.features.response import (
     divergence_names,
     response_names,
 )
+from spinlock.simulation.dynamics_rows import dynamics_names
 from spinlock.simulation.provenance import provenance
-from spinlock.simulation.simulator import Samples, dynamics_names
+from spinlock.simulation.simulator import Samples
 from spinlock.storage.assemble import assemble, plan_assembly
 from spinlock.storage.shards import Shard, shard_path, write_shard
 

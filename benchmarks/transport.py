@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from spinlock import GenerationConfig, StorageConfig, generate
-from spinlock.simulation.simulator import dynamics_names
+from spinlock.simulation.dynamics_rows import dynamics_names
 from spinlock.storage import read_columns, schema
 
 CONFIG = Path(__file__).parent.parent / "configs" / "transport_10k.yaml"

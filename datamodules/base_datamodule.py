@@ -20,7 +20,7 @@ from spinlock.datamodules.loading import EpochSampler, LoaderOptions
 from spinlock.datamodules.scaling import FeatureScaler
 from spinlock.datamodules.training_loader import TrainingLoader
 from spinlock.errors import ConfigurationError, DatasetError
-from spinlock.simulation.simulator import dynamics_names
+from spinlock.simulation.dynamics_rows import dynamics_names
 
 DEFAULT_LOADER = LoaderOptions()
 
@@ -40,7 +40,7 @@ class BaseDataModule(LightningDataModule):
     ``feature_names``            names of the F columns of ``features``; custom features are last
     ``initial_feature_names``    names of the F' columns of ``initial_features``
     ``dynamics_names``           names of the D columns of ``dynamics``; empty without dynamics
-    ``parameter_axes``           names of the 15 columns of ``params``
+    ``parameter_axes``           names of the columns of ``params``
     ``parameter_space``          map between the coordinates ``params`` and parameter values
     ``num_features``             number F of columns of ``features``
     ``num_initial_features``     number F' of columns of ``initial_features``

@@ -21,7 +21,7 @@ from spinlock.datamodules.field_reader import FieldReader
 from spinlock.datamodules.labels import LABEL_COLUMNS, LabelNames, feature_names, labels_of_file
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.features import custom_columns
-from spinlock.simulation.simulator import dynamics_names
+from spinlock.simulation.dynamics_rows import dynamics_names
 from spinlock.storage import read_columns, schema
 from spinlock.storage.columns import require_labels
 

@@ -11,7 +11,8 @@ A missing entry or attribute raises :class:`ContractError`, which names what to 
 guessed.
 
 Dimensions: B samples in the batch, F features (46 per timestep), T timesteps, P parameter axes
-(15), Q levels of a residual or grouped codebook, D latent dimensions.
+(15, and those of the operator family), Q levels of a residual or grouped codebook, D latent
+dimensions.
 """
 
 from collections.abc import Mapping

@@ -13,8 +13,9 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from spinlock import SpinlockDataModule
-from spinlock.callbacks.label_information import AxisClasses
+from spinlock.callbacks import ICMutualInformation
 from spinlock.commands import check, info
+from tests.callbacks import TokenModel, quiet_trainer
 
 DOCS, EXAMPLES = (Path(__file__).parent.parent / name for name in ("docs", "examples"))
 
@@ -129,9 +130,23 @@ def test_axes_of_a_custom_family_are_like_the_others(extended, capsys):
     assert "amplitude LogUniformRange(low=1.0, high=4.0)" in capsys.readouterr().out
     check.run([str(extended.path)])
     assert "my_extensions" not in sys.modules
-    tokens = batch["params"][:, 16:].mul(2).long()
-    scores = AxisClasses(extended.parameter_space)
-    table = torch.zeros(2, scores.num_classes)
-    for token, classes in zip(tokens.flatten(), scores(batch["params"]), strict=True):
-        table[token, classes] += 1
-    assert {"amplitude", "coupling"} <= scores.scores(table)[0].keys()
+
+
+class CouplingTokens(TokenModel):
+    """Tokens that are the value of the axis ``coupling``."""
+
+    codebook_size = 2
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        return {"loss": batch["features"].mean(), "tokens": (2 * batch["params"][:, 16]).long()}
+
+
+def test_callbacks_know_the_axes_of_a_custom_family(extended, tmp_path):
+    extended.prepare_data()
+    callback = ICMutualInformation(detailed=True)
+    trainer = quiet_trainer(tmp_path, callback)
+    trainer.validate(CouplingTokens(), extended, verbose=False)
+    scores = {key: value for key, value in trainer.callback_metrics.items() if "axis_ami" in key}
+    assert any("axis_ami/amplitude" in key for key in scores)
+    found = [value for key, value in scores.items() if "axis_ami/coupling" in key]
+    assert max(found) > 0.99

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from spinlock.configuration.parameter_axes import LogUniformRange
+from spinlock.configuration.variant_mixture import InitialConditionConfig
 from spinlock.errors import ConfigurationError, SimulationError
 from spinlock.simulation.operator_family import OperatorFamily
 from spinlock.simulation.randomness import Stream, uniform
@@ -83,6 +84,23 @@ def test_a_diverging_operator_never_gets_into_a_file():
     config = small_config(2, num_timesteps=3, operator=spec(factor=torch.finfo().max))
     with pytest.raises(SimulationError, match="NaN or infinite values"):
         simulate(config)
+
+
+class UndefinedForLargeFields(OperatorFamily):
+    """Keeps fields of rms 1; NaN for larger ones."""
+
+    def operator(self, values, *, seed, index, channels, precision, device):
+        return lambda fields: torch.where(fields.std() > 1.5, torch.nan, fields)
+
+
+def test_undefined_dynamics_never_get_into_a_file(tmp_path):
+    family = {"class_path": f"{__name__}.UndefinedForLargeFields"}
+    conditions = InitialConditionConfig(weights={"gaussian_noise_1": 1})
+    config = small_config(4, operator=family, initial_conditions=conditions, dynamics=True)
+    message = r"dynamics of operators \[0\], .*leave the dynamics out with dynamics: false"
+    with pytest.raises(SimulationError, match=message):
+        simulate(config)
+    simulate(dataclasses.replace(config, dynamics=False))
 
 
 class Averages(OperatorFamily):

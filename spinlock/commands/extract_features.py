@@ -21,8 +21,8 @@ def run(arguments: list[str]) -> None:
     parser.add_argument(
         "--config",
         type=Path,
-        help="yaml file; its settings data.generation.features and data.generation.responses "
-        "(default: true) replace those of the file",
+        help="yaml file; its settings data.generation.features (default: sdf) and, if given, "
+        "data.generation.responses replace those of the file",
     )
     parser.add_argument(
         "--responses",
@@ -35,7 +35,9 @@ def run(arguments: list[str]) -> None:
         _, section = data_section(given.config)
         generation = section.get("generation", {}) if isinstance(section, dict) else {}
         config = GenerationConfig.from_dict(generation)
-        features, responses = config.features, given.responses or config.responses
+        features = config.features
+        if "responses" in generation:
+            responses = responses or config.responses
     done = extract_features(
         given.file,
         features=features,

@@ -117,7 +117,7 @@ def compute_shards(
 
     Args:
         tasks: Ranges of samples and folders.
-        simulator: Simulator that this process uses.
+        simulator: Simulator with which this process computes shards if there is no executor.
         executor: Executor that computes the shards. Without one, or if its workers are lost
             repeatedly, this process computes them.
         on_samples: Function that is called with the number of samples just computed.
@@ -125,11 +125,13 @@ def compute_shards(
     Returns:
         Statistics of each shard.
     """
+    if executor is None:
+        return [compute_shard(task, simulator, on_samples) for task in tasks]
     reports: list[ShardReport] = []
-    if executor is not None:
-        for _ in range(_ATTEMPTS):
-            tasks = _submit(tasks, executor, on_samples, reports)
-    return reports + [compute_shard(task, simulator, on_samples) for task in tasks]
+    for _ in range(_ATTEMPTS):
+        tasks = _submit(tasks, executor, on_samples, reports)
+    # The tasks name the device, which the simulator of this process need not have.
+    return reports + [compute_shard(task, None, on_samples) for task in tasks]
 
 
 def _submit(

@@ -25,12 +25,12 @@ from spinlock.runtime.arithmetic import fixed_arithmetic
 from spinlock.runtime.device_choice import choose_device
 from spinlock.runtime.ordered_map import reproducible_map
 from spinlock.runtime.stage_clock import StageClock
-from spinlock.simulation.dynamics import DYNAMICS_NAMES, DynamicsProbe, probing_side
+from spinlock.simulation.dynamics import DynamicsProbe, probing_side
+from spinlock.simulation.dynamics_rows import dynamics_rows
 from spinlock.simulation.forcing import Forcing
 from spinlock.simulation.operator_family import operator_family
 from spinlock.simulation.rollout import rollout, update_step, update_weights
 from spinlock.simulation.sobol_design import Design, make_design
-from spinlock.simulation.transport_flow import TRUE_DYNAMICS
 from spinlock.simulation.variants import InitialConditions
 
 
@@ -61,13 +61,6 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.index)
-
-
-def dynamics_names(config: GenerationConfig) -> tuple[str, ...]:
-    """Return the names of the columns of the operators' dynamics; empty if they are left out."""
-    if not config.dynamics:
-        return ()
-    return DYNAMICS_NAMES + (tuple(TRUE_DYNAMICS) if config.operator == "transport" else ())
 
 
 class Simulator:
@@ -217,13 +210,16 @@ class Simulator:
             responses=None
             if responses is None
             else ResponseFeatures(*(_to_host(values[part]) for values in responses)),
-            dynamics=None if self._probe is None else self._stacked(dynamics),
+            dynamics=self._dynamics(dynamics, unit, rows),
         )
 
-    def _stacked(self, dynamics: list[Tensor]) -> Tensor:
-        """Return (o, D) rows on the host, where o may be 0."""
-        shape = len(dynamics), len(dynamics_names(self.config))
-        return _to_host(torch.stack(dynamics) if dynamics else torch.empty(shape))
+    def _dynamics(self, measured: list[Tensor], unit: Design, rows: range) -> Tensor | None:
+        """Return the dynamics of the operators whose first sample is among some rows."""
+        if self._probe is None:
+            return None
+        first = [row for row in rows if (unit.start + row) % self.config.probes_per_operator == 0]
+        values, operators = unit.values[first], unit.operator_index[first]
+        return _to_host(dynamics_rows(measured, values, operators, self.config, self.device))
 
     def _roll_out(
         self, unit: Design, rows: range, initial: Tensor, trajectory: Tensor
@@ -269,10 +265,7 @@ class Simulator:
                 noise_scale=values.noise_scale,
                 noise_length=values.spatial_correlation,
             )
-        if config.operator != "transport":
-            return [measured]
-        true = [values.operator_axes[axis] for axis in TRUE_DYNAMICS.values()]
-        return [torch.cat([measured, measured.new_tensor(true)])]
+        return [measured]
 
 
 def _runs(rows: range, key: Callable[[int], int]) -> Iterator[range]:

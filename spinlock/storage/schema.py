@@ -16,7 +16,7 @@ from spinlock.features import (
     custom_columns,
 )
 from spinlock.features.response import NOISE_NAMES, divergence_names, response_names
-from spinlock.simulation.simulator import dynamics_names
+from spinlock.simulation.dynamics_rows import dynamics_names
 
 SCHEMA_VERSION = "1.2"
 

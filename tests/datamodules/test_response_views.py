@@ -16,7 +16,7 @@ from spinlock.datamodules.datasets import group_probes
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.features import PER_TIMESTEP_NAMES
 from spinlock.features.response import NOISE_NAMES, divergence_names, response_names
-from spinlock.simulation.simulator import dynamics_names
+from spinlock.simulation.dynamics_rows import dynamics_names
 from spinlock.storage import schema
 from tests.datamodules import collect, loaders, ready
 from tests.helpers import reseal, small_config

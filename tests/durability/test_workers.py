@@ -12,6 +12,7 @@ import pytest
 from spinlock import SpinlockDataModule
 from spinlock.commands.command_line import main
 from spinlock.errors import ConfigurationError, DatasetError
+from spinlock.generation import shard_task
 from spinlock.generation.build import assemble_parts, generate, generate_part, shard_folder
 from spinlock.generation.executors import DaskExecutor, LocalProcesses
 from spinlock.storage import read_info
@@ -136,6 +137,22 @@ def test_what_no_worker_can_compute_is_computed_here(tmp_path, undisturbed):
     path = tmp_path / "a.h5"
     generate(CONFIG, path, executor=Broken(num_workers=1), progress=False)
     assert dataset_contents(path) == undisturbed
+
+
+def test_shards_of_lost_workers_are_computed_on_the_device_asked_for(tmp_path, monkeypatch):
+    devices = []
+
+    def recorded(task, simulator=None, on_samples=None):
+        devices.append((task.device, simulator))
+        return real(task, simulator)
+
+    real = shard_task.compute_shard
+    monkeypatch.setattr(shard_task, "compute_shard", recorded)
+    config = small_config(8, num_realizations=1)
+    executor = Broken(num_workers=1)
+    generate(config, tmp_path / "a.h5", executor=executor, device="cpu", progress=False)
+    # The simulator that checked the configuration need not be on that device.
+    assert devices == [("cpu", None)]
 
 
 def test_errors_in_workers_reach_the_caller(tmp_path):
