@@ -1,6 +1,7 @@
 """Settings of a process that a calling program may have changed."""
 
 import math
+import sys
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -63,6 +64,16 @@ if MODERN:
         "all bf16": lambda: attribute(torch.backends, "fp32_precision", "bf16"),
         "all tf32": lambda: attribute(torch.backends, "fp32_precision", "tf32"),
     }
+
+
+def clear_caches():
+    """Forget every table of the package, so that the next computation makes it anew."""
+    names = ("spinlock.features", "spinlock.simulation", "spinlock.checks")
+    for name, module in list(sys.modules.items()):
+        if name.startswith(names):
+            for member in vars(module).values():
+                if hasattr(member, "cache_clear"):
+                    member.cache_clear()
 
 
 def flushes():

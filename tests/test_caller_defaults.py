@@ -1,15 +1,17 @@
 """Files, batches and streams are the same under any defaults of the caller."""
 
 import pytest
+import torch
 
 from spinlock import SpinlockDataModule
 from spinlock.checks import check_dataset
 from spinlock.datamodules import SpinlockStream
+from spinlock.features.response import extract_responses
 from spinlock.generation import generate
 from spinlock.generation.feature_extraction import extract_features
 from spinlock.storage import read_info
 from tests.helpers import small_config
-from tests.process_settings import HOSTILE
+from tests.process_settings import HOSTILE, clear_caches
 
 DEFAULTS = ["meta", "float64", "numpy raises", "several"]
 
@@ -18,7 +20,12 @@ DEFAULTS = ["meta", "float64", "numpy raises", "several"]
 def dataset(tmp_path_factory):
     path = tmp_path_factory.mktemp("defaults") / "a.h5"
     config = small_config(
-        24, grid_size=24, num_timesteps=2, probes_per_operator=2, num_realizations=2
+        24,
+        grid_size=24,
+        num_timesteps=2,
+        probes_per_operator=2,
+        num_realizations=2,
+        dynamics=True,
     )
     generate(config, path, device="cpu", progress=False)
     return path, config
@@ -37,11 +44,25 @@ def measured(dataset):
 @pytest.mark.parametrize("hostile", DEFAULTS)
 def test_files_are_made_and_checked_alike_under_any_defaults(hostile, dataset, measured, tmp_path):
     path, config = dataset
+    clear_caches()
     with HOSTILE[hostile]():
         generate(config, tmp_path / "a.h5", device="cpu", progress=False)
         assert read_info(tmp_path / "a.h5").digest == read_info(path).digest
         assert not extract_features(path, device="cpu", progress=False).changed
         assert measurements(path) == measured
+
+
+@pytest.mark.parametrize("hostile", ["meta", "float64", "matmul medium"])
+def test_responses_are_the_same_under_any_defaults(hostile):
+    """Also without the settings that the generator holds, and where no table exists yet."""
+    generator = torch.Generator().manual_seed(0)
+    fields = torch.randn(2, 3, 3, 3, 16, 16, generator=generator)
+    initial, trajectories = fields[:, 0, 0], fields[:, :2, 1:]
+    expected = extract_responses(initial, trajectories)
+    clear_caches()
+    with HOSTILE[hostile]():
+        found = extract_responses(initial, trajectories)
+    assert all(map(torch.equal, found, expected))
 
 
 def batches_of(path, config, **options):

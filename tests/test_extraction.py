@@ -74,11 +74,14 @@ def beside(path):
         {"num_timesteps": 4, "probes_per_operator": 3},
         {"num_timesteps": 4, "storage": StorageConfig(fields=Every(1), shard_size=8)},
         {"num_timesteps": 1, "storage": StorageConfig("last", "none", 4)},
+        {"probes_per_operator": 4, "grid_size": 128, "channels": 1, "num_realizations": 2},
+        {"probes_per_operator": 4, "grid_size": 128, "channels": 3, "num_realizations": 1},
     ],
 )
 def test_features_of_a_fresh_file_are_the_same_to_the_bit(options, tmp_path, device):
     path = tmp_path / "a.h5"
-    generate(small_config(11, grid_size=24, **options), path, device=device, progress=False)
+    config = small_config(11, **{"grid_size": 24, **options})
+    generate(config, path, device=device, progress=False)
     before, stat = path.read_bytes(), path.stat()
     assert extract_features(path, device=device, progress=False) == Extraction(11, 0, False)
     assert path.read_bytes() == before

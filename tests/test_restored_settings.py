@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from torch.backends import cudnn, mkldnn
+from torch.backends import cuda, cudnn, mkldnn
 
+from spinlock.runtime import arithmetic
 from spinlock.runtime.arithmetic import fixed_arithmetic
 from tests.process_settings import CUDA_MATMUL, HOSTILE, MODERN, called, settings
 
@@ -121,6 +122,27 @@ for _ in range(300):
 @pytest.mark.skipif(not MODERN, reason="torch < 2.9 has the older switches only")
 def test_what_was_set_is_restored_exactly():
     subprocess.run([sys.executable, "-c", RESTORED], check=True, timeout=200)
+
+
+@pytest.mark.parametrize("kind", ["blas", "linalg"])
+def test_the_libraries_of_cuda_are_chosen(kind, monkeypatch):
+    """Torch without CUDA refuses other libraries, so a stand-in keeps the choice."""
+    chosen = ["the caller's"]
+
+    def prefer(library=None):
+        if library is not None:
+            chosen.append(library)
+        return chosen[-1]
+
+    default = getattr(cuda, f"preferred_{kind}_library")()
+    monkeypatch.setattr(cuda, f"preferred_{kind}_library", prefer)
+    arithmetic._cuda_positions.cache_clear()
+    try:
+        with fixed_arithmetic("float32", "cuda"):
+            assert chosen == ["the caller's", default]
+        assert chosen[-1] == "the caller's"
+    finally:
+        arithmetic._cuda_positions.cache_clear()
 
 
 def test_a_forked_process_has_the_settings_of_the_caller():

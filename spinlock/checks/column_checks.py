@@ -27,7 +27,7 @@ class Expected(NamedTuple):
     Attributes:
         low: Lower end of the range.
         high: Upper end of the range.
-        undefined: Whether all values are NaN, instead of none; default: False.
+        undefined: Whether all values must be NaN; otherwise none may be; default: False.
         constant: Whether all rows may have the same value; default: False.
         floor: Value that all rows may have, default: none.
     """

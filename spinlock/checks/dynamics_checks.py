@@ -14,7 +14,7 @@ from spinlock.checks.feature_checks import bounds
 from spinlock.configuration.operator_axes import BUILTIN_AXES
 from spinlock.configuration.parameter_axes import UniformRange
 from spinlock.configuration.parameter_space import typed_row
-from spinlock.simulation.dynamics import probing_side
+from spinlock.simulation.dynamics import SMALLEST_NOISE, probing_side
 from spinlock.simulation.dynamics_columns import DYNAMICS
 from spinlock.simulation.rollout import update_weights
 from spinlock.simulation.transport_flow import TRUE_DYNAMICS
@@ -29,7 +29,6 @@ _FEWEST = 8
 _SPAN = 0.5
 # Rounding of float32, and of logarithms of other machines.
 _RTOL, _ATOL = 1e-5, 1e-6
-_SMALLEST_NOISE = 1e-6
 
 # What is measured -> measured columns, and unit.
 _TRANSPORT = {
@@ -118,7 +117,7 @@ def _parameters(source: CheckSource) -> NDArray[np.void]:
 def _known_values(source: CheckSource) -> Measurement:
     columns, parameters = _columns(source), _parameters(source)
     gain = np.array([update_weights(typed_row(row))[1] for row in parameters])
-    noise = np.maximum(gain * parameters["noise_scale"], _SMALLEST_NOISE)
+    noise = np.maximum(gain * parameters["noise_scale"], SMALLEST_NOISE)
     known = {"noise": np.log10(noise), "noise_length": parameters["spatial_correlation"]}
     known |= {name: parameters[axis] for name, axis in TRUE_DYNAMICS.items() if name in columns}
     return count(

@@ -20,8 +20,8 @@ _DISCRETE = ("temporal_freq_dominant", "regime_switches")
 _FLOORED = ("innovation", "nonlinear_share")
 # Columns that the registry lists once for all channels, or for all timesteps.
 _NUMBERED = {"channel_mean": "channel_mean_c", "divergence": "divergence_t"}
-# Frequency below which noise_low counts the power.
-_LOW_NOISE = 1 / 16
+# noise_low counts the power of the first two octaves.
+_LOW_NOISE = BAND_EDGES[1]
 
 
 def feature_claims(source: CheckSource) -> Iterator[Claim]:

@@ -32,7 +32,7 @@ _DISCONTINUOUS = (
 _CANCELLING, _RESOLVED = ("innovation", "nonlinear_share"), -2.5
 # Value of noise_rel below which the noise of the fields is hidden by their rounding.
 _RESOLVED_NOISE = -4.5
-# Datasets without timesteps that follow from the initial condition and timestep 1, or from neither.
+# Datasets without a timestep axis that later timesteps do not affect.
 _EARLY = (schema.INPUTS, schema.INITIAL_FEATURES, schema.NOISE_RESPONSES, schema.DYNAMICS)
 
 

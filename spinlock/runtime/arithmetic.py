@@ -205,7 +205,8 @@ def _cuda_positions(tf32: bool) -> _Positions:
         *_attribute(cuda.matmul, "allow_fp16_accumulation", False),
         *_full_precision_sums("fp16"),
         *_full_precision_sums("bf16"),
-        (_Switch(cuda.preferred_blas_library, cuda.preferred_blas_library), _default_blas()),
+        *_library("blas", torch._C._BlasBackend.Cublas),
+        *_library("linalg", torch._C._LinalgBackend.Default),
     )
 
 
@@ -259,5 +260,7 @@ def _full_precision_sums(kind: str) -> _Positions:
     return ((_Switch(read, lambda value: write(*value)), (False, True)),)
 
 
-def _default_blas() -> object:
-    return torch._C._BlasBackend.Cublas
+def _library(kind: str, wanted: object) -> _Positions:
+    """Return the switch that chooses among the libraries of a kind of operations."""
+    prefer = getattr(cuda, f"preferred_{kind}_library")
+    return ((_Switch(prefer, prefer), wanted),)

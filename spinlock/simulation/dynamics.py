@@ -25,6 +25,8 @@ PERTURBATION = 1e-2
 STEPS = 3
 #: Largest side in pixels of the grid on which operators of the built-in families are probed.
 PROBING_SIDE = 16
+#: Noise below which the column `noise` does not distinguish operators.
+SMALLEST_NOISE = 1e-6
 
 # Floors of powers and of growth factors, far below what float32 fields resolve.
 _POWER_FLOOR = 1e-20
@@ -119,7 +121,7 @@ class DynamicsProbe:
             **_amplitude_columns(fields[:NUM_STATES], states, doubled),
             **_trajectory_columns(start, first, update),
             # A fill, unlike a copy from the host, does not wait for the device.
-            "noise": fields.new_full((), math.log10(max(gain * noise_scale, _RELATIVE_FLOOR))),
+            "noise": fields.new_full((), math.log10(max(gain * noise_scale, SMALLEST_NOISE))),
             "noise_length": fields.new_full((), noise_length),
         }
         return torch.stack([values[name].float() for name in DYNAMICS_NAMES])

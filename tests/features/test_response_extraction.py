@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from spinlock.features.response import (
     NOISE_NAMES,
@@ -15,6 +16,7 @@ from spinlock.features.response import (
     response_names,
 )
 
+aten = torch.ops.aten
 RELATIVE = {"rtol": 1e-4, "atol": 1e-4}
 
 
@@ -74,14 +76,38 @@ def test_names_are_unique_and_channels_stand_together():
     assert names[-3:] == ("transport_x", "transport_y", "transport_diffusion")
 
 
-@pytest.mark.parametrize(("realizations", "steps", "channels"), [(3, 1, 3), (2, 3, 2), (1, 4, 9)])
-def test_batching_changes_only_rounding(realizations, steps, channels):
-    initial, fields = samples(4, realizations, steps, channels)
+@pytest.mark.parametrize(
+    ("realizations", "steps", "channels", "side"),
+    [(3, 1, 3, 16), (1, 4, 9, 16), (5, 2, 1, 8), (1, 1, 1, 128), (1, 2, 3, 128), (2, 1, 2, 96)],
+)
+def test_batching_changes_nothing(realizations, steps, channels, side):
+    initial, fields = samples(4, realizations, steps, channels, side)
     together = joined(extract_responses(initial, fields))
     alone = [
         joined(extract_responses(initial[row : row + 1], fields[row : row + 1])) for row in range(4)
     ]
-    torch.testing.assert_close(together, torch.cat(alone), **RELATIVE, equal_nan=True)
+    assert torch.equal(together.nan_to_num(), torch.cat(alone).nan_to_num())
+
+
+class Products(TorchDispatchMode):
+    """Records the dtypes of the factors of matrix products."""
+
+    def __init__(self):
+        super().__init__()
+        self.dtypes = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in (aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.mv):
+            self.dtypes |= {factor.dtype for factor in args}
+        return function(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("channels", [3, 9])
+def test_products_do_not_depend_on_the_setting_of_tf32(channels):
+    """The setting reduces the precision of float32 and complex64 factors."""
+    with Products() as products:
+        extract_responses(*samples(2, 3, 2, channels))
+    assert products.dtypes == {torch.float64, torch.complex128}
 
 
 def test_chunks_change_only_rounding(monkeypatch):

@@ -21,6 +21,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from spinlock.features.response.matrix_products import batched_product
 from spinlock.features.response.spectral_decay import mode_weights, spectral_decay
 
 #: Largest displacement along an axis that is searched, in pixels.
@@ -42,13 +43,13 @@ class _Modes:
     """Modes of the half plane of a grid.
 
     Attributes:
-        ky: Wavenumbers of the rows, float32 [H].
-        kx: Wavenumbers of the columns, float32 [W // 2 + 1].
+        ky: Powers 0, 1, 2 of the wavenumbers of the rows, float64 [3, H].
+        kx: Powers 0, 1, 2 of the wavenumbers of the columns, float64 [W // 2 + 1, 3].
         weight: Number of modes of the full plane that each stands for; 0 for the mean and for
             Nyquist frequencies, whose phase has no sign, float32 [H, W // 2 + 1].
-        shifts: Candidate displacements along one axis, float32 [S].
-        rows: Values of exp(i ky vy) for the candidates, complex64 [S, H].
-        columns: Values of exp(i kx vx) for the candidates, complex64 [W // 2 + 1, S].
+        shifts: Candidate displacements along one axis, float64 [S].
+        rows: Values of exp(i ky vy) for the candidates, complex128 [S, H].
+        columns: Values of exp(i kx vx) for the candidates, complex128 [W // 2 + 1, S].
     """
 
     ky: Tensor
@@ -67,11 +68,13 @@ def _modes(height: int, width: int, device: torch.device) -> _Modes:
     count = round(MAX_DISPLACEMENT / _SPACING)
     shifts = torch.arange(-count, count + 1, dtype=torch.float64, device="cpu") * _SPACING
     ky, kx = 2 * math.pi * fy, 2 * math.pi * fx
-    floats = (ky, kx, mode_weights(height, width), shifts)
-    waves = (_waves(shifts[:, None] * ky), _waves(kx[:, None] * shifts))
     return _Modes(
-        *(table.to(device, torch.float32) for table in floats),
-        *(table.to(device, torch.complex64) for table in waves),
+        ky=torch.stack((torch.ones_like(ky), ky, ky.square())).to(device),
+        kx=torch.stack((torch.ones_like(kx), kx, kx.square()), dim=1).to(device),
+        weight=mode_weights(height, width).to(device, torch.float32),
+        shifts=shifts.to(device),
+        rows=_waves(shifts[:, None] * ky).to(device),
+        columns=_waves(kx[:, None] * shifts).to(device),
     )
 
 
@@ -130,16 +133,20 @@ def displacement_of_spectra(u: Tensor, w: Tensor, size: tuple[int, int]) -> Tens
     u, w = u.to(torch.complex64), w.to(torch.complex64)
     cross = torch.view_as_real((u.conj() * w).sum(1))
     u_power, w_power = _power(u), _power(w)
-    u_scale, w_scale = (_inverse_root(x, modes) for x in (u_power, w_power))
+    # Sums of one field would be single numbers, which torch adds in another order than several.
+    sums = torch.stack((u_power, w_power, u_power.sqrt())).mul_(modes.weight).sum((-2, -1))
+    u_scale, w_scale = sums[:2, :, None, None].clamp(min=_TINY).rsqrt()
     # Division by |W| gives each mode of w unit power; |U| remains as its weight.
     rounding = _ROUNDING / (modes.weight.sum() * w_scale.square())
     balance = modes.weight * (w_power + rounding).clamp(min=_TINY).rsqrt() * u_scale
     weighted = torch.view_as_complex(cross * balance[..., None])
-    largest = (modes.weight * u_power.sqrt() * u_scale).sum((-2, -1))
+    weighted = weighted.to(torch.complex128)
+    largest = sums[2] * u_scale[:, 0, 0]
     x, y = _refined(weighted, *_nearest(weighted, largest, modes), modes)
     aligned = _aligned(torch.view_as_complex(cross), x, y, modes) * (u_scale * w_scale)
     u_power, w_power = u_power * u_scale.square(), w_power * w_scale.square()
-    return torch.stack((x, y, spectral_decay(aligned, u_power, w_power, size)), dim=-1)
+    diffusion = spectral_decay(aligned, u_power, w_power, size)
+    return torch.stack((x.float(), y.float(), diffusion), dim=-1)
 
 
 def _power(transforms: Tensor) -> Tensor:
@@ -148,23 +155,18 @@ def _power(transforms: Tensor) -> Tensor:
     return squares[..., 0] + squares[..., 1]
 
 
-def _inverse_root(power: Tensor, modes: _Modes) -> Tensor:
-    """Return 1/√ of the sum of power over the modes, [B, 1, 1]."""
-    return (power * modes.weight).sum((-2, -1), keepdim=True).clamp(min=_TINY).rsqrt()
-
-
 def _nearest(weighted: Tensor, largest: Tensor, modes: _Modes) -> tuple[Tensor, Tensor]:
     """Find the candidate displacement with the largest correlation.
 
     Args:
-        weighted: Weighted cross-spectrum, complex64 [B, H, W // 2 + 1].
+        weighted: Weighted cross-spectrum, complex128 [B, H, W // 2 + 1].
         largest: Correlation of fields that are equal up to a displacement, float32 [B].
         modes: Modes of the grid.
 
     Returns:
-        Displacements x and y, float32 [B] each.
+        Displacements x and y, float64 [B] each.
     """
-    correlation = (modes.rows @ (weighted @ modes.columns)).real
+    correlation = batched_product(modes.rows, batched_product(weighted, modes.columns)).real
     correlation = correlation / largest.clamp(min=_TINY)[:, None, None]
     distance = modes.shifts.square()
     best = (correlation - _PENALTY * (distance[:, None] + distance)).flatten(1).argmax(-1)
@@ -174,14 +176,10 @@ def _nearest(weighted: Tensor, largest: Tensor, modes: _Modes) -> tuple[Tensor, 
 
 def _refined(weighted: Tensor, x: Tensor, y: Tensor, modes: _Modes) -> tuple[Tensor, Tensor]:
     """Move displacements to the maximum of the correlation by Newton's method."""
-    powers = torch.arange(3, device=x.device)
-    ky = modes.ky ** powers[:, None]
-    kx = modes.kx[:, None] ** powers
     for _ in range(_NEWTON_STEPS):
-        rows = _waves(modes.ky * y[:, None])[:, None] * ky
-        columns = _waves(modes.kx * x[:, None])[:, :, None] * kx
+        rows, columns = _phases(x, y, modes)
         # Sums of ky^a kx^b times the aligned spectrum; derivatives of exp(i k·v) multiply by i k.
-        sums = rows @ weighted @ columns
+        sums = batched_product(batched_product(rows * modes.ky, weighted), columns * modes.kx)
         slope_x, slope_y = -sums[:, 0, 1].imag, -sums[:, 1, 0].imag
         xx, yy, xy = sums[:, 0, 2].real, sums[:, 2, 0].real, sums[:, 1, 1].real
         trace = (xx.abs() + yy.abs()).clamp(min=_TINY)
@@ -199,5 +197,10 @@ def _refined(weighted: Tensor, x: Tensor, y: Tensor, modes: _Modes) -> tuple[Ten
 
 def _aligned(spectrum: Tensor, x: Tensor, y: Tensor, modes: _Modes) -> Tensor:
     """Return the real part of a spectrum times exp(i k·v), float32 [B, H, W // 2 + 1]."""
-    rows, columns = _waves(modes.ky * y[:, None]), _waves(modes.kx * x[:, None])
-    return (spectrum * rows[:, :, None] * columns[:, None]).real
+    rows, columns = (factor.to(spectrum.dtype) for factor in _phases(x, y, modes))
+    return (spectrum * rows.mT * columns.mT).real
+
+
+def _phases(x: Tensor, y: Tensor, modes: _Modes) -> tuple[Tensor, Tensor]:
+    """Return exp(i ky y) and exp(i kx x), complex128 [B, 1, H] and [B, W // 2 + 1, 1]."""
+    return _waves(modes.ky[1] * y[:, None, None]), _waves(modes.kx[:, 1:2] * x[:, None, None])

@@ -116,15 +116,16 @@ def _phases(height: int, width: int, device: torch.device) -> tuple[Tensor, Tens
         9 sums, float64 [2 · (W // 2 + 1), 18]; and factors along y, which map these to real sums,
         divided by (HW)², float64 [9, 2H].
     """
-    lags = torch.arange(-2 * _REACH, 2 * _REACH + 1, dtype=torch.float64)
-    kx = torch.arange(width // 2 + 1, dtype=torch.float64)
+    lags = torch.arange(-2 * _REACH, 2 * _REACH + 1, dtype=torch.float64, device="cpu")
+    kx = torch.arange(width // 2 + 1, dtype=torch.float64, device="cpu")
     weight = torch.where((kx == 0) | (2 * kx == width), 1.0, 2.0)[:, None]
     angle = 2 * math.pi / width * torch.outer(kx, lags)
     cos, sin = weight * angle.cos(), weight * angle.sin()
     real_part = torch.cat((cos, sin), dim=1)
     imaginary_part = torch.cat((-sin, cos), dim=1)
     along_x = torch.stack((real_part, imaginary_part), dim=1).flatten(0, 1)
-    angle = 2 * math.pi / height * torch.outer(lags, torch.arange(height, dtype=torch.float64))
+    ky = torch.arange(height, dtype=torch.float64, device="cpu")
+    angle = 2 * math.pi / height * torch.outer(lags, ky)
     along_y = torch.stack((angle.cos(), -angle.sin()), dim=-1).flatten(1) / (height * width) ** 2
     return along_x.to(device), along_y.to(device)
 
@@ -132,7 +133,7 @@ def _phases(height: int, width: int, device: torch.device) -> tuple[Tensor, Tens
 @lru_cache(maxsize=4)
 def _differences(device: torch.device) -> Tensor:
     """Return the position in a 9×9 table of the displacement between two points, int64 [25, 25]."""
-    offset = torch.arange(_SIDE)
+    offset = torch.arange(_SIDE, device="cpu")
     y, x = (axis.flatten() for axis in torch.meshgrid(offset, offset, indexing="ij"))
     rows, columns = (axis - axis[:, None] + 2 * _REACH for axis in (y, x))
     return (rows * _LAGS + columns).to(device)

@@ -25,6 +25,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from spinlock.features.response.matrix_products import batched_product
+
 # Rings are one fundamental frequency wide up to this radius and widen in proportion to it beyond.
 _EVEN_RINGS = 16
 # Variances s and τ² of the gain.
@@ -56,7 +58,8 @@ class _Rings:
 
     Attributes:
         squared: Squares |k|² of the modes of the half plane, float32 [H, W // 2 + 1].
-        sums: Weights that sum over each of R rings, float32 [H · (W // 2 + 1), R].
+        sums: Weights that sum over each of R rings after modes (ky, kx) and (−ky, kx) were added,
+            float64 [(H // 2 + 1) · (W // 2 + 1), R].
         counts: Numbers of modes of the full plane in each ring, float64 [R].
         k: Wavenumbers of the rings, float64 [R].
         tail: Weight of each ring in the tail, 0 outside of it, float64 [R].
@@ -115,7 +118,7 @@ def _rings(height: int, width: int, device: torch.device) -> _Rings:
     k = 2 * math.pi / side * center
     return _Rings(
         squared=((2 * math.pi) ** 2 * squared).to(device, torch.float32),
-        sums=sums.to(device, torch.float32),
+        sums=sums[: (height // 2 + 1) * (width // 2 + 1)].to(device),
         counts=sums.sum(0).to(device),
         k=k.to(device),
         tail=(in_tail * growth * (_TAIL_WEIGHT * 2 * math.pi / side)).to(device),
@@ -147,10 +150,29 @@ def spectral_decay(
     rings = _rings(*size, u_power.device)
     weighted = u_power * rings.squared
     spectra = torch.stack((aligned, u_power, w_power, u_power.square(), weighted), dim=1)
-    cross, of_u, of_w, fourth, squares = (spectra.flatten(2) @ rings.sums).double().unbind(1)
+    products = batched_product(_folded(spectra).flatten(2), rings.sums)
+    cross, of_u, of_w, fourth, squares = products.unbind(1)
     gain = [_RING_WEIGHT / min(size) * x for x in _gain_line(cross, of_u, of_w, fourth, squares)]
     tail = _tail_line(cross, of_u, of_w, rings)
     return ((gain[0] + tail[0]) / (gain[1] + tail[1] + _PRIOR)).float()
+
+
+def _folded(spectra: Tensor) -> Tensor:
+    """Add the modes (−ky, kx) to (ky, kx), which are in the same ring.
+
+    This halves the size of the product that sums over rings.
+
+    Args:
+        spectra: Values of modes, float32 [..., H, W // 2 + 1].
+
+    Returns:
+        Sums, float64 [..., H // 2 + 1, W // 2 + 1].
+    """
+    height = spectra.shape[-2]
+    first = height // 2 + 1
+    sums = spectra[..., :first, :].double()
+    sums[..., 1 : height - first + 1, :] += spectra[..., first:, :].flip(-2)
+    return sums
 
 
 def _gain_line(
