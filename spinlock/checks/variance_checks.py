@@ -7,7 +7,7 @@ may be alike or insensitive to their parameters, so that their shares are report
 import dataclasses
 from collections.abc import Callable, Iterator
 from functools import cache, partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +19,11 @@ from spinlock.configuration.parameter_axes import ParameterSpaceConfig
 from spinlock.configuration.variant_mixture import InitialConditionConfig
 from spinlock.errors import DatasetError
 from spinlock.features.response.response_names import is_invariant
-from spinlock.metrics import VarianceShares, variance_shares
 from spinlock.storage import schema
 from spinlock.storage.dataset_file import DatasetFile
+
+if TYPE_CHECKING:
+    from spinlock.metrics import VarianceShares
 
 MIN_OPERATOR_SHARE, MAX_VARIANT_SHARE, MIN_NOISE_SHARE = 0.75, 0.1, 0.9
 # The targets were measured on as many operators, realizations and pixels.
@@ -39,7 +41,7 @@ class ColumnShares(NamedTuple):
     """
 
     names: tuple[str, ...]
-    shares: VarianceShares
+    shares: "VarianceShares"
 
 
 def column_shares(source: DatasetFile, name: str) -> ColumnShares:
@@ -66,6 +68,9 @@ def column_shares(source: DatasetFile, name: str) -> ColumnShares:
     finite = np.asarray(np.isfinite(values).all(axis=0))
     if not finite.any():
         raise DatasetError("no column is finite")
+    # The metrics load torchmetrics, which most checks do without.
+    from spinlock.metrics import variance_shares
+
     variant = np.unique(source.column(schema.IC_TYPES, rows), return_inverse=True)[1]
     shares = variance_shares(
         torch.from_numpy(values[:, finite]),

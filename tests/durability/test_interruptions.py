@@ -112,6 +112,7 @@ def test_the_summary_is_printed_and_stored(tmp_path, capsys):
         "convolutions",
         "forcing",
         "features",
+        "responses",
         "compression",
         "writing",
     }

@@ -14,13 +14,13 @@ from spinlock.models import FeatureVQVAE, SequenceVQVAE
 
 # Data on which docs/vqvae.md reports scores: file -> beginning of the fingerprint.
 FINGERPRINTS = {
-    "operators": "264e95fa",
-    "probes": "325d85cf",
-    "horizons": "9a9e15f5",
-    "many_operators": "cf3b6432",
-    "trajectories": "d5e4c10f",
-    "swapped_distribution": "9641444e",
-    "new_variant": "9131efb3",
+    "operators": "0d1aafe5",
+    "probes": "8b2df8c8",
+    "horizons": "836ac788",
+    "many_operators": "713a99c1",
+    "trajectories": "d7dbe264",
+    "swapped_distribution": "c1b0ba35",
+    "new_variant": "e6987c4b",
 }
 SPACE = {
     "grid_size": [32],
