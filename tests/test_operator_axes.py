@@ -2,13 +2,14 @@
 
 import json
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from spinlock.configuration import GenerationConfig, StoredConfig
 from spinlock.configuration.parameter_axes import IntegerRange, LogUniformRange, UniformRange
-from spinlock.configuration.parameter_space import PARAMETER_NAMES, typed_row
+from spinlock.configuration.parameter_space import PARAMETER_NAMES, ParameterSpace, typed_row
 from spinlock.errors import ConfigurationError
 from spinlock.simulation.operator_family import OperatorFamily
 from spinlock.simulation.simulator import Simulator
@@ -42,6 +43,18 @@ class Wrong(Gains):
 
 class Listed(Gains):
     axes = [("gain", UniformRange(0, 1))]
+
+
+class Unnamed(Gains):
+    axes = {3: UniformRange(0, 1)}
+
+
+class Huge(Gains):
+    axes = {"gain": IntegerRange(10**400, 10**400)}
+
+
+class Many(Gains):
+    axes = {f"gain_{number}": (1, 2) for number in range(257)}
 
 
 def config(family="Gains", changes=None):
@@ -103,14 +116,33 @@ def test_the_configuration_changes_ranges():
         ({"gain": {"lowest": 1.0}}, r"operator_axes.gain: expected \{low: ..., high: ...\}"),
         ({"gain": 3}, "operator_axes.gain: expected"),
         ({"gain": {"low": "1"}}, "operator_axes.gain: low and high must be numbers"),
-        ({"gain": {"kind": "cubic"}}, "operator_axes.gain: expected a list of values, or a range"),
+        (
+            {"gain": {"kind": "cubic"}},
+            "operator_axes.gain: expected a range with low, high and a kind",
+        ),
         ({"power": {"high": 1.5}}, "operator_axes.power: low and high must be numbers"),
         ({"power": {"high": 10**9}}, "operator_axes.power: must have at most"),
         ({"mode": []}, "operator_axes.mode: at least one value"),
         ({"mode": ["a", "a"]}, "operator_axes.mode: values must differ"),
-        ({"mode": ["a", 1]}, "operator_axes.mode: values must be integers, or names"),
-        ({"mode": ["a" * 17]}, "operator_axes.mode: values must be integers, or names"),
-        ({"mode": ["\x1b[2J"]}, "operator_axes.mode: values must be integers, or names"),
+        ({"mode": ["a", 1]}, "operator_axes.mode: values must be integers below"),
+        ({"mode": ["a" * 17]}, "operator_axes.mode: values must be integers below"),
+        ({"mode": ["\x1b[2J"]}, "operator_axes.mode: values must be integers below"),
+        ({"mode": [[1], [2]]}, "operator_axes.mode: values must be integers below"),
+        ({"mode": [{}, {}]}, "operator_axes.mode: values must be integers below"),
+        ({"mode": [2**63]}, "operator_axes.mode: values must be integers below"),
+        ({"mode": {"low": 0, "high": 1}}, "operator_axes.mode: expected a list of values, got"),
+        ({"gain": ["a", "b"]}, r"operator_axes.gain: expected \{low: ..., high: ...\}, got"),
+        ({"power": [1, 2]}, r"operator_axes.power: expected \{low: ..., high: ...\}, got"),
+        ({"power": {"kind": "uniform"}}, "operator_axes.power: expected a range .*integer"),
+        ({"gain": {"kind": ["x"]}}, "operator_axes.gain: expected a range with low"),
+        ({"gain": {"high": 10**400}}, r"operator_axes.gain: low and high must be numbers below"),
+        ({"gain": {"high": float("nan")}}, "operator_axes.gain: low and high must be finite"),
+        ({"gain": {"low": 1e-300, "high": 1e300}}, "operator_axes.gain: .* too far apart"),
+        ({"offset": {"low": -1.7e308, "high": 1.7e308}}, "operator_axes.offset: .* too far apart"),
+        (
+            {"power": {"low": 2**63, "high": 2**63 + 1}},
+            r"operator_axes.power: .* below 2\^63 without a fraction",
+        ),
     ],
 )
 def test_invalid_changes_are_refused(changes, message):
@@ -121,7 +153,10 @@ def test_invalid_changes_are_refused(changes, message):
 @pytest.mark.parametrize(
     ("family", "message"),
     [
-        ("Clash", "operator_axes.alpha: must be a name .* that no other axis has"),
+        ("Clash", "operator_axes: 'alpha' must be a name .* that no other axis has"),
+        ("Unnamed", "operator_axes: 3 must be a name"),
+        ("Huge", r"operator_axes.gain: low and high must be below 2\^63"),
+        ("Many", "operator_axes: must be at most 256 axes, got 257"),
         ("Wrong", "operator_axes.gain: must be a range or a tuple of values, got 3"),
         ("Listed", "Listed.axes must be a mapping from names to ranges"),
     ],
@@ -149,6 +184,77 @@ def test_stored_axes_need_no_class():
     del incomplete["parameter_space"]["operator_axes"]["gain"]["kind"]
     with pytest.raises(ConfigurationError, match=r"operator_axes\.gain: expected a list"):
         _ = StoredConfig.from_dict(incomplete).space
+
+
+def stored(axes, operator="transport"):
+    """A configuration that was read from a file."""
+    values = {"num_samples": 3, "operator": operator, "dynamics": False}
+    space = {"grid_size": [32], "base_channels": {"low": 2, "high": 3}, "operator_axes": axes}
+    return StoredConfig.from_dict(values | {"parameter_space": space})
+
+
+def test_stored_families_of_this_package_have_their_own_axes():
+    own = GenerationConfig(3, operator="transport")
+    read = StoredConfig.from_json('{"num_samples": 3, "operator": "transport"}')
+    assert read == own
+    assert read.space.names == own.space.names
+    assert StoredConfig.from_json(own.to_json()).fingerprint == own.fingerprint
+    for operator in ("transport", "convolutional"):
+        with pytest.raises(ConfigurationError, match="unknown axis 'gain'"):
+            _ = stored({"gain": [1, 2]}, operator).space
+
+
+@pytest.mark.parametrize("read", [GenerationConfig, StoredConfig])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"diffusion": {"low": -1}}, r"diffusion: values must lie in \[0, inf\), got low=-1"),
+        ({"diffusion": ["a", "b"]}, r"diffusion: expected \{low"),
+        ({"growth": {"high": 1000.0}}, r"growth: values must lie in \[-64, 64\)"),
+        ({"velocity_x": {"low": -1e9}}, r"velocity_x: values must lie in \[-16384, 16384\)"),
+        ({"velocity_y": {"high": 1e9}}, r"velocity_y: values must lie in \[-16384, 16384\)"),
+    ],
+)
+def test_the_axes_of_transport_have_limits(read, changes, message):
+    space = {"operator_axes": changes}
+    values = {"num_samples": 3, "operator": "transport", "parameter_space": space}
+    with pytest.raises(ConfigurationError, match=f"operator_axes.{message}"):
+        _ = read.from_dict(values).space
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"gain": [1, 2]},
+        {name: ["a"] for name in ("diffusion", "velocity_x", "velocity_y", "growth")},
+        {
+            name: {"kind": "uniform", "low": -2, "high": -1}
+            for name in ("diffusion", "velocity_x", "velocity_y", "growth")
+        },
+    ],
+)
+def test_transport_named_by_its_path_refuses_other_axes(axes):
+    path = {"class_path": "spinlock.simulation.operator_family.TransportFamily"}
+    with pytest.raises(ConfigurationError, match=r"operator_axes: .* cannot be used for transport"):
+        list(Simulator(stored(axes, path), "cpu").samples(0, 1))
+
+
+@pytest.mark.parametrize(("low", "high"), [(-3, 12), (7, 7), (-(2**19), 2**19 - 1), (2**62, 2**62)])
+def test_integers_have_equal_shares(low, high):
+    space, count = ParameterSpace({"steps": IntegerRange(low, high)}), high - low + 1
+    unit = np.append(np.random.default_rng(0).random(1000), [0, np.nextafter(1, 0), 1])
+    expected = [low + min(int(u * count), count - 1) for u in unit]
+    assert space.values(unit[:, None])["steps"].tolist() == expected
+
+
+def test_integer_axes_take_no_memory():
+    tracemalloc.start()
+    try:
+        ParameterSpace({"steps": IntegerRange(0, 2**20 - 1)})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**16
 
 
 def test_transport_is_the_update_followed_by_the_flow():

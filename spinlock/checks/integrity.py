@@ -206,7 +206,7 @@ def _sample_digests(source: CheckSource, fields: FieldStatistics) -> Measurement
         if rows := [row for row in block if row in fields.digests]:
             columns = {
                 spec.name: source.file[spec.name][
-                    [row // spec.probes for row in rows if not row % spec.probes]
+                    [row // spec.samples_per_row for row in rows if not row % spec.samples_per_row]
                 ]
                 for spec in source.columns
             }

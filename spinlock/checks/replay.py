@@ -150,7 +150,8 @@ def _compare(
         for part, names in parts.items():
             try:
                 stored = {
-                    name: source.file[name][index // source.specs[name].probes] for name in names
+                    name: source.file[name][index // source.specs[name].samples_per_row]
+                    for name in names
                 }
             except Exception as error:
                 # A damaged byte can make HDF5 or the decompressor fail in any way.

@@ -19,7 +19,12 @@ from spinlock.configuration.file_content import (
     check_custom_features,
 )
 from spinlock.configuration.import_path import Trusted, check_spec
-from spinlock.configuration.operator_axes import declared_axes, plain_axis, resolve_axes
+from spinlock.configuration.operator_axes import (
+    axis_limits,
+    declared_axes,
+    plain_axis,
+    resolve_axes,
+)
 from spinlock.configuration.parameter_axes import Axis, ParameterSpaceConfig
 from spinlock.configuration.parameter_space import ParameterSpace
 from spinlock.configuration.validation import check_types, require_at_least, structured
@@ -138,7 +143,8 @@ class GenerationConfig:
         """
         space = self.parameter_space
         declared = self._declared_axes()
-        return resolve_axes(declared, space.operator_axes, space.base_axes)
+        limits = axis_limits(self.operator)
+        return resolve_axes(declared, space.operator_axes, space.base_axes, limits)
 
     def _declared_axes(self) -> dict[str, Axis] | None:
         """Return the axes that the operator family declares; None if the configuration does."""

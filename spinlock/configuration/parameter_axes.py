@@ -95,9 +95,9 @@ class ParameterSpaceConfig:
         alpha: Weight of the old field under the update policy ``convex``.
         dt: Step size of the update policy ``residual``.
         operator_axes: Changes to the axes that the operator family adds, by name: ``{low: ...,
-            high: ...}``, where a missing bound stays as declared, or a list of values. Default: no
-            changes. The configuration in a file lists every axis of the family, with the ``kind``
-            of each range: ``integer``, ``uniform`` or ``log_uniform``.
+            high: ...}``, where a missing bound stays as declared, or for a choice a list of values.
+            Default: no changes. The configuration in a file lists every axis of the family, with
+            the ``kind`` of each range: ``integer``, ``uniform`` or ``log_uniform``.
 
     Raises:
         ConfigurationError: If a range or a choice is not valid. Names the axis.
@@ -132,7 +132,7 @@ class ParameterSpaceConfig:
                 object.__setattr__(self, axis.name, tuple(getattr(self, axis.name)))
         check_types(self, "parameter_space.")
         for name, values in self.base_axes.items():
-            check_axis(f"parameter_space.{name}", values, *_LIMITS.get(name, _UNLIMITED))
+            check_axis(f"parameter_space.{name}", values, *_LIMITS.get(name, UNLIMITED))
         self._check_grid()
 
     @property
@@ -180,7 +180,8 @@ class ParameterSpaceConfig:
                 )
 
 
-_UNLIMITED = (-math.inf, math.inf)
+#: Limits of an axis that takes all finite numbers.
+UNLIMITED = (-math.inf, math.inf)
 # Bounds of each numeric axis; the upper bound is exclusive.
 _LIMITS: dict[str, tuple[float, float]] = {
     "num_layers": (1, 2**10),
@@ -224,7 +225,8 @@ def _check_range(
     name: str, values: IntegerRange | UniformRange, least: float, bound: float
 ) -> None:
     low, high = values.low, values.high
-    if not (math.isfinite(low) and math.isfinite(high)):
+    # Integers are finite, and some are too large for a float.
+    if isinstance(values, UniformRange) and not (math.isfinite(low) and math.isfinite(high)):
         raise ConfigurationError(f"{name}: low and high must be finite, got low={low}, high={high}")
     if low > high:
         raise ConfigurationError(f"{name}: low must not exceed high, got low={low}, high={high}")
@@ -234,3 +236,13 @@ def _check_range(
         raise ConfigurationError(
             f"{name}: values must lie in [{least:g}, {bound:g}), got low={low}, high={high}"
         )
+    if isinstance(values, UniformRange) and not math.isfinite(_width(values)):
+        raise ConfigurationError(
+            f"{name}: low and high are too far apart for a float64, got low={low}, high={high}"
+        )
+
+
+def _width(values: UniformRange) -> float:
+    """Return the number with which `ParameterSpace` spreads the values of a range."""
+    logarithmic = isinstance(values, LogUniformRange)
+    return values.high / values.low if logarithmic else values.high - values.low

@@ -56,7 +56,19 @@ class ParameterValues:
 PARAMETER_NAMES: tuple[str, ...] = tuple(axis.name for axis in fields(ParameterValues)[:-1])
 
 
-class _Discrete:
+class _Integers:
+    """Consecutive integers that each have an equal share of [0, 1)."""
+
+    dtype = np.dtype(np.int64)
+
+    def __init__(self, axis: IntegerRange) -> None:
+        self._low, self._count = axis.low, axis.high - axis.low + 1
+
+    def value(self, unit: NDArray[np.float64]) -> NDArray[Any]:
+        return self._low + _share(unit, self._count)
+
+
+class _Choice:
     """Values that each have an equal share of [0, 1)."""
 
     def __init__(self, values: tuple[Any, ...]) -> None:
@@ -65,8 +77,12 @@ class _Discrete:
         self._values = np.array(values, dtype=self.dtype)
 
     def value(self, unit: NDArray[np.float64]) -> NDArray[Any]:
-        count = len(self._values)
-        return self._values.take(np.minimum((unit * count).astype(np.int64), count - 1))
+        return self._values.take(_share(unit, len(self._values)))
+
+
+def _share(unit: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Return which of ``count`` equal parts of [0, 1) a coordinate lies in; 1 is in the last."""
+    return np.minimum((unit * count).astype(np.int64), count - 1)
 
 
 class _Continuous:
@@ -86,12 +102,12 @@ class _Continuous:
         return np.asarray(inside).clip(self._low, self._high)
 
 
-def _axis(config: Axis) -> _Discrete | _Continuous:
+def _axis(config: Axis) -> _Integers | _Choice | _Continuous:
     if isinstance(config, UniformRange):
         return _Continuous(config)
     if isinstance(config, IntegerRange):
-        return _Discrete(tuple(range(config.low, config.high + 1)))
-    return _Discrete(config)
+        return _Integers(config)
+    return _Choice(config)
 
 
 class ParameterSpace:

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.import_path import Trusted
+from spinlock.configuration.parameter_axes import Axis
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +22,8 @@ class StoredConfig(GenerationConfig):
             arguments are those of `GenerationConfig`.
 
     Example:
-        >>> stored = StoredConfig.from_json('{"num_samples": 3}')
-        >>> stored == GenerationConfig(3), stored.trusted_modules
+        >>> stored = StoredConfig.from_json('{"num_samples": 3, "operator": "transport"}')
+        >>> stored == GenerationConfig(3, operator="transport"), stored.trusted_modules
         (True, ())
     """
 
@@ -38,8 +39,12 @@ class StoredConfig(GenerationConfig):
         """Modules that the user trusts; naming other modules does not make them trusted."""
         return self.trusted
 
-    def _declared_axes(self) -> None:
-        """Return None: a file holds all axes, so that nothing needs to be imported."""
+    def _declared_axes(self) -> dict[str, Axis] | None:
+        """Return the axes of a family of this package.
+
+        None for another family, which is not imported: the file holds all of its axes.
+        """
+        return super()._declared_axes() if isinstance(self.operator, str) else None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

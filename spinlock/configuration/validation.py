@@ -32,7 +32,8 @@ class _ShortRepr(reprlib.Repr):
         return super().repr_int(x, level) if abs(x) < _LARGEST else "an integer beyond 2^64"
 
 
-_shown = _ShortRepr().repr
+#: Returns a value as text for a message, shortened.
+shown = _ShortRepr().repr
 
 
 def check_types(instance: Any, prefix: str = "") -> None:  # noqa: ANN401 (any dataclass)
@@ -192,7 +193,7 @@ def _converted(hint: Any, value: object, where: str) -> object:  # noqa: ANN401 
         return tuple(_converted(arguments[0], item, f"{where}[{i}]") for i, item in items)
     if origin is dict and isinstance(value, Mapping):
         if odd := [key for key in value if not isinstance(key, str)]:
-            raise ConfigurationError(f"{where}: names must be text, got {_shown(odd[0])}")
+            raise ConfigurationError(f"{where}: names must be text, got {shown(odd[0])}")
         pairs = value.items()
         return {key: _converted(arguments[1], item, f"{where}.{key}") for key, item in pairs}
     if not _matches(value, hint) or (hint is Any and not _is_plain(value)):
@@ -244,7 +245,7 @@ def _matches(value: object, hint: Any) -> bool:  # noqa: ANN401 (annotations)
 
 def _mismatch(where: str, hint: Any, value: object) -> ConfigurationError:  # noqa: ANN401
     return ConfigurationError(
-        f"{where}: must be {_describe(hint)}, got {_shown(value)} ({type(value).__name__})"
+        f"{where}: must be {_describe(hint)}, got {shown(value)} ({type(value).__name__})"
     )
 
 

@@ -12,6 +12,7 @@ from spinlock.configuration.import_path import Trusted, instantiate
 from spinlock.configuration.operator_axes import BUILTIN_AXES
 from spinlock.configuration.parameter_axes import Axis
 from spinlock.configuration.parameter_space import ParameterValues
+from spinlock.errors import ConfigurationError
 from spinlock.runtime.stage_clock import StageClock
 from spinlock.simulation.convolutional_operator import ConvOperator
 from spinlock.simulation.transport_flow import TransportFlow
@@ -121,7 +122,14 @@ class TransportFamily(ConvolutionalFamily):
 
     def flow(self, values: ParameterValues, *, device: torch.device) -> Operator:
         """Return the exact flow of one timestep."""
-        return TransportFlow(**values.operator_axes, grid_size=values.grid_size, device=device)
+        own = values.operator_axes
+        try:
+            return TransportFlow(**own, grid_size=values.grid_size, device=device)
+        except (TypeError, ValueError) as error:
+            # A file that names this class by its path may declare any axes.
+            raise ConfigurationError(
+                f"parameter_space.operator_axes: {dict(own)} cannot be used for transport: {error}"
+            ) from error
 
 
 _BUILTIN = {"convolutional": ConvolutionalFamily, "transport": TransportFamily}

@@ -138,7 +138,7 @@ def update_features(
     ):
         for name in _KEPT:
             new.file.attrs[name] = old.text(name)
-        copy_additions(old, new.file)
+        copy_additions(old, new)
         copy_samples(old, new, old.samples, without=features)
         for name, values in features.items():
             new.file[name][...] = values
@@ -214,7 +214,7 @@ def _add(new: DatasetFile, segment: Segment, *, own: bool) -> None:
         require_fingerprint(source, new.config)
         source.validate()
         if own:
-            copy_additions(source, new.file)
+            copy_additions(source, new)
         else:
             require_range(source)
         copy_samples(source, new, range(segment.start, segment.stop))

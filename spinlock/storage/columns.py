@@ -82,7 +82,7 @@ def feature_columns(
 
 
 def sample_arrays(samples: Samples) -> dict[str, NDArray[Any]]:
-    """Return what is computed of n samples: name of the dataset -> its rows of these samples."""
+    """Return the arrays computed for n samples, by name of the dataset."""
     tensors = {
         schema.INPUTS: samples.initial,
         schema.OUTPUTS: samples.fields,

@@ -57,20 +57,28 @@ def require_copyable(source: DatasetFile, wanted: GenerationConfig) -> None:
         wanted: Configuration of the new file.
 
     Raises:
-        DatasetError: If an attribute cannot be read; if an addition holds references to objects of
-            the file, or has the name of a new dataset; or if an added dataset has a row for each
-            sample, and there will be more samples.
+        DatasetError: If an attribute cannot be read, or belongs to a dataset that the new file
+            lacks; if an addition holds references to objects of the file, or has the name of a new
+            dataset; or if an added dataset has a row for each sample, or below ``operators`` for
+            each operator, and there will be more of them.
     """
-    file, num_samples = source.file, source.config.num_samples
-    links = list(_added_links(source))
-    taken = sorted(set(links) & set(_schema_paths(s.name for s in schema.dataset_specs(wanted))))
+    file = source.file
+    written = _schema_paths(spec.name for spec in schema.dataset_specs(wanted))
+    named = _named_paths(source, written)
+    links = list(_added_links(source, named))
+    taken = sorted(set(links) & set(written))
     if taken:
         raise DatasetError(
             f"{source.path}: {taken[0]} was added to the file, and is the name of a dataset that "
             f"is to be written. {_REMEDY}"
         )
     with h5py.File("attributes", "w", driver="core", backing_store=False) as trial:
-        for path, holder, attribute in _added_attributes(source):
+        for path, holder, attribute in _added_attributes(source, named):
+            if isinstance(holder, h5py.Dataset) and path not in written:
+                raise DatasetError(
+                    f"{source.path}: the attribute {attribute} was added to {path}, which the new "
+                    f"file does not hold. {_REMEDY}"
+                )
             _require_no_references(holder, path, attribute)
             _copy_attribute(holder, trial, attribute)
     for path in _added_objects(file, links):
@@ -82,31 +90,41 @@ def require_copyable(source: DatasetFile, wanted: GenerationConfig) -> None:
         _require_no_references(item, path)
         # The size of a virtual dataset may depend on other files, which are not opened.
         rows = None if item.is_virtual else (item.shape or (None,))[0]
-        if rows == num_samples < wanted.num_samples:
-            raise DatasetError(
-                f"{source.path}: {path} was added to the file and has a row for each of its "
-                f"{num_samples} samples; further samples would have none. {_REMEDY}"
-            )
+        counts = {"samples": (source.config.num_samples, wanted.num_samples)}
+        if path.startswith("operators/"):
+            counts["operators"] = (_operators(source.config), _operators(wanted))
+        for what, (held, needed) in counts.items():
+            if rows == held < needed:
+                raise DatasetError(
+                    f"{source.path}: {path} was added to the file and has a row for each of its "
+                    f"{held} {what}; further {what} would have none. {_REMEDY}"
+                )
 
 
-def copy_additions(source: DatasetFile, target: h5py.File) -> None:
+def _operators(config: GenerationConfig) -> int:
+    return -(-config.num_samples // config.probes_per_operator)
+
+
+def copy_additions(source: DatasetFile, target: DatasetFile) -> None:
     """Copy everything that the schema does not name.
 
     Args:
         source: Dataset file that `require_copyable` accepts.
         target: New dataset file, open for writing.
     """
-    for path, holder, attribute in _added_attributes(source):
-        if path in target:
-            _copy_attribute(holder, target[path], attribute)
-    for path in _added_links(source):
+    named = _named_paths(source, _schema_paths(target.specs))
+    for path in _added_links(source, named):
         parent, name = str(PurePosixPath(path).parent), PurePosixPath(path).name
         link = source.file.get(path, getlink=True)
-        into = target.require_group(parent)
+        into = target.file.require_group(parent)
         if isinstance(link, h5py.HardLink):
             source.file.copy(path, into, name)
         else:
             into[name] = link
+    for path, holder, attribute in _added_attributes(source, named):
+        # Without its datasets, a group exists only for what was added to it.
+        kept = target.file.require_group(path) if path not in target.file else target.file[path]
+        _copy_attribute(holder, kept, attribute)
 
 
 def _schema_paths(names: Iterable[str]) -> list[str]:
@@ -116,11 +134,23 @@ def _schema_paths(names: Iterable[str]) -> list[str]:
     return [*dict.fromkeys(group for group in groups if group != "."), *map(str, paths)]
 
 
+def _named_paths(source: DatasetFile, written: Iterable[str]) -> list[str]:
+    """Return the paths of the schema of a file, and of its groups that the new file needs, too."""
+    named = _schema_paths(source.specs)
+    for path in written:
+        parent = str(PurePosixPath(path).parent)
+        if path not in named and (parent == "." or parent in named):
+            link = source.file.get(path, getlink=True)
+            if isinstance(link, h5py.HardLink) and isinstance(source.file[path], h5py.Group):
+                named.append(path)
+    return named
+
+
 def _added_attributes(
-    source: DatasetFile,
+    source: DatasetFile, named_paths: Iterable[str]
 ) -> Iterator[tuple[str, h5py.Group | h5py.Dataset, str]]:
     """Yield path, holder and name of the attributes that users added to objects of the schema."""
-    for path in ("/", *_schema_paths(source.specs)):
+    for path in ("/", *named_paths):
         holder: h5py.Group | h5py.Dataset = source.file[path]
         named: tuple[str, ...] = ()
         if path == "/":
@@ -156,9 +186,8 @@ def _require_no_references(
         )
 
 
-def _added_links(source: DatasetFile) -> Iterator[str]:
-    """Yield the paths of the outermost objects and links that the schema does not name."""
-    named = _schema_paths(source.specs)
+def _added_links(source: DatasetFile, named: Collection[str]) -> Iterator[str]:
+    """Yield the paths of the outermost objects and links that are not among those named."""
     for holder in ("", *named):
         group = source.file[holder] if holder else source.file
         if isinstance(group, h5py.Group):

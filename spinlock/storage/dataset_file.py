@@ -162,14 +162,14 @@ class DatasetFile:
         return text_attribute(self.file, name)
 
     def place(self, name: str, rows: range) -> slice:
-        """Return where a dataset holds what belongs to the samples in some rows of the file."""
+        """Return the rows of a dataset that belong to the samples in ``rows`` of the file."""
         spec, first = self.specs[name], self.samples.start
         held = spec.rows(range(first + rows.start, first + rows.stop))
         skipped = spec.rows(self.samples).start
         return slice(held.start - skipped, held.stop - skipped)
 
     def column(self, name: str, rows: range | None = None) -> NDArray[Any]:
-        """Return what a dataset holds of the samples in some rows (default: all).
+        """Return the values of a dataset for the samples in ``rows`` (default: all).
 
         Text comes as bytes. A dataset of operators has a row for each operator whose first sample
         is among them.
@@ -291,7 +291,9 @@ def read_configuration(file: h5py.File, trust: Collection[str] = ()) -> StoredCo
             f"{schema.SCHEMA_VERSION}"
         )
     try:
-        config = StoredConfig.from_json(text)
+        config = dataclasses.replace(StoredConfig.from_json(text), trusted=tuple(trust))
+        # The axes of the operator family are checked only when they are first used.
+        _ = config.space
     except ConfigurationError as error:
         raise DatasetError(f"{file.filename}: its configuration is not valid: {error}") from error
-    return dataclasses.replace(config, trusted=tuple(trust))
+    return config

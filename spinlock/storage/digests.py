@@ -64,7 +64,9 @@ def sample_digests(
         if spec.name == schema.DIGESTS:
             continue
         owners = [
-            digest for index, digest in zip(samples, hashes, strict=True) if not index % spec.probes
+            digest
+            for index, digest in zip(samples, hashes, strict=True)
+            if not index % spec.samples_per_row
         ]
         for row, digest in enumerate(owners):
             digest.update(spec.name.encode())
@@ -106,7 +108,7 @@ def _field_digest(dataset: DatasetFile, name: str, row: int) -> bytes:
 
 
 def columns_of(dataset: DatasetFile, rows: range) -> dict[str, NDArray[Any]]:
-    """Return what every column holds of the samples in some rows."""
+    """Return the values of every column for the samples in ``rows``."""
     return {spec.name: dataset.column(spec.name, rows) for spec in dataset.columns}
 
 

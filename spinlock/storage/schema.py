@@ -86,8 +86,8 @@ class DatasetSpec:
         names: Column names of the last dimension, or the values that text may take.
         chunk: Shape of a (compressed) chunk of one sample's entry; default: the dataset is a
             column, which is not chunked.
-        probes: Number of consecutive samples that share a row: 1, or the number of probes of an
-            operator. The row belongs to the first of them. Default: 1.
+        samples_per_row: Number of consecutive samples that share a row: 1, or the number of probes
+            of an operator. The row belongs to the first of them. Default: 1.
     """
 
     name: str
@@ -97,11 +97,12 @@ class DatasetSpec:
     description: str
     names: tuple[str, ...] = ()
     chunk: tuple[int, ...] | None = None
-    probes: int = 1
+    samples_per_row: int = 1
 
     def rows(self, samples: range) -> range:
         """Return the rows of a complete dataset that belong to consecutive samples."""
-        return range(-(-samples.start // self.probes), -(-samples.stop // self.probes))
+        size = self.samples_per_row
+        return range(-(-samples.start // size), -(-samples.stop // size))
 
     @property
     def attributes(self) -> dict[str, str | list[str]]:
@@ -250,7 +251,8 @@ def _dynamics_specs(config: GenerationConfig) -> list[DatasetSpec]:
     text = "dynamics of each operator, measured without forcing on fields of its own"
     dims = ("operator", "dynamic")
     kind = np.dtype(np.float32)
-    return [DatasetSpec(DYNAMICS, (len(names),), kind, dims, text, names, probes=probes)]
+    spec = DatasetSpec(DYNAMICS, (len(names),), kind, dims, text, names, samples_per_row=probes)
+    return [spec]
 
 
 def dataset_specs(config: GenerationConfig) -> tuple[DatasetSpec, ...]:

@@ -63,6 +63,11 @@ def with_space(**changes: object) -> str:
     return with_settings(parameter_space=settings()["parameter_space"] | changes)
 
 
+def with_axes(operator: dict[str, str], **axes: object) -> str:
+    space = settings()["parameter_space"] | {"operator_axes": axes}
+    return with_settings(operator=operator, parameter_space=space)
+
+
 def refused(s: Scene) -> dict[str, tuple[str, str]]:
     """Configurations of no valid form, and what a refusal names."""
     operator = {"class_path": f"{s.module}.Halves"}
@@ -102,6 +107,15 @@ def refused(s: Scene) -> dict[str, tuple[str, str]]:
         "unknown key": (with_settings(surprise=1), "surprise: unknown key"),
         "unknown key of a section": (with_settings(storage={"odd": s.command}), "storage.odd"),
         "unknown key of an axis": (with_space(alpha={"low": 0.1, "hi": 0.2}), "alpha.hi: unknown"),
+        "axis of a family without axes": (
+            with_space(operator_axes={"gain": [1, 2]}),
+            "unknown axis 'gain'",
+        ),
+        "list as the kind of an axis": (
+            with_axes(operator, gain={"kind": ["x"], "low": 0, "high": 1}),
+            "operator_axes.gain",
+        ),
+        "lists as values of an axis": (with_axes(operator, gain=[[1], [2]]), "operator_axes.gain"),
         "missing key": (json.dumps(without), "num_samples"),
         "text as a number": (with_settings(num_samples="12"), "num_samples"),
         "bool as a number": (with_settings(num_samples=True), "num_samples"),

@@ -7,8 +7,19 @@ import sys
 
 import pytest
 
+from spinlock.errors import DatasetError
+from spinlock.storage.dataset_file import DatasetFile
 from tests.untrusted.entry_points import COMPUTES, ENTRIES, OWN, SLOW, try_all
-from tests.untrusted.forged_configurations import FORMS, forge, forms, huge, names, opens, refused
+from tests.untrusted.forged_configurations import (
+    FORMS,
+    forge,
+    forms,
+    huge,
+    names,
+    opens,
+    refused,
+    with_axes,
+)
 from tests.untrusted.scene import ROOT, Outcome, audited
 
 
@@ -58,6 +69,29 @@ def test_huge_values_are_no_crash(scene, attack):
     # To describe such a file is no crime; a file of the user's own it is not.
     try_all(scene, entries, lambda entry, outcome: "" if outcome.error or entry not in OWN else "?")
     assert named in ENTRIES["prepare_data"](scene).error
+
+
+@pytest.mark.parametrize(
+    ("axes", "named"),
+    [
+        ({"gain": {"kind": ["x"], "low": 0, "high": 1}}, "operator_axes.gain: expected"),
+        ({"gain": {"kind": "uniform", "low": 0, "high": 10**400}}, "operator_axes.gain: low and"),
+        ({"gain": {"kind": "integer", "low": 2**70, "high": 2**70}}, "operator_axes.gain: low and"),
+        ({"gain": [[1], [2]]}, "operator_axes.gain: values"),
+        ({"gain": [{}, {}]}, "operator_axes.gain: values"),
+        ({"gain": []}, "operator_axes.gain: at least one"),
+        ({"\x1b[2J\n": [1]}, r"'\\x1b\[2J\\n' must be a name"),
+        ({"g" * 65: [1]}, "must be a name of at most 64"),
+        ({f"gain_{number}": [1] for number in range(257)}, "at most 256 axes"),
+    ],
+)
+def test_axes_that_are_not_valid_make_no_dataset(scene, axes, named):
+    forge(scene.data, with_axes({"class_path": f"{scene.module}.Halves"}, **axes), sealed=False)
+    with pytest.raises(DatasetError, match=f"its configuration is not valid: .*{named}") as caught:
+        DatasetFile.open(scene.data)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+    scene.assert_nothing_happened()
 
 
 def test_the_attacks_would_work(scene):
