@@ -18,7 +18,7 @@ from benchmarks.machine import describe
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.parameter_space import typed_row
 from spinlock.simulation.convolutional_operator import ConvOperator
-from spinlock.simulation.dynamics import DynamicsProbe, probing_side
+from spinlock.simulation.dynamics import DynamicsMeter, measuring_side
 from spinlock.simulation.rollout import update_weights
 from spinlock.simulation.simulator import Simulator
 from spinlock.simulation.sobol_design import make_design
@@ -30,7 +30,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the benchmark and print its scores."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--samples", type=int, default=48)
-    parser.add_argument("--side", type=int, help="side of the probing grid; default: the usual one")
+    parser.add_argument("--side", type=int, help="side of the grid of the dynamics")
     options = parser.parse_args(args)
     torch.set_num_threads(1)
     data = yaml.safe_load(CONFIG.read_text())["data"]
@@ -39,8 +39,8 @@ def main(args: Sequence[str] | None = None) -> None:
         num_samples=options.samples,
         dynamics=False,
     )
-    side = options.side or probing_side(config.grid_size, built_in=True)
-    probe = DynamicsProbe(config.seed, config.channels, side)
+    side = options.side or measuring_side(config.grid_size, built_in=True)
+    meter = DynamicsMeter(config.seed, config.channels, side)
     simulator = Simulator(config, device="cpu")
     rows = make_design(config).values
     generating = measuring = 0.0
@@ -53,7 +53,7 @@ def main(args: Sequence[str] | None = None) -> None:
         with torch.inference_mode():
             operator = ConvOperator(values, seed=config.seed, index=index, channels=config.channels)
             drawn = time.process_time()
-            probe.measure(
+            meter.measure(
                 operator,
                 keep=keep,
                 gain=gain,

@@ -14,7 +14,7 @@ from spinlock.checks.feature_checks import bounds
 from spinlock.configuration.operator_axes import BUILTIN_AXES
 from spinlock.configuration.parameter_axes import UniformRange
 from spinlock.configuration.parameter_space import typed_row
-from spinlock.simulation.dynamics import SMALLEST_NOISE, probing_side
+from spinlock.simulation.dynamics import SMALLEST_NOISE, measuring_side
 from spinlock.simulation.dynamics_columns import DYNAMICS
 from spinlock.simulation.rollout import update_weights
 from spinlock.simulation.transport_flow import TRUE_DYNAMICS
@@ -88,7 +88,7 @@ def _expected(source: CheckSource) -> Callable[[str], Expected]:
     """Return the expected content of the columns."""
     config = source.config
     built_in = isinstance(config.operator, str)
-    side = probing_side(config.grid_size, built_in=built_in)
+    side = measuring_side(config.grid_size, built_in=built_in)
     ranges = {column.name: column.range for column in DYNAMICS}
     # Parameters may be fixed. Operators of the user may be alike.
     free = {"noise", "noise_length", *TRUE_DYNAMICS} | (

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# Exported here, too, because the names belong to the result of `DynamicsProbe.measure`.
+# Exported here, too, because the names belong to the result of `DynamicsMeter.measure`.
 from spinlock.simulation.dynamics_columns import DYNAMICS_NAMES as DYNAMICS_NAMES
 from spinlock.simulation.jacobian_kernel import kernel_columns
 from spinlock.simulation.reference_states import NUM_STATES, reference_states
@@ -23,8 +23,8 @@ from spinlock.simulation.reference_states import NUM_STATES, reference_states
 PERTURBATION = 1e-2
 #: Number of timesteps of the trajectories.
 STEPS = 3
-#: Largest side in pixels of the grid on which operators of the built-in families are probed.
-PROBING_SIDE = 16
+#: Largest side in pixels of the grid on which operators of the built-in families are measured.
+MEASURING_SIDE = 16
 #: Noise below which the column `noise` does not distinguish operators.
 SMALLEST_NOISE = 1e-6
 
@@ -35,35 +35,35 @@ _RELATIVE_FLOOR = 1e-6
 _FIELD_BOUND = 1e6
 
 
-def probing_side(grid_size: int, *, built_in: bool) -> int:
-    """Return the side of the grid on which an operator is probed.
+def measuring_side(grid_size: int, *, built_in: bool) -> int:
+    """Return the side of the grid on which an operator is measured.
 
     Built-in operators act alike on every grid, so a small one is enough. A user's operator may
-    depend on the grid, so it is probed on that of the dataset.
+    depend on the grid, so it is measured on that of the dataset.
 
     Args:
         grid_size: Side of the dataset's grid in pixels.
         built_in: Whether the operator belongs to a built-in family.
 
     Example:
-        >>> probing_side(128, built_in=True), probing_side(128, built_in=False)
+        >>> measuring_side(128, built_in=True), measuring_side(128, built_in=False)
         (16, 128)
     """
-    return min(grid_size, PROBING_SIDE) if built_in else grid_size
+    return min(grid_size, MEASURING_SIDE) if built_in else grid_size
 
 
-class DynamicsProbe:
+class DynamicsMeter:
     """Measures the dynamics of operators at the reference states of a dataset.
 
     Args:
         seed: Seed of the dataset.
         channels: Number of channels C of a field.
-        side: Side of the grid in pixels, from `probing_side`.
+        side: Side of the grid in pixels, from `measuring_side`.
         device: Device of the operators; default: ``cpu``.
 
     Example:
-        >>> probe = DynamicsProbe(seed=42, channels=3, side=16)
-        >>> row = probe.measure(lambda u: u / 2, keep=0.0, gain=1.0)
+        >>> meter = DynamicsMeter(seed=42, channels=3, side=16)
+        >>> row = meter.measure(lambda u: u / 2, keep=0.0, gain=1.0)
         >>> round(dict(zip(DYNAMICS_NAMES, row.tolist()))["lyapunov"], 4)  # ln(1/2)
         -0.6931
     """
@@ -95,7 +95,7 @@ class DynamicsProbe:
                 field independently.
             keep: Weight of the field u, from `spinlock.simulation.rollout.update_weights`.
             gain: Weight of F(u).
-            flow: Linear map S of fields (n, C, side, side), on the probing grid; default: the
+            flow: Linear map S of fields (n, C, side, side), on the measuring grid; default: the
                 identity.
             noise_scale: Standard deviation of the forcing.
             noise_length: Correlation length of the forcing as a fraction of the grid.

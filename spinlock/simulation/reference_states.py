@@ -35,7 +35,7 @@ _STATES, _CHANNEL_PHASES, _DIRECTION_PHASES, _SIGNS = range(4)
 
 @dataclass(frozen=True)
 class ReferenceStates:
-    """Fields that operators are probed with.
+    """Fields that operators are measured with.
 
     Attributes:
         states: States R1, R2, -R1, -R2, float32 [4, C, H, W].

@@ -25,7 +25,7 @@ from spinlock.runtime.arithmetic import fixed_arithmetic
 from spinlock.runtime.device_choice import choose_device
 from spinlock.runtime.ordered_map import reproducible_map
 from spinlock.runtime.stage_clock import StageClock
-from spinlock.simulation.dynamics import DynamicsProbe, probing_side
+from spinlock.simulation.dynamics import DynamicsMeter, measuring_side
 from spinlock.simulation.dynamics_rows import dynamics_rows
 from spinlock.simulation.forcing import Forcing
 from spinlock.simulation.operator_family import operator_family
@@ -100,11 +100,11 @@ class Simulator:
             config.parameter_space.check_dropout()
         self.family = operator_family(config.operator, trusted, self.clock)
         self.custom = CustomFeatures(config.features, trusted)
-        self._probe: DynamicsProbe | None = None
+        self._meter: DynamicsMeter | None = None
         if config.dynamics:
             built_in = isinstance(config.operator, str)
-            self._side = probing_side(config.grid_size, built_in=built_in)
-            self._probe = DynamicsProbe(config.seed, config.channels, self._side, self.device)
+            self._side = measuring_side(config.grid_size, built_in=built_in)
+            self._meter = DynamicsMeter(config.seed, config.channels, self._side, self.device)
         self._stored = torch.tensor(
             [step - 1 for step in config.stored_steps], dtype=torch.int64, device="cpu"
         )
@@ -215,7 +215,7 @@ class Simulator:
 
     def _dynamics(self, measured: list[Tensor], unit: Design, rows: range) -> Tensor | None:
         """Return the dynamics of the operators whose first sample is among some rows."""
-        if self._probe is None:
+        if self._meter is None:
             return None
         first = [row for row in rows if (unit.start + row) % self.config.probes_per_operator == 0]
         values, operators = unit.values[first], unit.operator_index[first]
@@ -252,16 +252,16 @@ class Simulator:
             )
             rollout(operator, initial[row], forcing, step, trajectory[row], self.clock)
         # An operator is measured once, with its first sample.
-        if self._probe is None or (unit.start + rows.start) % config.probes_per_operator:
+        if self._meter is None or (unit.start + rows.start) % config.probes_per_operator:
             return []
         keep, gain = update_weights(values)
-        probed = replace(values, grid_size=self._side)
+        on_grid = replace(values, grid_size=self._side)
         with self.clock.stage("dynamics"):
-            measured = self._probe.measure(
+            measured = self._meter.measure(
                 operator,
                 keep=keep,
                 gain=gain,
-                flow=self.family.flow(probed, device=self.device),
+                flow=self.family.flow(on_grid, device=self.device),
                 noise_scale=values.noise_scale,
                 noise_length=values.spatial_correlation,
             )

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from spinlock.simulation.dynamics import DynamicsProbe
+from spinlock.simulation.dynamics import DynamicsMeter
 from spinlock.simulation.dynamics_columns import DYNAMICS_NAMES
 from spinlock.simulation.reference_states import reference_states
 
@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 def measure(operator, channels=3, side=16, keep=0.0, gain=1.0, seed=SEED, **options):
     """Columns by name."""
-    probe = DynamicsProbe(seed, channels, side)
+    probe = DynamicsMeter(seed, channels, side)
     row = probe.measure(operator, keep=keep, gain=gain, **options)
     assert row.dtype == torch.float32
     return dict(zip(DYNAMICS_NAMES, row.tolist(), strict=True))

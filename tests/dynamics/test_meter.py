@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spinlock.simulation.convolutional_operator import ConvOperator
-from spinlock.simulation.dynamics import STEPS, DynamicsProbe, probing_side
+from spinlock.simulation.dynamics import STEPS, DynamicsMeter, measuring_side
 from spinlock.simulation.dynamics_columns import DYNAMICS, DYNAMICS_NAMES
 from spinlock.simulation.jacobian_kernel import kernel_columns
 from spinlock.simulation.reference_states import reference_states
@@ -45,7 +45,7 @@ class _NoSynchronization(TorchDispatchMode):
 
 
 def test_no_synchronization():
-    probe = DynamicsProbe(SEED, 3, 16)
+    probe = DynamicsMeter(SEED, 3, 16)
     with _NoSynchronization():
         probe.measure(torch.tanh, keep=0.5, gain=0.5, noise_scale=0.1, noise_length=0.2)
         with pytest.raises(AssertionError):
@@ -116,15 +116,15 @@ def test_noise_columns():
 
 def test_repeated_measurements_are_equal():
     operator = ConvOperator(values(), seed=1, index=0, channels=3)
-    first = DynamicsProbe(SEED, 3, 16).measure(operator, keep=0.0, gain=1.0)
-    second = DynamicsProbe(SEED, 3, 16).measure(operator, keep=0.0, gain=1.0)
+    first = DynamicsMeter(SEED, 3, 16).measure(operator, keep=0.0, gain=1.0)
+    second = DynamicsMeter(SEED, 3, 16).measure(operator, keep=0.0, gain=1.0)
     assert torch.equal(first, second)
 
 
 def test_devices_agree(device):
     rows = []
     for where in (CPU, device):
-        probe = DynamicsProbe(SEED, 3, 16, where)
+        probe = DynamicsMeter(SEED, 3, 16, where)
         row = probe.measure(torch.tanh, keep=0.5, gain=0.5)
         assert row.device.type == where.type
         rows.append(row.cpu())
@@ -147,10 +147,10 @@ def test_registry():
     assert all(column.formula and column.unit and column.range for column in DYNAMICS)
 
 
-def test_probing_side():
-    assert probing_side(128, built_in=True) == 16
-    assert probing_side(8, built_in=True) == 8
-    assert probing_side(64, built_in=False) == 64
+def test_measuring_side():
+    assert measuring_side(128, built_in=True) == 16
+    assert measuring_side(8, built_in=True) == 8
+    assert measuring_side(64, built_in=False) == 64
 
 
 @pytest.mark.parametrize("policy", ["autoregressive", "residual", "convex"])
