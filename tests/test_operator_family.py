@@ -90,7 +90,9 @@ class UndefinedForLargeFields(OperatorFamily):
     """Keeps fields of rms 1; NaN for larger ones."""
 
     def operator(self, values, *, seed, index, channels, precision, device):
-        return lambda fields: torch.where(fields.std() > 1.5, torch.nan, fields)
+        return lambda fields: torch.where(
+            fields.std(dim=(1, 2, 3), keepdim=True) > 1.5, torch.nan, fields
+        )
 
 
 def test_undefined_dynamics_never_get_into_a_file(tmp_path):
