@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from functools import cache
 from graphlib import TopologicalSorter
@@ -186,6 +187,12 @@ def test_type_checkers_see_the_same_public_names():
     assert seen == spinlock._MODULES
 
 
+def test_every_package_is_part_of_the_wheel():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packages = {name for name, path in MODULES.items() if path.name == "__init__.py"}
+    assert set(settings["packages"]) == packages
+
+
 def test_no_two_modules_have_one_name():
     counts = Counter(path.stem for path in MODULES.values() if path.stem != "__init__")
     assert [name for name, count in counts.items() if count > 1] == []
@@ -205,17 +212,12 @@ def parameter_count(node):
     return 0
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the list of files of git")
 def test_python_files_are_short():
-    """Every file under version control: the library, tests, benchmarks, scripts and examples."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "*.py"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout
-    # A file that was removed from the working tree is listed until the removal is committed.
-    paths = [ROOT / name for name in listed.split("\0") if name and (ROOT / name).exists()]
-    folders = {path.relative_to(ROOT).parts[0] for path in paths}
-    assert folders >= {*FOLDERS, "tests", "benchmarks", "scripts", "examples"}
-    lengths = {path: len(path.read_text().splitlines()) for path in paths}
+    """The library, tests, benchmarks, scripts and examples."""
+    folders = (*FOLDERS, "tests", "benchmarks", "scripts", "examples")
+    paths = {folder: list((ROOT / folder).rglob("*.py")) for folder in folders}
+    assert all(paths.values())
+    lengths = {path: len(path.read_text().splitlines()) for path in sum(paths.values(), [])}
     assert {path: length for path, length in lengths.items() if length > MAX_LINES} == {}
 
 
