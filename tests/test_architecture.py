@@ -215,9 +215,9 @@ def parameter_count(node):
 def test_python_files_are_short():
     """The library, tests, benchmarks, scripts and examples."""
     folders = (*FOLDERS, "tests", "benchmarks", "scripts", "examples")
-    paths = {folder: list((ROOT / folder).rglob("*.py")) for folder in folders}
-    assert all(paths.values())
-    lengths = {path: len(path.read_text().splitlines()) for path in sum(paths.values(), [])}
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    assert {path.relative_to(ROOT).parts[0] for path in paths} == {*folders}
+    lengths = {path: len(path.read_text().splitlines()) for path in paths}
     assert {path: length for path, length in lengths.items() if length > MAX_LINES} == {}
 
 
