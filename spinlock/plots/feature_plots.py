@@ -21,7 +21,7 @@ def feature_histograms(
         values: (n, F) features; NaN and infinite values are ignored.
         names: Names of the F features.
         title: Title of the plot.
-        over: What the n rows are, default: samples.
+        over: Plural noun for the n rows; default: ``samples``.
     """
     rows = -(-len(names) // _COLUMNS)
     plot = new_plot(1.75 * _COLUMNS, 1.3 * rows + 0.5)
