@@ -148,13 +148,3 @@ def names_of_columns(groups: tuple[Group, ...], config: GenerationConfig) -> tup
             f"{config.num_realizations} realization(s) and {config.num_timesteps} timestep(s)"
         )
     return names
-
-
-def column_settings(groups: tuple[Group, ...], selection: Selection) -> dict[str, object]:
-    """Return the settings of columns that a checkpoint and the data must agree on.
-
-    Those of all columns of the output field are left out, as in older checkpoints.
-    """
-    if groups == ("outputs",) and selection == "all":
-        return {}
-    return {"columns": list(groups), "selection": selection}

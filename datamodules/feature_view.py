@@ -13,7 +13,6 @@ from spinlock.datamodules.column_groups import (
     Group,
     ViewOptions,
     column_group,
-    column_settings,
     names_of_columns,
 )
 from spinlock.datamodules.datasets import Batch, FeatureDataset, Realizations
@@ -78,7 +77,7 @@ class FeatureView:
     @property
     def settings(self) -> dict[str, object]:
         """Settings of the columns that a checkpoint and the data must agree on."""
-        return column_settings(self.columns, self.selection)
+        return {"columns": list(self.columns), "selection": self.selection}
 
     def sources(self) -> dict[str, list[str]]:
         """Return the datasets of the file whose columns make up each scaled entry of a batch."""

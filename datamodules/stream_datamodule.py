@@ -11,7 +11,7 @@ from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.validation import require_at_least, require_choice
 from spinlock.datamodules.base_datamodule import DEFAULT_LOADER, BaseDataModule
 from spinlock.datamodules.checkpoint_state import stored_arguments
-from spinlock.datamodules.column_groups import Group, column_settings
+from spinlock.datamodules.column_groups import Group
 from spinlock.datamodules.datasets import Batch, BatchDataset, FeatureDataset
 from spinlock.datamodules.loading import LoaderOptions
 from spinlock.datamodules.scaling import Scaling, fit_scalers
@@ -90,7 +90,7 @@ class SpinlockStreamModule(BaseDataModule):
         }
         sizes = {f"{name}_samples": len(samples) for name, samples in self.sets.items()}
         self.settings = {**sizes, "scaling": scaling, "signed_log": signed_log}
-        self.settings |= column_settings(tuple(columns), "all")
+        self.settings |= {"columns": list(columns), "selection": "all"}
         self.stream = SpinlockStream(
             generation,
             order="random",

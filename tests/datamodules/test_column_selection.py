@@ -104,8 +104,18 @@ def test_a_checkpoint_keeps_the_selection(datasets):
 @pytest.mark.parametrize(
     ("saved", "loaded", "transfer", "message"),
     [
-        ("features", "responses", False, r"columns: None there, \['responses', 'noise'\] here"),
-        ("responses", "features", False, r"columns: \['responses', 'noise'\] there, None here"),
+        (
+            "features",
+            "responses",
+            False,
+            r"columns: \['outputs'\] there, \['responses', 'noise'\] here",
+        ),
+        (
+            "responses",
+            "features",
+            False,
+            r"columns: \['responses', 'noise'\] there, \['outputs'\] here",
+        ),
         ("responses", INVARIANT, False, "selection: 'all' there, 'invariant' here"),
         ("responses", INVARIANT, True, "selects no columns, and this data module from 25 col"),
         (INVARIANT, "responses", True, "selects from 25 columns, and this data module no columns"),
@@ -142,11 +152,12 @@ def test_forged_selections_are_refused(datasets, change, message):
     assert datamodule.invariant is before
 
 
-def test_views_without_other_columns_have_the_state_of_older_checkpoints(datasets):
+def test_checkpoints_name_the_columns_of_every_view(datasets):
     for view in ("features", "pairs", "probes", ViewOptions("features", columns=("outputs",))):
         state = ready(*datasets["responding"], view=view).state_dict()
         assert set(state) == {"fingerprint", "configuration", "settings", "scalers"}
-        assert not {"columns", "selection"} & set(state["settings"])
+        assert state["settings"]["columns"] == ["outputs"]
+        assert state["settings"]["selection"] == "all"
 
 
 @pytest.mark.parametrize("view", ["responses", {"columns": ["outputs", "responses", "noise"]}])

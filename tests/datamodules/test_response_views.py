@@ -241,5 +241,5 @@ def test_stream_modules_scale_and_name_their_columns():
     (batch,) = datamodule.val_dataloader()
     assert batch["features"].shape == (4, len(RESPONSES))
     plain = SpinlockStreamModule(config, **options | {"columns": ("outputs",)})
-    with pytest.raises(DatasetError, match=r"columns: \['responses'\] there, None here"):
+    with pytest.raises(DatasetError, match=r"columns: \['responses'\] there, \['outputs'\] here"):
         plain.load_state_dict(datamodule.state_dict())
