@@ -77,6 +77,8 @@ class FeatureView:
     @property
     def settings(self) -> dict[str, object]:
         """Settings of the columns that a checkpoint and the data must agree on."""
+        if not self.has_features:
+            return {}
         return {"columns": list(self.columns), "selection": self.selection}
 
     def sources(self) -> dict[str, list[str]]:

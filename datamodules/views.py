@@ -158,7 +158,7 @@ def make_view(
     Example:
         >>> from spinlock import GenerationConfig
         >>> print(make_view("both", GenerationConfig(1), timestep=1, realizations="one"))
-        both, timestep 1 of 1, realizations: one
+        both, timestep 1 of 1, realizations: one; columns: outputs; selection: all
     """
     if isinstance(view, Mapping):
         view = structured(ViewOptions, view, "view")

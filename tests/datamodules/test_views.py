@@ -249,21 +249,28 @@ def test_a_view_without_features_has_no_scaling(datasets):
         datamodule.feature_scaler  # noqa: B018
 
 
+OUTPUTS = "; columns: outputs; selection: all"
+
+
 @pytest.mark.parametrize(
     ("name", "options", "text"),
     [
-        ("steps", {"view": "sequence"}, "sequence"),
-        ("steps", {"view": "features", "timestep": 2}, "features, timestep 2 of 3"),
+        ("steps", {"view": "sequence"}, f"sequence{OUTPUTS}"),
+        ("steps", {"view": "features", "timestep": 2}, f"features, timestep 2 of 3{OUTPUTS}"),
         ("steps", {"view": "fields", "realizations": "all"}, "fields, realizations: all"),
-        ("steps", {"view": "both"}, "both, timestep 3 of 3, realizations: mean"),
-        ("steps", {"view": "both", "timestep": 1, "realizations": "one"}, "realizations: one"),
-        ("probed", {"view": "pairs"}, "pairs, timestep 1 of 1"),
+        ("steps", {"view": "both"}, f"both, timestep 3 of 3, realizations: mean{OUTPUTS}"),
+        (
+            "steps",
+            {"view": "both", "timestep": 1, "realizations": "one"},
+            f"both, timestep 1 of 3, realizations: one{OUTPUTS}",
+        ),
+        ("probed", {"view": "pairs"}, f"pairs, timestep 1 of 1{OUTPUTS}"),
     ],
 )
 def test_a_view_is_described_with_its_settings(datasets, name, options, text):
     lines = str(SpinlockDataModule(*datasets[name], **options)).splitlines()
     described = next(line for line in lines if line.startswith("view"))
-    assert described.split(maxsplit=1)[1].endswith(text)
+    assert described.split(maxsplit=1)[1] == text
     assert ("realizations" in described) == (options["view"] in ("fields", "both"))
 
 
