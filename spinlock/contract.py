@@ -49,7 +49,7 @@ BATCH: Mapping[str, str] = MappingProxyType(
         "normalization": "[B] int64, the operator's normalization",
         "params": "[B, P] float32, the operator's parameters in the unit cube",
         "parameter_count": "[B] int64, the operator's number of weights",
-        "dynamics": "[B, D] float32, the operator's measured dynamics",
+        "dynamics": "[B, D] float32, scaled dynamics of the operator",
         "operator": "[B] int64, the operator's number",
         "index": "[B] int64, the sample's index in the dataset",
         "other_features": "[B, F] float32, features of the same operator under another probe",
@@ -69,6 +69,7 @@ OUTPUTS: Mapping[str, str] = MappingProxyType(
         "tokens": "[B] or [B, Q] int64, the codebook index of each sample",
         "reconstruction": "[B, F] float32, decoded features, in the scale of batch['features']",
         "latent": "[B, D] float32, the encoder's output before quantization",
+        "dynamics": "[B, D] float32, decoded dynamics, in the scale of batch['dynamics']",
         "token_sequence": "[B, T] int64, the codebook index of each timestep",
     }
 )
@@ -77,6 +78,7 @@ OUTPUTS: Mapping[str, str] = MappingProxyType(
 MODEL: Mapping[str, str] = MappingProxyType(
     {
         "codebook_size": "int, the number of codes of each level",
+        "quantize": "method quantize(latent) -> [B] or [B, Q]: tokens of latents [B, D]",
         "decode": "method decode(tokens, batch) -> [B, F]: features that tokens [B] or [B, Q] "
         "represent under the initial conditions of a batch (initial_features and variant)",
     }
