@@ -1,22 +1,28 @@
-"""Writes the tokens of a whole dataset to a file."""
+"""Writes the tokens of a whole dataset to a file, with the operators that they stand for."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from numpy.typing import NDArray
 
 from spinlock import contract
+from spinlock.configuration.validation import require_at_least
 from spinlock.errors import ConfigurationError
+from spinlock.prototypes import OperatorLatents, token_means
 from spinlock.runtime.output_files import check_output, new_file
 from spinlock.runtime.processes import gather_objects
+from spinlock.storage.token_file import write_tokens
 
-_ENTRIES = ("index", "tokens", "token_sequence")
+_NEEDED = ("index", "tokens")
+_ENTRIES = (*_NEEDED, "operator", "latent", "token_sequence")
+
+Columns = dict[str, NDArray[Any]]
 
 
 class TokenWriter(BasePredictionWriter):
@@ -24,24 +30,38 @@ class TokenWriter(BasePredictionWriter):
 
     ::
 
-        index            [N]            int64   index of the sample in the dataset, ascending
-        tokens           [N] or [N, Q]  int64   its codebook index, or one for each level
-        token_sequence   [N, T]         int64   its codebook index at each timestep, if there is one
+        index                [N] or [N, P]  int64    sample in the dataset, ascending; the samples
+                                                     of an operator if latents are pooled
+        tokens               [N] or [N, Q]  int64    codebook index, or one for each codebook
+        operator             [N]            int64    operator of the samples
+        latent               [N, D]         float32  latent vector before quantization
+        token_sequence       [N, T]         int64    codebook index at each timestep
+        training             [N]            bool     whether the samples are in the training split
+        codes                [K, D]         float32  vector of each code
+        prototypes           [K, n]         int64    operators that each code stands for
+        prototype_distances  [K, n]         float32  their distances
+
+    What ``predict_step`` does not return is left out. ``training`` needs ``training_samples`` of
+    the data module. The last three are written for one codebook: the prototypes of a code are the n
+    training operators whose mean latents are nearest to it, -1 where there are fewer. If the model
+    has no method ``codes``, the mean latent of the training samples with a token takes the place of
+    the code, and tokens without training samples have no prototypes.
 
     Root attributes: ``codebook_size``, ``model`` (its class name), and ``dataset`` (the file name)
     and ``fingerprint`` of the dataset if the data module has them. With several processes, rank
     zero writes the predictions of all. The file appears when it is complete; an existing file is
-    never overwritten.
+    never overwritten. `spinlock.storage.read_tokens` reads it.
 
     Needs ``index`` and ``tokens`` in the return value of ``predict_step``, and the model's
     ``codebook_size``.
 
     Args:
         path: Path of the file to write.
+        num_prototypes: Number n of prototypes of a code; default: 8.
 
     Raises:
         ConfigurationError: The file exists or belongs to the dataset, or its folder does not exist;
-            before predicting.
+            before predicting. Or ``num_prototypes`` is not positive.
         ContractError: The model or the return value of ``predict_step`` lacks what is needed.
 
     Example:
@@ -50,10 +70,12 @@ class TokenWriter(BasePredictionWriter):
         >>> trainer = Trainer(callbacks=[TokenWriter("tokens.h5")], logger=False)
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], num_prototypes: int = 8) -> None:
         super().__init__(write_interval="batch")
+        require_at_least({"num_prototypes": num_prototypes}, 1)
         self.path = Path(path)
-        self._batches: list[dict[str, NDArray[np.int64]]] = []
+        self.num_prototypes = num_prototypes
+        self._batches: list[Columns] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check the path and the model."""
@@ -79,7 +101,7 @@ class TokenWriter(BasePredictionWriter):
     ) -> None:
         """Keep the tokens of a batch."""
         found = prediction if isinstance(prediction, dict) else {}
-        missing = [name for name in _ENTRIES[:2] if name not in found]
+        missing = [name for name in _NEEDED if name not in found]
         if missing:
             raise contract.ContractError(
                 f"TokenWriter needs {' and '.join(missing)} in the return value of "
@@ -93,21 +115,45 @@ class TokenWriter(BasePredictionWriter):
         """Gather the tokens of all processes and write them."""
         parts = [batch for batches in gather_objects(self._batches) for batch in batches]
         if trainer.is_global_zero:
-            self._write(parts, _attributes(trainer, pl_module))
+            if not parts:
+                raise ConfigurationError(f"{self.path}: there was nothing to predict")
+            columns = _sorted_columns(parts)
+            training = contract.known_property(trainer, "training_samples")
+            if training is not None:
+                of_training = np.isin(columns["index"], training.cpu().numpy())
+                columns["training"] = of_training.reshape(len(of_training), -1).all(axis=1)
+                columns |= _prototypes(columns, pl_module, self.num_prototypes)
+            with new_file(self.path) as temporary:
+                write_tokens(temporary, columns, _attributes(trainer, pl_module))
         trainer.strategy.barrier("TokenWriter")
 
-    def _write(
-        self, parts: list[dict[str, NDArray[np.int64]]], attributes: dict[str, object]
-    ) -> None:
-        if not parts:
-            raise ConfigurationError(f"{self.path}: there was nothing to predict")
-        columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        # Distributed samplers repeat samples to give all processes equally many.
-        _, rows = np.unique(columns["index"], return_index=True)
-        with new_file(self.path) as temporary, h5py.File(temporary, "w") as file:
-            for name, values in columns.items():
-                file[name] = values[rows].astype(np.int64)
-            file.attrs.update(attributes)
+
+def _sorted_columns(parts: list[Columns]) -> Columns:
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    first = columns["index"].reshape(len(columns["index"]), -1)[:, 0]
+    # Distributed samplers repeat samples to give all processes equally many.
+    _, rows = np.unique(first, return_index=True)
+    return {name: values[rows] for name, values in columns.items()}
+
+
+def _prototypes(columns: Columns, model: LightningModule, count: int) -> Columns:
+    """Return the prototypes of each code; nothing with several codebooks or without latents."""
+    if columns["tokens"].ndim != 1 or not {"operator", "latent"} <= columns.keys():
+        return {}
+    size = int(contract.model_attribute(model, "codebook_size", reader="TokenWriter"))
+    tokens, operator, latent, training = (
+        torch.from_numpy(columns[name]) for name in ("tokens", "operator", "latent", "training")
+    )
+    found: Columns = {}
+    if callable(codes := getattr(model, "codes", None)):
+        with torch.inference_mode():
+            points = codes(torch.arange(size, device=model.device)).detach().cpu()
+        found["codes"] = points.numpy()
+    else:
+        points = token_means(tokens[training], latent[training], size)
+    latents = OperatorLatents.of(operator[training], latent[training])
+    operators, distances = latents.nearest(points, count)
+    return found | {"prototypes": operators.numpy(), "prototype_distances": distances.numpy()}
 
 
 def _attributes(trainer: Trainer, pl_module: LightningModule) -> dict[str, object]:

@@ -255,6 +255,11 @@ class SpinlockDataModule(BaseDataModule):
         """Whether the columns of ``features`` are selected by the training samples."""
         return self.view.selection == "invariant"
 
+    @property
+    def training_samples(self) -> Tensor:
+        """Indices of the training samples, (n,) int64 ascending; available after `setup`."""
+        return torch.unique(self._prepared().subsets.require("train"))
+
     def candidate_names(self, key: str) -> tuple[str, ...]:
         """Return the names of the columns of a scaled entry of a batch, before a selection."""
         return self.view.column_names(key)

@@ -81,6 +81,8 @@ MODEL: Mapping[str, str] = MappingProxyType(
         "quantize": "method quantize(latent) -> [B] or [B, Q]: tokens of latents [B, D]",
         "decode": "method decode(tokens, batch) -> [B, F]: features that tokens [B] or [B, Q] "
         "represent under the initial conditions of a batch (initial_features and variant)",
+        "codes": "method codes(tokens) -> [B, D]: points of the latent space that tokens [B] or "
+        "[B, Q] stand for",
     }
 )
 """Attributes of a model."""
@@ -96,6 +98,7 @@ DATA: Mapping[str, str] = MappingProxyType(
         "feature_names": "names of the columns of batch['features']",
         "initial_feature_names": "names of the columns of batch['initial_features']",
         "dynamics_names": "names of the columns of batch['dynamics']",
+        "training_samples": "[n] int64, indices of the samples of the training split",
         "parameter_space": "ParameterSpace that batch['params'] are points of",
     }
 )

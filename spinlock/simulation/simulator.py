@@ -27,9 +27,8 @@ from spinlock.runtime.ordered_map import reproducible_map
 from spinlock.runtime.stage_clock import StageClock
 from spinlock.simulation.dynamics import DynamicsMeter, measuring_side
 from spinlock.simulation.dynamics_rows import dynamics_rows
-from spinlock.simulation.forcing import Forcing
-from spinlock.simulation.operator_family import operator_family
-from spinlock.simulation.rollout import rollout, update_step, update_weights
+from spinlock.simulation.operator_runs import OperatorRunner
+from spinlock.simulation.rollout import update_weights
 from spinlock.simulation.sobol_design import Design, make_design
 from spinlock.simulation.variants import InitialConditions
 
@@ -96,9 +95,8 @@ class Simulator:
         trusted = config.trusted_modules
         self.initial_conditions = InitialConditions(config)
         self.initial_conditions.check_grid(config.grid_size)
-        if isinstance(config.operator, str):
-            config.parameter_space.check_dropout()
-        self.family = operator_family(config.operator, trusted, self.clock)
+        self._runner = OperatorRunner(config, self.device, self.clock)
+        self.family = self._runner.family
         self.custom = CustomFeatures(config.features, trusted)
         self._meter: DynamicsMeter | None = None
         if config.dynamics:
@@ -229,36 +227,18 @@ class Simulator:
         Returns:
             The operator's dynamics [D], if its first sample is among the rows; else nothing.
         """
-        config = self.config
         values = typed_row(unit.values[rows.start])
-        operator = self.family.operator(
-            values,
-            seed=config.seed,
-            index=int(unit.operator_index[rows.start]),
-            channels=config.channels,
-            precision=config.precision,
-            device=self.device,
-        )
-        step = update_step(values, self.family.flow(values, device=self.device))
+        operator = self._runner.draw(int(unit.operator_index[rows.start]), values)
         for row in rows:
-            forcing = Forcing(
-                values,
-                seed=config.seed,
-                index=unit.start + row,
-                channels=config.channels,
-                num_realizations=config.num_realizations,
-                num_timesteps=config.num_timesteps,
-                device=self.device,
-            )
-            rollout(operator, initial[row], forcing, step, trajectory[row], self.clock)
+            self._runner.roll_out(operator, initial[row], unit.start + row, trajectory[row])
         # An operator is measured once, with its first sample.
-        if self._meter is None or (unit.start + rows.start) % config.probes_per_operator:
+        if self._meter is None or (unit.start + rows.start) % self.config.probes_per_operator:
             return []
         keep, gain = update_weights(values)
         on_grid = replace(values, grid_size=self._side)
         with self.clock.stage("dynamics"):
             measured = self._meter.measure(
-                operator,
+                operator.function,
                 keep=keep,
                 gain=gain,
                 flow=self.family.flow(on_grid, device=self.device),

@@ -92,12 +92,11 @@ def make_design(config: GenerationConfig, start: int = 0, stop: int | None = Non
     index = np.arange(start, stop, dtype=np.int64)
     operator_index, probe = np.divmod(index, probes)
     first, last = start // probes, -(-stop // probes)
-    axes = len(config.space.names)
-    points = sobol_points(axes + 1, config.seed, first, last)[operator_index - first]
+    points = _points(config, first, last)[operator_index - first]
     # Values are computed from the stored float32 coordinates, so the two columns agree exactly.
-    params = points[:, :axes].astype(np.float32)
+    params = points[:, :-1].astype(np.float32)
     # Probes of one operator are 1/P apart, so their families differ if P <= 4.
-    coordinate = (points[:, axes] + probe / probes) % 1.0
+    coordinate = (points[:, -1] + probe / probes) % 1.0
     return Design(
         start=start,
         params=params,
@@ -105,6 +104,38 @@ def make_design(config: GenerationConfig, start: int = 0, stop: int | None = Non
         variant=config.mixture.assign(coordinate),
         operator_index=operator_index,
     )
+
+
+def operator_values(config: GenerationConfig, operators: NDArray[np.int64]) -> NDArray[np.void]:
+    """Compute the parameter values of operators of a dataset.
+
+    Args:
+        config: Configuration of the dataset.
+        operators: Indices of the operators, (n,) int64. They may exceed those of the file.
+
+    Returns:
+        Structured array (n,) from `ParameterSpace.values`.
+
+    Raises:
+        ValueError: If an index is negative.
+
+    Example:
+        >>> from spinlock import GenerationConfig
+        >>> operator_values(GenerationConfig(1), np.array([7, 2]))["num_layers"]
+        array([2, 4])
+    """
+    distinct, place = np.unique(np.asarray(operators, dtype=np.int64), return_inverse=True)
+    if not len(distinct):
+        return config.space.values(np.empty((0, len(config.space.names))))
+    if distinct[0] < 0:
+        raise ValueError(f"operators: must not be negative, got {distinct[0]}")
+    points = _points(config, int(distinct[0]), int(distinct[-1]) + 1)[distinct - distinct[0]]
+    return config.space.values(points[:, :-1].astype(np.float32))[place]
+
+
+def _points(config: GenerationConfig, first: int, last: int) -> NDArray[np.float64]:
+    """Return operators as points of the cube of all axes and the coordinate of the variant."""
+    return sobol_points(len(config.space.names) + 1, config.seed, first, last)
 
 
 def design_quality(params: NDArray[np.float32]) -> dict[str, float]:
