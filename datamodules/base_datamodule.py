@@ -136,7 +136,7 @@ class BaseDataModule(LightningDataModule):
 
     def candidate_names(self, key: str) -> tuple[str, ...]:
         """Return the names of the columns of a scaled entry of a batch, before a selection."""
-        return feature_names(self.generation)
+        return self.dynamics_names if key == "dynamics" else feature_names(self.generation)
 
     def column_names(self, key: str) -> tuple[str, ...]:
         """Return the names of the columns of a scaled entry of a batch.
@@ -208,6 +208,9 @@ class BaseDataModule(LightningDataModule):
             )
         for key, scaler in scalers.items():
             names = self.candidate_names(key)
+            if key == "dynamics" and not names:
+                # Only training needs dynamics.
+                continue
             if invariant is not None and key == "features":
                 names = invariant.selected
             if len(scaler.center) != len(names):

@@ -94,9 +94,9 @@ class FeatureView:
 
     def column_names(self, key: str) -> tuple[str, ...]:
         """Return the names of the columns of a scaled entry of a batch, before a selection."""
-        if key == "initial_features":
-            return feature_names(self.config)
-        return self.names
+        if key == "dynamics":
+            return dynamics_names(self.config)
+        return feature_names(self.config) if key == "initial_features" else self.names
 
     def read(self, path: str | os.PathLike[str], names: LabelNames) -> tuple[Batch, Batch]:
         """Read the columns of the first ``config.num_samples`` samples.
@@ -106,8 +106,9 @@ class FeatureView:
             names: Names of the labels.
 
         Returns:
-            The entries of `sources` as in the file, (N, F) or (N, T, F) float32, and the labels as
-            `labels_of_file` returns them, with ``dynamics`` (N, D) float32 if the file has them.
+            The entries to scale, as in the file: those of `sources`, (N, F) or (N, T, F) float32,
+            and ``dynamics`` (N, D) float32 if the file has them. The labels as `labels_of_file`
+            returns them.
 
         Raises:
             DatasetError: If a column differs from its digest, labels are out of range, or features
@@ -142,7 +143,7 @@ class FeatureView:
         }
         labels = labels_of_file(columns, names, self.config.channels)
         if dynamics:
-            labels["dynamics"] = torch.from_numpy(columns[schema.DYNAMICS])[labels["operator"]]
+            features["dynamics"] = torch.from_numpy(columns[schema.DYNAMICS])[labels["operator"]]
         return features, labels
 
     def _per_timestep(self, datasets: Iterable[str]) -> list[str]:

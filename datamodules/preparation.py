@@ -189,12 +189,17 @@ class Preparation:
             used = torch.unique(subsets.require("train"))
             training = {key: values[used] for key, values in features.items()}
             scalers = fit_scalers(training, self.scaling, signed_log=self.signed_log)
-        elif missing := set(features) - set(scalers):
+        elif missing := set(features) - set(scalers) - {"dynamics"}:
             raise DatasetError(
                 f"the checkpoint has no scaling of {', '.join(sorted(missing))}; it was made with "
                 f"another view. Use the view of the checkpoint"
             )
-        scaled = {key: scalers[key].transform(values) for key, values in features.items()}
+        # A model that was trained without dynamics needs none.
+        scaled = {
+            key: scalers[key].transform(values)
+            for key, values in features.items()
+            if key in scalers
+        }
         everything = view.arrange(torch.arange(config.num_samples, device="cpu"), operator)
         return PreparedSamples(scaled | labels, subsets, everything, scalers, invariant)
 

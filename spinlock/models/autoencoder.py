@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from spinlock.errors import ConfigurationError
 from spinlock.models.conditioning import Batch, Condition, Conditioning, feature_columns, variants
 from spinlock.models.quantizers import QuantizerConfig, make_quantizer
 from spinlock.models.variant_normalization import VariantNormalization
@@ -16,10 +15,11 @@ Normalization = Literal["variant", "pooled", "none"]
 
 
 class ConditionedAutoencoder(nn.Module):
-    """Maps features to latents, latents to codes, and codes to features.
+    """Maps features to latents, latents to codes, and codes to features and dynamics.
 
     Args:
         num_features: Number F of columns of ``batch["features"]``.
+        num_dynamics: Number D' of decoded columns of dynamics.
         num_initial_features: Number F' of columns of ``batch["initial_features"]``.
         num_variants: Number of variants.
         latent_dim: Dimension D of a code.
@@ -30,8 +30,6 @@ class ConditionedAutoencoder(nn.Module):
         decoder_conditions: Conditioning inputs of the decoder.
         normalization: Batch normalization of the latent: with the statistics of each ``variant``,
             with ``pooled`` statistics, or ``none``.
-        carry_initial: Whether to add the initial features, times one learned factor for each
-            column (initially 1), to the decoder's output.
 
     Raises:
         ConfigurationError: The arguments do not fit together.
@@ -42,6 +40,7 @@ class ConditionedAutoencoder(nn.Module):
         self,
         num_features: int,
         *,
+        num_dynamics: int,
         num_initial_features: int,
         num_variants: int,
         latent_dim: int,
@@ -51,14 +50,8 @@ class ConditionedAutoencoder(nn.Module):
         encoder_conditions: Sequence[Condition],
         decoder_conditions: Sequence[Condition],
         normalization: Normalization,
-        carry_initial: bool,
     ) -> None:
         super().__init__()
-        if carry_initial and num_initial_features != num_features:
-            raise ConfigurationError(
-                "carry_initial: requires as many initial features as features; got "
-                f"{num_initial_features} and {num_features}"
-            )
         self.num_features = num_features
         self.num_variants = num_variants
         self.encoder_inputs, self.decoder_inputs = (
@@ -70,8 +63,8 @@ class ConditionedAutoencoder(nn.Module):
         encoder_width = num_features + self.encoder_inputs.width
         decoder_width = latent_dim + self.decoder_inputs.width
         self.encoder = _mlp([encoder_width, *hidden_dims, latent_dim])
-        self.decoder = _mlp([decoder_width, *reversed(hidden_dims), num_features])
-        self.initial_factors = nn.Parameter(torch.ones(num_features)) if carry_initial else None
+        outputs = num_features + num_dynamics
+        self.decoder = _mlp([decoder_width, *reversed(hidden_dims), outputs])
         self.num_groups = {"variant": num_variants, "pooled": 1, "none": 0}[normalization]
         self.normalization: VariantNormalization | None = None
         if self.num_groups:
@@ -86,42 +79,33 @@ class ConditionedAutoencoder(nn.Module):
         self.quantizer = make_quantizer(*self._quantizer_arguments, synchronize=True)
         self.quantizer.to(device).load_state_dict(state)
 
-    def encode(self, batch: Batch) -> Tensor:
-        """Return the normalized latents ``[B, D]`` of a batch's features."""
-        features = feature_columns(batch, "features", self.num_features)
-        latent: Tensor = self.encoder(self.encoder_inputs(features, batch))
+    def encode(self, rows: Batch) -> Tensor:
+        """Return the normalized latents ``[B, D]`` of features ``[B, F]``."""
+        features = feature_columns(rows, "features", self.num_features)
+        latent: Tensor = self.encoder(self.encoder_inputs(features, rows))
         if self.normalization is not None:
-            # Modulo 1 is 0: pooled statistics have a single group.
-            group = variants(batch, self.num_variants)
-            latent = self.normalization(latent, group % self.num_groups)
+            group = torch.zeros(len(latent), dtype=torch.int64, device=latent.device)
+            if self.num_groups > 1:
+                group = variants(rows, self.num_variants)
+            latent = self.normalization(latent, group)
         return latent
 
-    def decode(self, code: Tensor, batch: Batch) -> Tensor:
-        """Return features ``[B, F]`` for codes ``[B, D]`` and a batch's initial conditions."""
-        features: Tensor = self.decoder(self.decoder_inputs(code, batch))
-        if self.initial_factors is not None:
-            initial = feature_columns(batch, "initial_features", self.num_features)
-            features = features + self.initial_factors * initial
-        return features
+    def quantize(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the codes of latents ``[B, D]``, with straight-through gradient, and tokens."""
+        if self.training:
+            self.quantizer.initialize(latent, len(latent))
+        code, tokens = self.quantizer(latent)
+        return code, tokens
 
-    def forward(self, batch: Batch, *, continuous: bool = False) -> dict[str, Tensor]:
-        """Encode, quantize and decode.
+    def decode(self, code: Tensor, rows: Batch) -> tuple[Tensor, Tensor]:
+        """Return features ``[B, F]`` and dynamics ``[B, D']`` of codes ``[B, D]``.
 
         Args:
-            batch: Batch with ``features [B, F]`` and the entries that the conditions need.
-            continuous: Whether to decode the latent itself, without quantization and tokens.
-
-        Returns:
-            ``tokens`` (int64 ``[B]`` or ``[B, Q]``), ``latent`` (``[B, D]``), ``code`` (``[B, D]``,
-            the quantized latent with the latent's gradient) and ``reconstruction`` (``[B, F]``).
+            code: Codes.
+            rows: Batch with the decoder's conditions.
         """
-        latent = self.encode(batch)
-        outputs = {"latent": latent, "code": latent}
-        if not continuous:
-            if self.training:
-                self.quantizer.initialize(latent, len(latent))
-            outputs["code"], outputs["tokens"] = self.quantizer(latent)
-        return {**outputs, "reconstruction": self.decode(outputs["code"], batch)}
+        decoded: Tensor = self.decoder(self.decoder_inputs(code, rows))
+        return decoded[:, : self.num_features], decoded[:, self.num_features :]
 
 
 def _mlp(widths: Sequence[int]) -> nn.Sequential:

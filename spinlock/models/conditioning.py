@@ -1,7 +1,7 @@
 """Conditioning inputs of an encoder or a decoder, and the entries of a batch that models read."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from spinlock.errors import ConfigurationError
 
 Batch = Mapping[str, Tensor]
 Condition = Literal["initial_features", "variant"]
+CONDITION_KEYS: tuple[Condition, ...] = get_args(Condition)
 
 
 class Conditioning(nn.Module):
@@ -94,9 +95,3 @@ def variants(batch: Batch, num_variants: int) -> Tensor:
             "variants: set its num_variants to the data module's"
         )
     return variant
-
-
-def other_probe(batch: Batch) -> dict[str, Tensor]:
-    """Return the entries of the other probe of each pair, under the keys of the first probe."""
-    keys = ("features", "initial_features", "variant")
-    return {key: batch[f"other_{key}"] for key in keys if f"other_{key}" in batch}

@@ -4,10 +4,20 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from spinlock import contract
 from spinlock.configuration.plain_data import plain
 from spinlock.configuration.validation import check_arguments, structured
+from spinlock.errors import ConfigurationError
 
 Config = TypeVar("Config")
+
+# Argument of a model: names in the data module that it is the number of.
+_NAMES_OF_SIZES = {
+    "num_features": "feature_names",
+    "num_dynamics": "dynamics_names",
+    "num_initial_features": "initial_feature_names",
+    "num_variants": "variant_names",
+}
 
 
 def configured(kind: type[Config], given: Config | Mapping[str, Any] | None) -> Config:
@@ -43,3 +53,35 @@ def plain_arguments(model: type, given: Mapping[str, Any], annotated: type) -> d
     is_exported = getattr(sys.modules.get(package), model.__name__, None) is model
     module = package if is_exported else model.__module__
     return arguments | {"_class_path": f"{module}.{model.__qualname__}"}
+
+
+def data_sizes(trainer: object, given: Mapping[str, int | None], *, reader: str) -> dict[str, int]:
+    """Return the sizes of a model, from the data module where they were not given.
+
+    Args:
+        trainer: Trainer with a data module.
+        given: ``num_features``, ``num_dynamics``, ``num_initial_features`` and ``num_variants``, as
+            the model's arguments; None for those of the data module.
+        reader: Class name of the model, for messages.
+
+    Raises:
+        ConfigurationError: The data module has another number of variants.
+        ContractError: A size was not given, and the data module lacks the names. Dynamics are
+            optional.
+    """
+    sizes = {}
+    for size, names in _NAMES_OF_SIZES.items():
+        number = given[size]
+        if number is None and size == "num_dynamics":
+            number = len(contract.known_property(trainer, names) or ())
+        elif number is None:
+            number = len(contract.data_attribute(trainer, names, reader=reader))
+        sizes[size] = number
+    known = contract.known_property(trainer, "variant_names")
+    # One group of variants stands for a model that does not distinguish them.
+    if known is not None and sizes["num_variants"] not in (1, len(known)):
+        raise ConfigurationError(
+            f"num_variants: the model has {sizes['num_variants']} variants, the data module has "
+            f"{len(known)}; set model.num_variants to {len(known)}"
+        )
+    return sizes

@@ -15,6 +15,8 @@ from spinlock.runtime.processes import gather_objects
 
 # Key of a checkpoint under which the states of all processes are stored.
 _KEY = "training"
+# Number of latents that k-means uses: 64 for each of 256 codes.
+_MOST_LATENTS = 16384
 # Entries of a callback's state that are paths of files, which Lightning may delete.
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
@@ -74,6 +76,12 @@ class ResumableModule(LightningModule):
             parameter = self.get_parameter(name)
             parameter.grad = gradient.to(parameter)
         self._gradients = {}
+
+    def remember(self, latent: Tensor) -> None:
+        """Keep the latest latents ``[B, D]`` of the warm-up for k-means."""
+        self._recent.append(latent.detach())
+        while sum(map(len, self._recent)) - len(self._recent[0]) > _MOST_LATENTS:
+            del self._recent[0]
 
     @contextmanager
     def own_randomness(self) -> Iterator[None]:

@@ -1,13 +1,13 @@
 """A vector-quantized autoencoder of the features of every timestep of a trajectory."""
 
-from typing import cast
+from typing import ClassVar, cast
 
 from torch import nn
 
 from spinlock import contract
 from spinlock.errors import ConfigurationError
 from spinlock.metrics.token_dynamics import TokenDynamics
-from spinlock.models.conditioning import Batch
+from spinlock.models.conditioning import CONDITION_KEYS, Batch
 from spinlock.models.feature_vqvae import FeatureVQVAE, Outputs
 
 
@@ -24,30 +24,31 @@ class SequenceVQVAE(FeatureVQVAE):
     under ``test/sequence/`` at the end of each test epoch. The counts are available as
     ``dynamics`` until the next epoch.
 
-    Arguments are those of `FeatureVQVAE`, with a single codebook and without ``pair_weight``.
+    Arguments are those of `FeatureVQVAE`, with a single codebook. Terms of the loss that compare
+    probes have no effect.
 
     Raises:
-        ConfigurationError: From `setup`, if there are several codebooks or a ``pair_weight``.
+        ConfigurationError: From `setup`, if there are several codebooks.
         ContractError: From `setup`, if the data module has no ``update_policy_names``, and from
             steps, if a batch has no sequences.
 
     Example:
         >>> import torch
         >>> from spinlock.models import SequenceVQVAE
-        >>> model = SequenceVQVAE(num_features=5, num_initial_features=5, num_variants=2)
-        >>> batch = {"features": torch.ones(4, 3, 5), "initial_features": torch.ones(4, 5)}
-        >>> batch["variant"] = torch.tensor([0, 1, 0, 1])
-        >>> model.eval()(batch)["token_sequence"].shape
+        >>> model = SequenceVQVAE(num_features=5, num_dynamics=0)
+        >>> model.eval()({"features": torch.ones(4, 3, 5)})["token_sequence"].shape
         torch.Size([4, 3])
     """
+
+    compares_probes: ClassVar[bool] = False
 
     def setup(self, stage: str) -> None:
         """Check the arguments, and make the counts of the data module's update policies."""
         super().setup(stage)
-        if self.quantizer.num_codebooks > 1 or self.pair_weight:
+        count = self.hparams["quantizer"]["num_codebooks"] if self.hparams["quantizer"] else 1
+        if count > 1:
             raise ConfigurationError(
-                "SequenceVQVAE: quantizer.num_codebooks must be 1 and pair_weight 0, got "
-                f"{self.quantizer.num_codebooks} and {self.pair_weight}"
+                f"SequenceVQVAE: quantizer.num_codebooks must be 1, got {count}"
             )
         names = contract.data_attribute(
             self.trainer, "update_policy_names", reader=type(self).__name__
@@ -89,12 +90,12 @@ class SequenceVQVAE(FeatureVQVAE):
                 f"batch['features'] is {list(features.shape)}, expected [B, T, F]: set the data "
                 "module's view to sequence"
             )
-        keys = [key for key in ("initial_features", "variant") if key in batch]
+        keys = [key for key in (*CONDITION_KEYS, "dynamics") if key in batch]
         rows = {key: batch[key].repeat_interleave(features.shape[1], 0) for key in keys}
         return {**rows, "features": features.flatten(0, 1)}
 
     def _outputs(self, outputs: Outputs, batch: Batch) -> Outputs:
-        shape = batch["features"].shape[:2]
+        shape, outputs = batch["features"].shape[:2], super()._outputs(outputs, batch)
         by_step = {k: values.view(*shape, *values.shape[1:]) for k, values in outputs.items()}
         last = {name: values[:, -1] for name, values in by_step.items()}
         return {**last, "token_sequence": by_step["tokens"]}
