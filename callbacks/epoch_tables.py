@@ -111,3 +111,27 @@ class EpochSamples:
             return columns
         # Sorted, because all processes must gather the same column at the same time.
         return {key: torch.cat(gather_all_tensors(columns[key])) for key in sorted(columns)}
+
+
+def by_index(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return samples in the order of their index, on the CPU, each once.
+
+    Distributed samplers repeat samples to give all processes the same number, and the order of
+    gathered samples depends on batches and processes.
+
+    Args:
+        columns: ``index`` ``[N]`` int64, and other columns ``[N, ...]``.
+
+    Example:
+        >>> import torch
+        >>> from spinlock.callbacks.epoch_tables import by_index
+        >>> columns = {"index": torch.tensor([7, 3, 7]), "x": torch.tensor([0.7, 0.3, 0.7])}
+        >>> by_index(columns)["x"]
+        tensor([0.3000, 0.7000])
+    """
+    index = columns["index"].cpu()
+    order = torch.argsort(index, stable=True)
+    is_first = torch.ones_like(order, dtype=torch.bool)
+    is_first[1:] = index[order].diff() != 0
+    rows = order[is_first]
+    return {key: column.cpu()[rows] for key, column in columns.items()}

@@ -11,15 +11,25 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from spinlock import contract, metrics
-from spinlock.callbacks.epoch_tables import TokenTable
+from spinlock.callbacks.epoch_tables import EpochSamples, TokenTable, by_index
 from spinlock.callbacks.evaluation_callback import EvaluationCallback
-from spinlock.callbacks.label_information import AxisClasses, informations, label_scores
+from spinlock.callbacks.label_information import AxisClasses, label_scores
+from spinlock.callbacks.label_nulls import (
+    IndependentSamples,
+    LabelTables,
+    RepeatedOperators,
+    first_probes,
+    repeats_operators,
+)
 from spinlock.configuration.validation import require_at_least, require_choice
+from spinlock.metrics.joint_tokens import count_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LABELS = ("variant", "family")
+
+_SAMPLE_ENTRIES = ("index", "operator", "update_policy", "variant")
 
 OnThreshold = Literal["warn", "stop"]
 
@@ -36,6 +46,8 @@ class ICMutualInformation(EvaluationCallback):
       permuted;
     - ``ic/variant_p_value``, ``ic/family_p_value``: p-value of the mutual information in that
       permutation test;
+    - ``ic/variant_mi_excess``, ``ic/family_mi_excess``: mutual information minus what chance gives,
+      nats;
     - ``ic/variant_within_policy_ami``, ``ic/family_within_policy_ami``: AMI within update policies,
       averaged over policies, weighted by number of samples, since pooling can hide a dependence.
 
@@ -72,6 +84,14 @@ class ICMutualInformation(EvaluationCallback):
     ``ami``. With a single token and a single class, ``nmi`` and ``ami`` are 1 by definition, as in
     scikit-learn. The permutation test permutes variants among samples of the same update policy;
     p = (1 + number of permutations with at least the observed value) / (1 + permutations).
+
+    If an operator has several samples in the epoch, its probes, samples are not independent: tokens
+    that name operators are alike in different families, more than independent samples would be. The
+    null is then the within-operator null: variants are permuted among the probes of each operator.
+    AMI and ``mi_excess`` take the mean of this null for what chance gives, instead of the
+    expectation for independent samples. An operator's axes count once, with the token of its first
+    probe. This needs ``operator`` and ``index`` in the batch, and about 100 bytes of each sample;
+    without them, samples are taken to be independent.
 
     Needs ``tokens`` in the step's output; ``variant`` and ``update_policy`` in the batch; the
     model's ``codebook_size``; and the data module's ``variant_names``, ``variant_families`` and
@@ -148,6 +168,8 @@ class ICMutualInformation(EvaluationCallback):
         size = self._codebook_size(pl_module)
         sizes = {"update_policy": len(self._policies), "variant": len(self._variants)}
         self._table = TokenTable(size, sizes)
+        self._samples = EpochSamples()
+        self._size = size
         self._plotted: Tensor | None = None
         if self.detailed:
             me = type(self).__name__
@@ -160,33 +182,46 @@ class ICMutualInformation(EvaluationCallback):
         if self.detailed and self._axes.num_classes:
             classes = self._axes(step.entry("params"))
             self._axis_table.add(tokens.repeat_interleave(classes.shape[1], 0), classes.flatten())
+        if all(step.has_entry(key) for key in _SAMPLE_ENTRIES):
+            keys = _SAMPLE_ENTRIES + (("params",) if self.detailed else ())
+            self._samples.add({"tokens": tokens, **{key: step.entry(key) for key in keys}})
 
     def _finish(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, float]:
-        tables = self._table.tables()
+        tables, samples = self._table.tables(), self._samples.gather()
         if not tables:
             return {}
-        # [codes, policies, variants] -> [policies, codes, variants]
-        strata = tables.pop("joint").transpose(0, 1)
+        label_tables: LabelTables = IndependentSamples.of(tables)
+        axis_table = self._axis_table.tables().get("joint") if self.detailed else None
+        if samples and repeats_operators(columns := by_index(samples)):
+            label_tables = RepeatedOperators.of(
+                columns,
+                num_codes=self._size,
+                num_policies=len(self._policies),
+                num_variants=len(self._variants),
+            )
+            axis_table = self._axes_of_operators(columns) if self.detailed else None
+        strata = label_tables.strata
         self._plotted = strata.sum(0)
-        # Codes that do not occur change no score.
-        strata = strata[:, self._plotted.sum(1) > 0]
-        null = metrics.permutation_null(
-            lambda some: torch.stack([informations(each) for each in self._by_label(some)], 1),
-            strata,
-            permutations=self.permutations,
-            seed=self.seed,
-        )
+        permutations: dict[str, int] = {"permutations": self.permutations, "seed": self.seed}
+        nulls = label_tables.nulls(self._by_label, **permutations)
         values: dict[str, float] = {}
-        for number, label in enumerate(LABELS):
-            counts = self._by_label(strata)[number]
-            scores = label_scores(counts, null[:, number], self._policies, detailed=self.detailed)
+        for label, counts, null in zip(LABELS, self._by_label(strata), nulls, strict=True):
+            scores = label_scores(counts, null, self._policies, detailed=self.detailed)
             values |= {f"ic/{label}_{name}": value for name, value in scores.items()}
         if self.detailed:
-            for level, table in tables.items():
-                for label, counts in zip(LABELS, self._by_label(table.sum(1)), strict=True):
-                    ami = metrics.adjusted_mutual_information(counts)
+            for level, table in label_tables.levels.items():
+                chance = label_tables.level_chance(level, self._by_label, **permutations)
+                for label, counts, own in zip(LABELS, self._by_label(table), chance, strict=True):
+                    ami = metrics.adjusted_mutual_information(counts, expected=own)
                     values[f"ic/{label}_ami/{level}"] = ami.item()
-            values |= self._axis_scores(strata.sum(0), values["ic/variant_mi_null_95"])
+        if axis_table is not None:
+            variant_information = max(values["ic/variant_mi"], values["ic/variant_mi_null_95"])
+            chance_level = values["ic/variant_mi"] - values["ic/variant_mi_excess"]
+            ami_of_axes, above = self._axes.scores(axis_table)
+            # For a constant token the divisor would be 0.
+            ratio = max(above, 0.0) / max(variant_information - chance_level, 1e-9)
+            values |= {f"ic/axis_ami/{axis}": value for axis, value in ami_of_axes.items()}
+            values["ic/operator_to_ic"] = ratio
         self._check_threshold(trainer, values)
         return values
 
@@ -195,16 +230,14 @@ class ICMutualInformation(EvaluationCallback):
         families = counts.new_zeros(*counts.shape[:-1], int(self._family_of_variant.max()) + 1)
         return counts, families.index_add_(-1, self._family_of_variant, counts)
 
-    def _axis_scores(self, by_variant: Tensor, null_95: float) -> dict[str, float]:
-        tables = self._axis_table.tables()
-        if not tables:
-            return {}
-        ami, above = self._axes.scores(tables["joint"])
-        variant_information = max(metrics.mutual_information(by_variant).item(), null_95)
-        chance = metrics.expected_mutual_information(by_variant).item()
-        # For a constant token the divisor would be 0.
-        ratio = max(above, 0.0) / max(variant_information - chance, 1e-9)
-        return {**{f"ic/axis_ami/{axis}": v for axis, v in ami.items()}, "ic/operator_to_ic": ratio}
+    def _axes_of_operators(self, columns: Mapping[str, Tensor]) -> Tensor | None:
+        """Counts ``[codes, classes]`` of the axes' classes, with one sample of each operator."""
+        if not self._axes.num_classes:
+            return None
+        once = first_probes(columns)
+        token, classes = metrics.joint_tokens(once["tokens"]), self._axes(once["params"])
+        shape = (int(token.max()) + 1, self._axes.num_classes)
+        return count_table(token.repeat_interleave(classes.shape[1]), classes.flatten(), shape)
 
     def _check_threshold(self, trainer: Trainer, values: Mapping[str, float]) -> None:
         """Warn or stop if the threshold was exceeded for long enough."""

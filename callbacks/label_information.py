@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from spinlock import metrics
+from spinlock.callbacks.label_nulls import LabelNull, informations
 from spinlock.configuration.parameter_space import ParameterSpace
 from spinlock.metrics.counts import as_counts, mean_entropy
 
@@ -15,37 +16,23 @@ _MOST_VALUES = 16
 _TERCILES = 3
 
 
-def informations(strata: Tensor) -> Tensor:
-    """Return the mutual information of pooled samples, and given the stratum.
-
-    Args:
-        strata: Counts ``[..., strata, codes, classes]``.
-
-    Returns:
-        ``[..., 2]``, nats.
-    """
-    pooled = metrics.mutual_information(strata.sum(-3))
-    return torch.stack([pooled, metrics.conditional_mutual_information(strata)], -1)
-
-
 def label_scores(
-    strata: Tensor, null: Tensor, update_policy_names: Sequence[str], *, detailed: bool
+    strata: Tensor, null: LabelNull, update_policy_names: Sequence[str], *, detailed: bool
 ) -> dict[str, float]:
     """Return scores of tokens against one label, as `ICMutualInformation` lists them.
 
     Args:
         strata: Counts ``[update policies, codes, classes]``.
-        null: :func:`informations` of permuted tables, ``[permutations, 2]``.
+        null: Informations of permuted labels.
         update_policy_names: Names of the strata.
         detailed: Whether to include the detailed scores.
     """
     pooled = strata.sum(0)
-    chance, *chances = metrics.expected_mutual_information(torch.cat([pooled[None], strata]))
-    by_policy = torch.stack(chances)
-    observed, quantiles = informations(strata), null.quantile(0.95, dim=0)
+    chance, by_policy = null.chance[0], null.chance[1:]
+    observed, quantiles = informations(strata)[:2], null.informations.quantile(0.95, dim=0)
     p_value, given_p_value = (
         metrics.permutation_p_value(value, permuted)
-        for value, permuted in zip(observed, null.T, strict=True)
+        for value, permuted in zip(observed, null.informations.T, strict=True)
     )
     # Zero if there is a single table with these marginals.
     room = (mean_entropy(as_counts(pooled)) - chance).clamp(min=1e-12)
@@ -53,6 +40,7 @@ def label_scores(
         "ami": metrics.adjusted_mutual_information(pooled, expected=chance),
         "ami_null_95": (quantiles[0] - chance) / room,
         "p_value": p_value,
+        "mi_excess": observed[0] - chance,
         "within_policy_ami": metrics.conditional_mutual_information(
             strata, adjusted=True, expected=by_policy
         ),

@@ -23,7 +23,6 @@ import yaml
 from lightning import LightningModule
 from lightning.pytorch.cli import LightningCLI
 
-from scripts.pair_scores import pair_scores
 from spinlock.datamodules import SpinlockDataModule
 
 Settings = dict[str, Any]
@@ -51,14 +50,13 @@ TABLES = {
         "variant AMI": "test/ic/variant_ami",
     },
     "Two probes of each operator": {
-        "token AMI A, B": "test/consistency/token_ami",
-        "given the variant": "pairs/token_ami_given_variant",
-        "agreement above chance": "pairs/agreement_given_variant",
+        "same token above chance": "test/consistency/same_token",
+        "retrieval": "test/consistency/retrieval",
         "cross-probe R2": "test/consistency/cross_probe_r2",
         "shuffled R2": "test/consistency/shuffled_tokens_r2",
         "IC-only R2 (ridge)": "test/consistency/ic_only_r2",
-        **_by_policy("cross-probe R2", "pairs/cross_probe_r2"),
-        **_by_policy("shuffled R2", "pairs/shuffled_tokens_r2"),
+        **_by_policy("cross-probe R2", "test/consistency/cross_probe_r2"),
+        **_by_policy("shuffled R2", "test/consistency/shuffled_tokens_r2"),
     },
     "Held-out initial conditions": {
         "R2 held out": "test/held_out/r2",
@@ -142,8 +140,6 @@ def run(name: str, seed: int, changes: Mapping[str, Any] | None = None) -> dict[
     cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     logged = cli.trainer.callback_metrics.items()
     scores = {key: float(value) for key, value in logged if key.startswith("test/")}
-    if cli.config.data.view == "pairs":
-        scores |= pair_scores(cli.model, cli.datamodule)
     return scores | {"seconds": seconds}
 
 

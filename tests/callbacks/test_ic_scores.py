@@ -197,7 +197,7 @@ def test_default_scores_need_no_parameters(tmp_path):
         del data.val.columns[key]
     callback = ICMutualInformation(plots_every_n_epochs=0)
     logged = validate(tmp_path, TokenModel("random"), data, callback)
-    kinds = ("ami", "ami_null_95", "p_value", "within_policy_ami")
+    kinds = ("ami", "ami_null_95", "p_value", "mi_excess", "within_policy_ami")
     assert logged.keys() == {
         f"ic/{label}_{kind}" for label in ("variant", "family") for kind in kinds
     }

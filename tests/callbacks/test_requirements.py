@@ -12,7 +12,15 @@ NEEDS = {
     callbacks.ICMutualInformation: (("tokens",), ("variant", "update_policy", "params")),
     callbacks.OperatorConsistency: (
         ("tokens",),
-        ("features", "initial_features", "variant", "operator", "index"),
+        (
+            "features",
+            "initial_features",
+            "variant",
+            "family",
+            "update_policy",
+            "operator",
+            "index",
+        ),
     ),
     callbacks.ReconstructionByGroup: (("reconstruction",), ("features",)),
     callbacks.TokenTransfer: (("tokens", "reconstruction"), ("features",)),
@@ -79,7 +87,7 @@ ATTRIBUTES = {
         "update_policy_names",
         "parameter_space",
     ),
-    callbacks.OperatorConsistency: ("decode",),
+    callbacks.OperatorConsistency: ("decode", "dynamics_names", "update_policy_names"),
     callbacks.ReconstructionByGroup: (
         "family_names",
         "update_policy_names",

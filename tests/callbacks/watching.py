@@ -33,15 +33,23 @@ class Model(DecodingModel):
     def decode(self, tokens, batch):
         return super().decode(tokens if tokens.ndim == 1 else tokens[:, 0], batch)
 
+    def quantize(self, latent):
+        """The code whose first columns are nearest."""
+        return torch.cdist(latent, self.codes[:, :4]).argmin(1)
+
 
 class Data(SyntheticDataModule):
-    """Two probes per operator; loaders of the first and of the second half."""
+    """Four probes per operator, two in each of two loaders, and dynamics."""
+
+    dynamics_names = ("growth", "noise")
 
     def __init__(self):
-        super().__init__(size=96, batch_size=16, probes=2)
+        super().__init__(size=96, batch_size=16, probes=4)
+        for split in (self.train, self.val, self.test):
+            split.columns["dynamics"] = split.columns["params"][:, :2]
 
     def _loaders(self, split):
-        return [DataLoader(Subset(split, range(*half)), 16) for half in ((0, 48), (48, 96))]
+        return [DataLoader(Subset(split, range(part, 96, 2)), 16) for part in (0, 1)]
 
     def val_dataloader(self):
         return self._loaders(self.val)

@@ -3,13 +3,9 @@
 import json
 
 import pytest
-import torch
 import yaml
 
 from scripts import run_experiments
-from scripts.pair_scores import pair_scores
-from spinlock import SpinlockDataModule
-from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.models import FeatureVQVAE, SequenceVQVAE
 
 # Data on which docs/vqvae.md reports scores: file -> beginning of the fingerprint.
@@ -102,33 +98,3 @@ def test_the_table_has_mean_and_spread():
         "| a | 2 | 1.500 ± 0.500 | 21.0 ± 1.0 |",
         "| b | 1 | 0.500 ± 0.000 | — |",
     ]
-
-
-class Named(FeatureVQVAE):
-    """Tokens that are a given function of the batch."""
-
-    def __init__(self, tokens):
-        super().__init__(codebook_size=64)
-        self._tokens = tokens
-
-    def forward(self, batch):
-        return {"tokens": self._tokens(batch)}
-
-
-def test_tokens_that_name_operators_agree_and_tokens_of_the_variant_do_not(tmp_path):
-    generation = GenerationConfig.from_dict(
-        {"num_samples": 160, "probes_per_operator": 2, "block_size": 4, "num_realizations": 1}
-        | {"parameter_space": SPACE, "storage": {"fields": "none", "shard_size": 32}}
-    )
-    data = SpinlockDataModule(
-        tmp_path / "p.h5", generation, view="pairs", test_fraction=0.5, progress=False
-    )
-    data.prepare_data()
-    data.setup()
-    torch.manual_seed(0)
-    named = pair_scores(Named(lambda batch: batch["operator"] % 64), data)
-    assert named["pairs/token_ami_given_variant"] > 0.9
-    assert named["pairs/agreement_given_variant"] > 0.7
-    variant = pair_scores(Named(lambda batch: batch["variant"]), data)
-    assert variant["pairs/agreement_given_variant"] == pytest.approx(0, abs=1e-6)
-    assert set(named) > {f"pairs/cross_probe_r2/{policy}" for policy in data.update_policy_names}
