@@ -5,10 +5,13 @@ order of its length T are underestimated.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from spinlock.metrics.chance import expected_mutual_information
 from spinlock.metrics.contingency_information import (
@@ -24,6 +27,8 @@ class TokenDynamics(Metric):
     Args:
         num_codes: Number of codes K.
         update_policy_names: Names of the update policies.
+        dynamics_names: Names of columns of the operators' dynamics that `update` receives; default:
+            none.
 
     Example:
         >>> import torch
@@ -40,11 +45,18 @@ class TokenDynamics(Metric):
 
     transitions: Tensor
     occupancy: Tensor
+    trajectories: list[Tensor] | Tensor
 
-    def __init__(self, num_codes: int, update_policy_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        num_codes: int,
+        update_policy_names: Sequence[str],
+        dynamics_names: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         self.num_codes = num_codes
         self.update_policy_names = tuple(update_policy_names)
+        self.dynamics_names = tuple(dynamics_names)
         policies = len(self.update_policy_names)
         for name, shape in {
             "transitions": (policies, num_codes, num_codes),
@@ -52,14 +64,23 @@ class TokenDynamics(Metric):
         }.items():
             zeros = torch.zeros(shape, dtype=torch.int64, device="cpu")
             self.add_state(name, zeros, dist_reduce_fx="sum")
+        # Rows of update policy, fraction of kept tokens, and dynamics.
+        self.add_state("trajectories", default=[], dist_reduce_fx="cat")
 
-    def update(self, sequence: Tensor, update_policy: Tensor) -> None:
+    def update(
+        self, sequence: Tensor, update_policy: Tensor, dynamics: Tensor | None = None
+    ) -> None:
         """Count trajectories.
 
         Args:
             sequence: Tokens ``[B, T]`` int64, each in [0, K).
             update_policy: Update policy of each trajectory, ``[B]`` int64.
+            dynamics: Columns ``dynamics_names`` of each trajectory's operator, ``[B, D]``.
         """
+        if self.dynamics_names and dynamics is not None and sequence.shape[1] > 1:
+            stays = (sequence[:, 1:] == sequence[:, :-1]).double().mean(1)
+            columns = [update_policy.double()[:, None], stays[:, None], dynamics.double()]
+            cast(list[Tensor], self.trajectories).append(torch.cat(columns, 1))
         rows = update_policy[:, None] * self.num_codes + sequence
         cells = rows[:, :-1] * self.num_codes + sequence[:, 1:]
         for counts, labels in ((self.transitions, cells), (self.occupancy, rows)):
@@ -74,7 +95,11 @@ class TokenDynamics(Metric):
         - ``policy_ami``: adjusted mutual information of token and update policy;
         - ``transition_policy_mi``: mutual information of next token and update policy given the
           token, minus its expectation by chance, nats. It measures how the dynamics depend on the
-          update policy beyond what the token already says.
+          update policy beyond what the token already says;
+        - ``stay_correlation/<column>``: Spearman's rank correlation, over trajectories, of the
+          fraction of kept tokens and a column of the dynamics;
+        - ``stay_correlation_within_policy/<column>``: the same among trajectories of one update
+          policy, averaged over policies, weighted by number of trajectories.
         """
         scores = _stay_scores(self.transitions.sum(0), self.occupancy.sum())
         for name, transitions, timesteps in zip(
@@ -91,7 +116,49 @@ class TokenDynamics(Metric):
         share = occupied.sum((1, 2)).double() / occupied.sum().clamp(min=1)
         chance = share @ expected_mutual_information(occupied).to(share)
         scores["transition_policy_mi"] = conditional_mutual_information(occupied) - chance
-        return scores
+        return scores | self._correlations()
+
+    def _correlations(self) -> dict[str, Tensor]:
+        rows = dim_zero_cat(self.trajectories) if len(self.trajectories) else torch.empty(0, 2)
+        if len(rows) < 2:
+            return {}
+        policy, stays, dynamics = rows[:, 0], rows[:, 1], rows[:, 2:]
+        pooled = rank_correlation(stays, dynamics)
+        parts = [policy == number for number in torch.unique(policy)]
+        within = sum(
+            part.double().mean() * rank_correlation(stays[part], dynamics[part]) for part in parts
+        )
+        return {
+            f"{score}/{name}": value
+            for score, values in (
+                ("stay_correlation", pooled),
+                ("stay_correlation_within_policy", torch.as_tensor(within)),
+            )
+            for name, value in zip(self.dynamics_names, values, strict=True)
+        }
+
+
+def rank_correlation(x: Tensor, y: Tensor) -> Tensor:
+    """Return Spearman's rank correlation of values and each column; 0 if either is constant.
+
+    Args:
+        x: Values ``[N]``.
+        y: Columns ``[N, D]``.
+
+    Returns:
+        ``[D]`` float64.
+
+    Example:
+        >>> import torch
+        >>> from spinlock.metrics.token_dynamics import rank_correlation
+        >>> rank_correlation(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([[3.0], [2.0], [0.0]]))
+        tensor([-1.], dtype=torch.float64)
+    """
+    ranks = torch.from_numpy(rankdata(torch.cat([x[:, None], y], 1).cpu().numpy(), axis=0))
+    ranks = ranks - ranks.mean(0)
+    own, others = ranks[:, :1], ranks[:, 1:]
+    scale = (own.square().sum(0) * others.square().sum(0)).sqrt()
+    return torch.where(scale > 0, (own * others).sum(0) / scale.clamp(min=1e-12), 0.0)
 
 
 def _stay_scores(transitions: Tensor, timesteps: Tensor) -> dict[str, Tensor]:

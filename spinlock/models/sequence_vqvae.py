@@ -10,6 +10,9 @@ from spinlock.metrics.token_dynamics import TokenDynamics
 from spinlock.models.conditioning import CONDITION_KEYS, Batch
 from spinlock.models.feature_vqvae import FeatureVQVAE, Outputs
 
+COMPARED = ("lyapunov", "memory")
+"""Columns of the dynamics that are compared with the fraction of kept tokens."""
+
 
 class SequenceVQVAE(FeatureVQVAE):
     """Encodes trajectories ``[B, T, F]`` (the data module's view ``sequence``) to T tokens each.
@@ -20,9 +23,9 @@ class SequenceVQVAE(FeatureVQVAE):
     ``tokens``, ``latent``, ``code`` and ``reconstruction`` are those of the last timestep.
 
     Logs in addition the scores of `TokenDynamics.compute` (dwell times and transitions, and their
-    dependence on the update policy), under ``sequence/`` at the end of each validation epoch and
-    under ``test/sequence/`` at the end of each test epoch. The counts are available as
-    ``dynamics`` until the next epoch.
+    dependence on the update policy and on the operator's ``lyapunov`` and ``memory``), under
+    ``sequence/`` at the end of each validation epoch and under ``test/sequence/`` at the end of a
+    test epoch. The counts are available as ``dynamics`` until the next epoch.
 
     Arguments are those of `FeatureVQVAE`, with a single codebook. Terms of the loss that compare
     probes have no effect.
@@ -53,9 +56,12 @@ class SequenceVQVAE(FeatureVQVAE):
         names = contract.data_attribute(
             self.trainer, "update_policy_names", reader=type(self).__name__
         )
-        dynamics = {stage: TokenDynamics(self.codebook_size, names) for stage in ("val", "test")}
+        columns = contract.known_property(self.trainer, "dynamics_names") or ()
+        self._columns = [columns.index(name) for name in COMPARED if name in columns]
+        compared = [columns[column] for column in self._columns]
+        counts = {s: TokenDynamics(self.codebook_size, names, compared) for s in ("val", "test")}
         # Checkpoints do not contain the counts, whose size depends on the data.
-        self.dynamics = nn.ModuleDict(dynamics).to(self.device)
+        self.dynamics = nn.ModuleDict(counts).to(self.device)
 
     def on_validation_epoch_start(self) -> None:
         """Reset the counts."""
@@ -103,5 +109,6 @@ class SequenceVQVAE(FeatureVQVAE):
     def _evaluate(self, batch: Batch, stage: str, loader: int) -> Outputs:
         outputs = super()._evaluate(batch, stage, loader)
         policy = contract.batch_entry(batch, "update_policy")
-        self._counts(stage).update(outputs["token_sequence"], policy)
+        dynamics = batch["dynamics"][:, self._columns] if self._columns else None
+        self._counts(stage).update(outputs["token_sequence"], policy, dynamics)
         return outputs

@@ -6,6 +6,7 @@ from itertools import groupby, pairwise
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from scipy.stats import spearmanr
 
 from spinlock.metrics import TokenDynamics
 
@@ -89,3 +90,26 @@ def test_policies_without_influence_have_none():
         found.append(metric.compute()["transition_policy_mi"].item())
     # By chance, 12 degrees of freedom and 360 transitions have 12 / 720 = 0.017 nats.
     assert abs(sum(found) / 20) < 0.005
+
+
+def test_kept_tokens_are_correlated_with_the_dynamics():
+    """The rank correlation is that of scipy, pooled and averaged over update policies."""
+    stay = torch.linspace(0.1, 0.9, 30)
+    sequence = torch.cat([chain(p.item(), 1, 40, seed) for seed, p in enumerate(stay)])
+    policy = torch.arange(30) % 2
+    dynamics = torch.stack([stay + policy, torch.zeros(30)], 1)
+    metric = TokenDynamics(4, ["a", "b"], ["lyapunov", "memory"])
+    for part in (slice(0, 11), slice(11, 30)):
+        metric.update(sequence[part], policy[part], dynamics[part])
+    scores = metric.compute()
+    kept = (sequence[:, 1:] == sequence[:, :-1]).double().mean(1)
+
+    def expected(rows):
+        return spearmanr(kept[rows].numpy(), dynamics[rows, 0].numpy()).statistic
+
+    assert scores["stay_correlation/lyapunov"].item() == pytest.approx(expected(policy >= 0))
+    within = (expected(policy == 0) + expected(policy == 1)) / 2
+    key = "stay_correlation_within_policy/lyapunov"
+    assert scores[key].item() == pytest.approx(within)
+    assert within > 0.8 > scores["stay_correlation/lyapunov"]
+    assert scores["stay_correlation/memory"] == 0
