@@ -22,7 +22,7 @@ from spinlock.callbacks.label_nulls import (
     repeats_operators,
 )
 from spinlock.configuration.validation import require_at_least, require_choice
-from spinlock.metrics.joint_tokens import count_table
+from spinlock.metrics.joint_labels import count_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

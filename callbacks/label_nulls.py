@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spinlock import metrics
-from spinlock.metrics.joint_tokens import count_table, joint_tokens
+from spinlock.metrics.joint_labels import count_table, joint_tokens
 
 ByLabel = Callable[[Tensor], tuple[Tensor, ...]]
 """Function of counts ``[..., variants]`` that returns counts ``[..., classes]`` of each label."""

@@ -10,7 +10,7 @@ from spinlock.callbacks.epoch_tables import EpochSamples, TokenTable, by_index
 from spinlock.callbacks.evaluation_callback import EvaluationCallback
 from spinlock.configuration.validation import require_at_least
 from spinlock.errors import ConfigurationError
-from spinlock.metrics.joint_tokens import count_table
+from spinlock.metrics.joint_labels import count_table
 
 PARTS = ("held_in", "held_out")
 """Variants of the two loaders, in order."""

@@ -28,9 +28,9 @@ from spinlock.metrics.contingency_information import (
     mutual_information,
     normalized_mutual_information,
 )
-from spinlock.metrics.group_permutations import group_permutations, within_group_null
-from spinlock.metrics.joint_tokens import joint_tokens
-from spinlock.metrics.retrieval import Retrieval, retrieval
+from spinlock.metrics.group_null import group_permutations, within_group_null
+from spinlock.metrics.joint_labels import joint_tokens
+from spinlock.metrics.latent_retrieval import Retrieval, retrieval
 from spinlock.metrics.same_token import SameTokenRate, same_token_rate
 from spinlock.metrics.token_contingency import TokenContingency
 from spinlock.metrics.token_dynamics import TokenDynamics

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spinlock.metrics.joint_tokens import count_table, joint_tokens
+from spinlock.metrics.joint_labels import count_table, joint_tokens
 
 
 class SameTokenRate(NamedTuple):
@@ -78,10 +78,10 @@ def same_token_rate(
     if parts is not None:
         part = torch.zeros_like(sizes, dtype=parts.dtype).scatter_(0, label, parts)
         compared &= part[:, None] != part
-    share = torch.where(compared, pairs, 0.0) / torch.where(compared, pairs, 0.0).sum()
-    rate = share * (own_equal - alone) / pairs.clamp(min=1)
-    chance = share * (equal - own_equal) / independent.clamp(min=1)
-    return SameTokenRate(rate.sum(), chance.sum())
+    pairs = torch.where(compared, pairs, 0.0)
+    found = torch.where(compared, own_equal - alone, 0.0)
+    expected = pairs * (equal - own_equal) / independent.clamp(min=1)
+    return SameTokenRate(found.sum() / pairs.sum(), expected.sum() / pairs.sum())
 
 
 def _by_label(rows: Tensor, label: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ References:
 import torch
 from torch import Tensor
 
-from spinlock.metrics.joint_tokens import joint_tokens
+from spinlock.metrics.joint_labels import joint_tokens
 
 FOLDS = 5
 """Number of folds of operators."""

@@ -44,7 +44,7 @@ def count_table(rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> Tensor
 
     Example:
         >>> import torch
-        >>> from spinlock.metrics.joint_tokens import count_table
+        >>> from spinlock.metrics.joint_labels import count_table
         >>> count_table(torch.tensor([0, 0, 1]), torch.tensor([1, 1, 0]), (2, 2))
         tensor([[0, 2],
                 [1, 0]])
