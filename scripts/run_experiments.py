@@ -1,11 +1,16 @@
-"""Run the experiments of docs/vqvae.md with several seeds, and print their scores as tables.
+"""Run the experiments of docs/vqvae.md, and print their scores as tables.
 
-    python -m scripts.run_experiments [--only recipe plain] [--seeds 0 1 2]
-    python -m scripts.run_experiments --print plain > plain.yaml
+    python -m scripts.run_experiments [--only responses paired] [--seeds 0 1 2]
+    python -m scripts.run_experiments --data FILE
+    python -m scripts.run_experiments --print responses > responses.yaml
 
-The experiments are the entries of configs/experiments/experiments.yaml. The tables show mean and
-spread (half the range) over seeds of scores on the test split. Each run appends one JSON line to a
-file of results, and runs that the file already contains are not repeated.
+The experiments are the entries of configs/experiments/experiments.yaml. Their data are generated if
+they do not exist. With ``--data``, the experiments use an existing dataset instead; those that need
+data of their own are left out. The tables show mean ± half the range, over seeds of weights and of
+data, of scores on the test split. With ``--prototypes N``, prototypes of
+the tokens predict the 46 features of N test samples of each family, which takes a minute for 50.
+Each run appends one JSON line to a file of results, and runs
+that the file already contains are not repeated.
 """
 
 import argparse
@@ -23,7 +28,10 @@ import yaml
 from lightning import LightningModule
 from lightning.pytorch.cli import LightningCLI
 
+from scripts.experiment_tables import TABLES, table
+from scripts.prototype_experiment import prototype_r2
 from spinlock.datamodules import SpinlockDataModule
+from spinlock.storage import read_info
 
 Settings = dict[str, Any]
 
@@ -31,47 +39,6 @@ TABLE: Settings = yaml.safe_load(
     (Path(__file__).parents[1] / "configs" / "experiments" / "experiments.yaml").read_text()
 )
 RESULTS = Path("data/experiments/results.jsonl")
-
-POLICIES = ("autoregressive", "residual", "convex")
-
-
-def _by_policy(title: str, score: str) -> dict[str, str]:
-    return {f"{title}, {policy}": f"{score}/{policy}" for policy in POLICIES}
-
-
-TABLES = {
-    "All experiments": {
-        "R2": "test/r2",
-        "usage": "test/codebook/usage",
-        "perplexity": "test/codebook/perplexity",
-        "family AMI": "test/ic/family_ami",
-        "p": "test/ic/family_p_value",
-        **_by_policy("family AMI", "test/ic/family_ami"),
-        "variant AMI": "test/ic/variant_ami",
-    },
-    "Two probes of each operator": {
-        "same token above chance": "test/consistency/same_token",
-        "retrieval": "test/consistency/retrieval",
-        "cross-probe R2": "test/consistency/cross_probe_r2",
-        "shuffled R2": "test/consistency/shuffled_tokens_r2",
-        "IC-only R2 (ridge)": "test/consistency/ic_only_r2",
-        **_by_policy("cross-probe R2", "test/consistency/cross_probe_r2"),
-        **_by_policy("shuffled R2", "test/consistency/shuffled_tokens_r2"),
-    },
-    "Held-out initial conditions": {
-        "R2 held out": "test/held_out/r2",
-        "R2 held in": "test/r2",
-        "JS divergence": "test/transfer/js_divergence",
-        "its null, 95%": "test/transfer/js_divergence_null_95",
-    },
-    "Sequences": {
-        "stay": "test/sequence/stay_probability",
-        **_by_policy("dwell", "test/sequence/dwell_time"),
-        "policy AMI": "test/sequence/policy_ami",
-        "transition-policy MI": "test/sequence/transition_policy_mi",
-    },
-}
-"""Title -> column -> name of the score."""
 
 
 def experiments() -> list[str]:
@@ -102,61 +69,82 @@ def merged(before: Mapping[str, Any], changes: Mapping[str, Any]) -> Settings:
     return result
 
 
-def assemble(name: str, seed: int, changes: Mapping[str, Any] | None = None) -> LightningCLI:
+def of_data_seed(given: Settings, data_seed: int) -> Settings:
+    """Settings whose data are generated with another seed, into a file of their own."""
+    path = Path(given["data"]["path"])
+    changes = {"path": str(path.with_stem(f"{path.stem}-{data_seed}"))}
+    return merged(given, {"data": {**changes, "generation": {"seed": data_seed}}})
+
+
+def assemble(given: Settings, seed: int, dataset: Path | None = None) -> LightningCLI:
     """Make the model, the data module and the trainer of an experiment.
 
     Args:
-        name: One of `experiments`.
-        seed: Seed of weights and batches. The data and their split are the same for all seeds.
-        changes: Nested settings that differ from those of the experiment.
+        given: Settings of the experiment.
+        seed: Seed of weights and batches. The split of the data is the same for all seeds.
+        dataset: Existing dataset to use instead of that of the settings. Its configuration is data:
+            the command line parser does not see it, and no class that it names is imported.
     """
-    fixed = {"seed_everything": seed, "trainer": {"enable_progress_bar": False}}
+    fixed: Settings = {"seed_everything": seed, "trainer": {"enable_progress_bar": False}}
+    if dataset is not None:
+        config = read_info(dataset).config
+        sizes = ("num_samples", "probes_per_operator", "num_timesteps", "num_realizations")
+        given = deepcopy(given)
+        given["data"] |= {
+            "path": str(dataset),
+            "generation": {k: getattr(config, k) for k in sizes},
+        }
     with warnings.catch_warnings():
         # The settings are not those of this script's command line.
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
-        return LightningCLI(
+        cli = LightningCLI(
             LightningModule,
             SpinlockDataModule,
             subclass_mode_model=True,
             run=False,
             save_config_callback=None,
-            args=merged(merged(settings(name), fixed), changes or {}),
+            args=merged(given, fixed),
         )
+    if dataset is not None:
+        others = {k: v for k, v in cli.config.data.as_dict().items() if k != "generation"}
+        cli.datamodule = SpinlockDataModule(generation=config, **others)
+    return cli
 
 
-def run(name: str, seed: int, changes: Mapping[str, Any] | None = None) -> dict[str, float]:
+def run(
+    given: Settings, seed: int, dataset: Path | None = None, prototypes: int = 0
+) -> dict[str, float]:
     """Train and test an experiment; arguments as for `assemble`.
+
+    A model that was trained on sets of probes is tested on pairs.
+
+    Args:
+        given: Settings of the experiment.
+        seed: Seed of weights and batches.
+        dataset: Existing dataset to use instead of that of the settings.
+        prototypes: Number of test samples of each family whose features prototypes predict.
 
     Returns:
         Scores of the test split, and the seconds that training took.
     """
-    cli = assemble(name, seed, changes)
+    cli = assemble(given, seed, dataset)
     # Data are built on all cores, models are trained on one.
     cli.datamodule.prepare_data()
     torch.set_num_threads(1)
     start = time.monotonic()
     cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     seconds = time.monotonic() - start
-    cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+    data = cli.datamodule
+    if data.view.name == "probes":
+        tested = merged(given, {"data": {"view": {"name": "pairs"}}})
+        data = assemble(tested, seed, dataset).datamodule
+        data.load_state_dict(cli.datamodule.state_dict())
+    cli.trainer.test(cli.model, datamodule=data, verbose=False)
     logged = cli.trainer.callback_metrics.items()
     scores = {key: float(value) for key, value in logged if key.startswith("test/")}
+    if prototypes and cli.model.quantizer.num_codebooks == 1:
+        scores |= prototype_r2(cli.trainer, cli.model, data, prototypes)
     return scores | {"seconds": seconds}
-
-
-def table(results: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
-    """Return a Markdown table of the experiments that have the score of the first column.
-
-    Args:
-        results: One mapping for each run: ``name``, ``seed`` and ``metrics``.
-        columns: Title -> name of the score.
-    """
-    rows = [["experiment", "seeds", *columns], ["---"] * (2 + len(columns))]
-    for name in dict.fromkeys(result["name"] for result in results):
-        runs = [result["metrics"] for result in results if result["name"] == name]
-        if all(next(iter(columns.values())) in run for run in runs):
-            cells = [_cell([run[m] for run in runs if m in run]) for m in columns.values()]
-            rows.append([name, str(len(runs)), *cells])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def read_results(path: Path = RESULTS) -> list[Settings]:
@@ -164,27 +152,57 @@ def read_results(path: Path = RESULTS) -> list[Settings]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def applicable(dataset: Path) -> list[str]:
+    """Names of the experiments that an existing dataset is suited for."""
+    config = read_info(dataset).config
+    if config.probes_per_operator == 1:
+        return ["one_probe"]
+    base = TABLE["base"]["data"]["path"]
+    names = [name for name in experiments() if settings(name)["data"]["path"] == base]
+    families = set(config.mixture.families)
+    return [
+        name
+        for name in names
+        if not name.startswith("leave_out_") or name.removeprefix("leave_out_") in families
+    ]
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the experiments that the file of results lacks, and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=experiments(), default=experiments())
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--results", type=Path, default=RESULTS, help="file of results")
+    parser.add_argument("--only", nargs="+", choices=experiments(), help="default: all")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of weights")
+    parser.add_argument("--data-seeds", nargs="+", type=int, default=[101, 102], help="of data")
+    parser.add_argument("--data", type=Path, help="existing dataset to use instead")
+    parser.add_argument("--prototypes", type=int, default=0, metavar="N", help="samples a family")
+    parser.add_argument("--results", type=Path, help="file of results")
     parser.add_argument("--print", choices=experiments(), help="only print this one as yaml")
     options = parser.parse_args(args)
     if options.print:
         print(yaml.safe_dump(settings(options.print), sort_keys=False), end="")
         return
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    results = read_results(options.results)
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    done = {(result["name"], result["seed"]) for result in results}
-    runs = [(name, seed) for seed in options.seeds for name in options.only]
-    for name, seed in (run for run in runs if run not in done):
-        results.append({"name": name, "seed": seed, "metrics": run(name, seed)})
-        with options.results.open("a") as file:
+    dataset, names, path = options.data, options.only or experiments(), options.results or RESULTS
+    if dataset is not None:
+        names = [name for name in names if name in applicable(dataset)]
+        options.data_seeds = [read_info(dataset).config.seed]
+        path = options.results or dataset.with_suffix(".results.jsonl")
+    results = read_results(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done = {(result["name"], result["seed"], result["data_seed"]) for result in results}
+    runs = [
+        (name, seed, of_data)
+        for of_data in options.data_seeds
+        for seed in options.seeds
+        for name in names
+    ]
+    for name, seed, of_data in (each for each in runs if each not in done):
+        given = of_data_seed(settings(name), of_data)
+        metrics = run(given, seed, dataset, options.prototypes)
+        results.append({"name": name, "seed": seed, "data_seed": of_data, "metrics": metrics})
+        with path.open("a") as file:
             file.write(json.dumps(results[-1]) + "\n")
-        print(f"{name}, seed {seed}: {results[-1]['metrics']['seconds']:.0f} s", flush=True)
+        print(f"{name}, seeds {seed}, {of_data}: {metrics['seconds']:.0f} s", flush=True)
     for title, columns in TABLES.items():
         print(f"\n{title}\n\n{table(results, columns)}")
 
@@ -195,14 +213,6 @@ def _changes(name: str) -> Iterator[Settings]:
     for other in entry.pop("use", []):
         yield from _changes(other)
     yield entry
-
-
-def _cell(values: Sequence[float]) -> str:
-    if not values:
-        return "—"
-    mean, spread = sum(values) / len(values), (max(values) - min(values)) / 2
-    digits = 1 if abs(mean) >= 10 else 3
-    return f"{mean:.{digits}f} ± {spread:.{digits}f}"
 
 
 if __name__ == "__main__":

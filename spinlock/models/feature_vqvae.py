@@ -185,14 +185,13 @@ class FeatureVQVAE(ResumableModule):
         """Return the tokens ``[B]`` or ``[B, Q]`` of latents ``[B, D]``, in evaluation."""
         return self.quantizer(latent)[1]
 
-    def decode(self, tokens: Tensor, batch: Batch) -> Tensor:
-        """Return features ``[B, F]`` for tokens and the initial conditions of a batch.
+    def codes(self, tokens: Tensor) -> Tensor:
+        """Return the codes ``[B, D]`` of tokens ``[B]`` or ``[B, Q]``, int64."""
+        return self.quantizer.codes(tokens)
 
-        Args:
-            tokens: Tokens ``[B]`` or ``[B, Q]``, int64.
-            batch: Batch with the decoder's conditions.
-        """
-        return self.autoencoder.decode(self.quantizer.codes(tokens), batch)[0]
+    def decode(self, tokens: Tensor, batch: Batch) -> Tensor:
+        """Return features ``[B, F]`` of tokens, under the decoder's conditions in a batch."""
+        return self.autoencoder.decode(self.codes(tokens), batch)[0]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""

@@ -37,7 +37,7 @@ class LossConfig:
     """
 
     other_probe: float = 0.5
-    alignment: float = 1.0
+    alignment: float = 10.0
     dynamics: float = 0.3
     commitment: float = 0.25
 
