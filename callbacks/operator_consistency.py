@@ -51,7 +51,11 @@ class OperatorConsistency(EvaluationCallback):
       the same among operators of one update policy, about the mean of each policy: what tokens say
       beyond the update policy;
     - ``consistency/dynamics_r2_shuffled``: baseline of ``dynamics_r2`` with the dynamics permuted
-      among operators, about 0.
+      among operators, about 0;
+    - ``consistency/decoded_dynamics_r2``, ``consistency/decoded_dynamics_r2_within_policy``: R2 of
+      the dynamics that the model decodes, mean over columns, about the mean of all operators and of
+      each update policy. The decoder was fitted to training operators, so that these scores do not
+      depend on the number of operators of the epoch.
 
     With ``detailed=True`` also:
 
@@ -59,14 +63,16 @@ class OperatorConsistency(EvaluationCallback):
       difference is ``same_token``;
     - ``consistency/cross_probe_r2/<policy>``, ``consistency/shuffled_tokens_r2/<policy>``: among
       the operators of each update policy that occurs, with tokens shuffled among them;
-    - ``consistency/dynamics_r2_shuffled/<name>``: the baseline of each column.
+    - ``consistency/dynamics_r2_shuffled/<name>``, ``consistency/decoded_dynamics_r2/<name>``,
+      ``consistency/decoded_dynamics_r2_within_policy/<name>``: of each column.
 
     Retrieval needs ``latent`` in the step's output. Scores of sets need four or more probes and
     ``latent``; tokens of sets also need the model's ``quantize``. Scores of dynamics need
-    ``dynamics`` in the batch and the data module's ``dynamics_names``. Without what they need, they
-    are left out. R2 is 1 - residual / total sum of squares; that of features sums both over samples
-    and columns, and is over at most `max_pairs` pairs. If tokens name operators, ``cross_probe_r2``
-    is above both baselines. Testing logs the same with ``test/`` in front. Draws no plots.
+    ``dynamics`` in the batch and the data module's ``dynamics_names``; decoded ones also need
+    ``dynamics`` in the step's output. Without what they need, scores are left out. R2 is
+    1 - residual / total sum of squares; that of features sums both over samples and columns, and is
+    over at most `max_pairs` pairs. If tokens name operators, ``cross_probe_r2`` is above both
+    baselines. Testing logs the same with ``test/`` in front. Draws no plots.
 
     Needs ``tokens`` in the step's output; ``features`` (for a sequence, those of the last timestep
     are used), ``initial_features``, ``variant``, ``family``, ``update_policy``, ``operator`` and
@@ -148,6 +154,8 @@ class OperatorConsistency(EvaluationCallback):
         columns["tokens"] = step.tokens
         if step.has_entry("dynamics"):
             columns["dynamics"] = step.entry("dynamics")
+            if step.has_output("dynamics"):
+                columns["decoded_dynamics"] = step.output("dynamics").detach()
         if step.has_output("latent") and step.output("latent").ndim == 2:
             columns["latent"] = step.output("latent").detach()
         self._samples.add(columns)

@@ -10,6 +10,7 @@ from spinlock import metrics
 from spinlock.callbacks.probe_pairs import probe_table
 
 _FEWEST_FOR_SETS = 4
+_OF_EACH_COLUMN = ("dynamics_r2", "dynamics_r2_within_policy")
 
 
 def set_scores(
@@ -62,7 +63,8 @@ def dynamics_scores(
 
     Args:
         columns: Columns of each sample, in the order of the index: ``dynamics`` ``[N, D]``,
-            ``tokens`` ``[N, Q]``, ``operator`` and ``update_policy`` ``[N]``.
+            ``tokens`` ``[N, Q]``, ``operator`` and ``update_policy`` ``[N]``, and if there are any,
+            ``decoded_dynamics`` ``[N, D]``.
         names: Names of the D columns of the dynamics.
         seed: Seed of the permutation of operators.
         detailed: Whether to return the baseline of each column too.
@@ -73,7 +75,9 @@ def dynamics_scores(
           predictions among operators of the same update policy, and R2 about the mean of each
           policy, so that what the update policy explains counts for nothing;
         - ``dynamics_r2_shuffled`` and, if detailed, ``dynamics_r2_shuffled/<name>``: baseline of
-          ``dynamics_r2`` with the dynamics permuted among operators.
+          ``dynamics_r2`` with the dynamics permuted among operators;
+        - ``decoded_dynamics_r2``, ``decoded_dynamics_r2_within_policy`` and, if detailed, those of
+          each column: R2 of the decoded dynamics, about the mean of all and of each policy.
     """
     values, policy = columns["dynamics"].double(), columns["update_policy"]
     tokens, operator = columns["tokens"], columns["operator"]
@@ -93,12 +97,17 @@ def dynamics_scores(
         ),
         "dynamics_r2_shuffled": of_both[len(names) :],
     }
+    if "decoded_dynamics" in columns:
+        decoded = columns["decoded_dynamics"]
+        results |= {
+            "decoded_dynamics_r2": metrics.column_r_squared(decoded, values),
+            "decoded_dynamics_r2_within_policy": metrics.column_r_squared(decoded, values, policy),
+        }
     scores = {name: result.mean().item() for name, result in results.items()}
-    if not detailed:
-        del results["dynamics_r2_shuffled"]
     for score, result in results.items():
-        columns_of_score = zip(names, result.tolist(), strict=True)
-        scores |= {f"{score}/{name}": value for name, value in columns_of_score}
+        if detailed or score in _OF_EACH_COLUMN:
+            of_column = zip(names, result.tolist(), strict=True)
+            scores |= {f"{score}/{name}": value for name, value in of_column}
     return scores
 
 

@@ -101,3 +101,28 @@ def test_dynamics_by_hand(tmp_path):
     assert logged["dynamics_r2_within_policy/code"] == pytest.approx(5 / 9, abs=0.1)
     assert abs(logged["dynamics_r2_within_policy/nothing"]) < 0.05
     assert abs(logged["dynamics_r2_shuffled"]) < 0.03
+
+
+def test_decoded_dynamics_by_hand(tmp_path):
+    data, codes = case()
+    columns = data.val.columns
+    generator = torch.Generator().manual_seed(0)
+    policy = columns["update_policy"]
+    values = 5.0 * policy + torch.randn(240, generator=generator)
+    columns["dynamics"] = values[:, None]
+    columns["decoded"] = columns["dynamics"] + torch.randn(240, 1, generator=generator) / 2
+    data.dynamics_names = ("only",)
+
+    class Decoding(DecodingModel):
+        def validation_step(self, batch, batch_idx):
+            return {"tokens": batch["tokens"], "dynamics": batch["decoded"]}
+
+    logged = validate(tmp_path, Decoding(codes), data)
+    r2 = r2_score(values, columns["decoded"])
+    means = torch.stack([values[policy == n].mean() for n in range(3)])[policy]
+    within = r2_score(values - means, columns["decoded"][:, 0] - means)
+    for name in ("", "/only"):
+        assert logged[f"decoded_dynamics_r2{name}"] == pytest.approx(r2, rel=1e-5)
+        assert logged[f"decoded_dynamics_r2_within_policy{name}"] == pytest.approx(within, rel=1e-5)
+    assert r2 > 0.95
+    assert within < 0.85

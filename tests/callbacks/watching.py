@@ -22,6 +22,7 @@ class Model(DecodingModel):
 
     def validation_step(self, batch, batch_idx, dataloader_idx=0):
         outputs = super().validation_step(batch, batch_idx)
+        outputs["dynamics"] = 0.9 * batch["dynamics"]
         outputs["token_sequence"] = batch["tokens"][:, None].repeat(1, 3)
         if "parts" in batch:
             outputs["tokens"] = batch["parts"]
