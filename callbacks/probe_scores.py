@@ -45,7 +45,7 @@ def set_scores(
     size = rows.shape[1] // 2
     if rows.shape[1] < _FEWEST_FOR_SETS:
         return scores
-    latent = latent[:, : 2 * size].unflatten(1, (2, size)).mean(2)
+    latent = latent[:, : 2 * size].reshape(len(rows), 2, size, -1).mean(2)
     scores["set_retrieval"] = metrics.retrieval(latent, **settings).rate.item()
     if quantize is not None:
         families = columns["family"][rows][:, : 2 * size].reshape(-1, size).sort(1).values

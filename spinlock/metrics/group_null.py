@@ -112,7 +112,7 @@ def within_group_null(
     cells = num_codes * num_classes
     scores = []
     for block in group_permutations(classes, groups, permutations=permutations, seed=seed):
-        for some in block.split(max(1, _NUMBERS // max(cells, 1))):
+        for some in torch.split(block, max(1, _NUMBERS // max(cells, 1))):
             table = torch.arange(len(some), device=some.device)[:, None]
             labels = (table * num_codes + codes) * num_classes + some
             counts = torch.bincount(labels.flatten(), minlength=len(some) * cells)

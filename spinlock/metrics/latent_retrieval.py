@@ -73,7 +73,7 @@ def _found(queries: Tensor, candidates: Tensor) -> Tensor:
     """Share of the queries whose nearest candidate is in the same row."""
     rows = torch.arange(len(queries), device=queries.device)
     shares = []
-    for some in rows.split(max(1, _DISTANCES // len(candidates))):
+    for some in torch.split(rows, max(1, _DISTANCES // len(candidates))):
         # Products of matrices would round equal distances to different numbers.
         distances = torch.cdist(
             queries[some], candidates, compute_mode="donot_use_mm_for_euclid_dist"
