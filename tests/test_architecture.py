@@ -36,7 +36,7 @@ ORDER = [
         "spinlock.plots",
         "spinlock.prototypes",
     },
-    {"spinlock.contract", "spinlock.export", "spinlock.report"},
+    {"spinlock.codebook", "spinlock.contract", "spinlock.export", "spinlock.report"},
     {"spinlock.datamodules"},
     {"spinlock.models"},
     {"spinlock.callbacks"},

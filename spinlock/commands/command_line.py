@@ -23,6 +23,8 @@ _HELP = """usage: spinlock COMMAND ...
   info                              describe a dataset or an unfinished run: spinlock info FILE
   check                             measure every claim about a dataset: spinlock check FILE
   report                            write one page of checks and plots: spinlock report FILE
+  codebook                          write a page that shows what each token means:
+                                    spinlock codebook TOKENS.h5 --dataset FILE
   plot                              save a plot of one sample: spinlock plot FILE --sample I
   export                            write another layout: spinlock export FILE --format well
   extract-features                  compute the features again: spinlock extract-features FILE;
@@ -34,7 +36,10 @@ spinlock COMMAND --help lists the options of a command.
 # Module of each command; its function `run` receives the command's arguments.
 _COMMANDS = {
     name: f"spinlock.commands.{name.replace('-', '_')}"
-    for name in ("generate", "info", "check", "report", "plot", "export", "extract-features")
+    for name in (
+        *("generate", "info", "check", "report", "codebook", "plot", "export"),
+        "extract-features",
+    )
 }
 
 

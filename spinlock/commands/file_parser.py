@@ -20,12 +20,24 @@ def file_parser(command: str, description: str, *, trust: bool = False) -> Argum
     parser = ArgumentParser(prog=f"spinlock {command}", allow_abbrev=False, description=description)
     parser.add_argument("file", type=Path)
     if trust:
-        parser.add_argument(
-            "--trust",
-            action="append",
-            default=[],
-            metavar="MODULE",
-            help="module that may be imported, which runs its code, if the file names classes in "
-            "it; may be repeated (default: only this package)",
-        )
+        add_trust(parser)
     return parser
+
+
+def add_trust(parser: ArgumentParser) -> None:
+    """Add the option ``--trust MODULE`` to a parser.
+
+    Example:
+        >>> parser = ArgumentParser()
+        >>> add_trust(parser)
+        >>> parser.parse_args(["--trust", "my_extensions"]).trust
+        ['my_extensions']
+    """
+    parser.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module that may be imported, which runs its code, if the file names classes in "
+        "it; may be repeated (default: only this package)",
+    )

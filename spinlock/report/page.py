@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
-from importlib.resources import files
 from itertools import groupby
 
 from spinlock.checks import CheckReport
 from spinlock.generation.run_summary import describe_origin
+from spinlock.report.html_parts import definitions, html_page
 from spinlock.report.report_plots import ReportPlot
 from spinlock.storage.reader import DatasetInfo
 
@@ -28,26 +28,21 @@ def render_page(
     pairs = zip(plots, urls, strict=True)
     for name, grouped in groupby(pairs, lambda pair: pair[0].section):
         sections[name] = _plots(grouped)
-    sections["Time and size"] = _definitions(describe_origin(info), "rows")
+    sections["Time and size"] = definitions(describe_origin(info), "rows")
     sections["Configuration"] = _configuration(info)
     links = " ".join(f'<a href="#{_anchor(name)}">{escape(name)}</a>' for name in sections)
     content = "".join(
         f'<section id="{_anchor(name)}"><h2>{escape(name)}</h2>{text}</section>'
         for name, text in sections.items()
     )
-    name, verdict = escape(info.path.name), "pass" if checks.passed else "fail"
-    style = files("spinlock.report").joinpath("page.css").read_text(encoding="utf-8")
-    return (
-        "<!DOCTYPE html>\n"
-        '<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{name}: dataset report</title><style>{style}</style></head><body>"
-        f'<header><h1>{name}</h1><p class="verdict {verdict}">{escape(checks.summary())}</p>'
-        f"{_definitions(_overview(info), 'tiles')}<nav>{links}</nav></header>"
-        f"<main>{_notice(info)}{content}</main>"
-        f"<footer>Fingerprint <code>{escape(info.fingerprint)}</code><br>"
-        f"Digest <code>{escape(info.digest)}</code></footer></body></html>\n"
+    name, verdict = info.path.name, "pass" if checks.passed else "fail"
+    return html_page(
+        f"{name}: dataset report",
+        f'<h1>{escape(name)}</h1><p class="verdict {verdict}">{escape(checks.summary())}</p>'
+        f"{definitions(_overview(info), 'tiles')}<nav>{links}</nav>",
+        f"{_notice(info)}{content}",
+        f"Fingerprint <code>{escape(info.fingerprint)}</code><br>"
+        f"Digest <code>{escape(info.digest)}</code>",
     )
 
 
@@ -108,11 +103,6 @@ def _plots(pairs: Iterable[tuple[ReportPlot, str]]) -> str:
             f'<div class="{"grid" if small else "scroll"}">{images}</div></figure>'
         )
     return "".join(parts)
-
-
-def _definitions(rows: Mapping[str, str], kind: str) -> str:
-    cells = (f"<div><dt>{k}</dt><dd>{escape(v)}</dd></div>" for k, v in rows.items())
-    return f'<dl class="{kind}">{"".join(cells)}</dl>'
 
 
 def _configuration(info: DatasetInfo) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from spinlock.checks import CheckReport, check_dataset
 from spinlock.plots.plot_style import png
+from spinlock.report.html_parts import page_start
 from spinlock.report.page import render_page
 from spinlock.report.plot_data import ReportSource
 from spinlock.report.report_plots import report_plots
@@ -15,12 +16,7 @@ from spinlock.runtime.progress import announce
 from spinlock.storage.reader import read_info
 
 # First bytes of `render_page`, by which an existing report is recognized.
-PAGE = Kind(
-    "report of Spinlock",
-    b'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-    b'<meta name="viewport" content="width=device-width, initial-scale=1">'
-    b'<meta name="color-scheme" content="light dark"><title>',
-)
+PAGE = Kind("report of Spinlock", page_start().encode())
 
 
 def write_report(

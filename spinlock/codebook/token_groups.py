@@ -1,0 +1,166 @@
+"""Groups the rows of a token file by token, and reads what the dataset holds of their operators."""
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.errors import DatasetError
+from spinlock.prototypes import OperatorLatents, token_means
+from spinlock.storage import schema
+from spinlock.storage.dataset_file import DatasetFile
+from spinlock.storage.reader import read_columns, require_dataset
+from spinlock.storage.token_file import TokenFile
+
+
+@dataclass(frozen=True, eq=False)
+class TokenGroup:
+    """The rows of a token file that have one token.
+
+    Args:
+        level: Number of the codebook, from 0.
+        code: Index of the code.
+        share: Share of the rows that have the token.
+        rows: Number of these rows.
+        operators: Positions of their operators in `Codebook.operator`, (o,) int64 ascending.
+        prototypes: Indices of the operators that the token stands for, nearest first.
+    """
+
+    level: int
+    code: int
+    share: float
+    rows: int
+    operators: NDArray[np.int64]
+    prototypes: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Codebook:
+    """The tokens of a token file, with the operators of the dataset.
+
+    Args:
+        tokens: Token file.
+        config: Configuration of the dataset.
+        dataset: Name of the dataset file.
+        operator: Indices of the operators in the token file, (O,) int64 ascending.
+        place: Position of each row's operator among them, (N,) int64.
+        dynamics: Their dynamics, (O, D) float64; D = 0 if the dataset has none.
+        params: The operators as points of the unit cube, (O, A) float64.
+    """
+
+    tokens: TokenFile
+    config: GenerationConfig
+    dataset: str
+    operator: NDArray[np.int64]
+    place: NDArray[np.int64]
+    dynamics: NDArray[np.float64]
+    params: NDArray[np.float64]
+
+    @cached_property
+    def levels(self) -> NDArray[np.int64]:
+        """Tokens of each codebook, (Q, N) int64."""
+        return self.tokens.tokens.reshape(len(self.place), -1).T
+
+    @property
+    def num_pooled(self) -> int:
+        """Number of samples in a row of the token file."""
+        return int(self.tokens.index.reshape(len(self.place), -1).shape[1])
+
+    @cached_property
+    def groups(self) -> list[TokenGroup]:
+        """The tokens that occur, by codebook and then by share, the most frequent first."""
+        return [
+            group
+            for level, tokens in enumerate(self.levels)
+            for group in sorted(self._groups(level, tokens), key=lambda group: -group.rows)
+        ]
+
+    def _groups(self, level: int, tokens: NDArray[np.int64]) -> list[TokenGroup]:
+        found = []
+        nearest = self._nearest(tokens)
+        for code, rows in enumerate(np.bincount(tokens, minlength=self.tokens.codebook_size)):
+            if rows:
+                operators = np.unique(self.place[tokens == code])
+                chosen = nearest[code] if nearest is not None else self.operator[operators]
+                known = tuple(int(operator) for operator in chosen if operator >= 0)
+                share = float(rows / len(tokens))
+                found.append(TokenGroup(level, code, share, int(rows), operators, known))
+        return found
+
+    def _nearest(self, tokens: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return operators [K, n] that each code stands for; None if there are no latents."""
+        if self.tokens.prototypes is not None:
+            return self.tokens.prototypes
+        if self.tokens.latent is None:
+            return None
+        training = self.tokens.training
+        some = np.ones(len(tokens), bool) if training is None else training
+        latent, codes = (torch.from_numpy(v[some]) for v in (self.tokens.latent, tokens))
+        operator = torch.from_numpy(self.operator[self.place[some]])
+        means = token_means(codes, latent, self.tokens.codebook_size)
+        found = np.full((len(means), 8), -1, dtype=np.int64)
+        # Codes of several codebooks share operators, so each is searched among its own.
+        for code in torch.unique(codes).tolist():
+            own = codes == code
+            latents = OperatorLatents.of(operator[own], latent[own])
+            found[code] = latents.nearest(means[code : code + 1]).operators[0].numpy()
+        return found
+
+
+def read_codebook(
+    tokens: TokenFile, path: str | os.PathLike[str], *, trust: Collection[str] = ()
+) -> Codebook:
+    """Read what a page about a codebook needs.
+
+    Args:
+        tokens: Token file.
+        path: Dataset file that the tokens were predicted from.
+        trust: Modules whose classes may be imported when operators of the dataset run.
+
+    Raises:
+        DatasetError: If the file is not the dataset of the tokens, or a column was changed.
+    """
+    with DatasetFile.open(path, trust=trust) as dataset:
+        config = dataset.config
+    if tokens.fingerprint != config.fingerprint:
+        given = "no fingerprint" if tokens.fingerprint is None else f"{tokens.fingerprint[:12]}"
+        raise DatasetError(
+            f"{tokens.path} holds tokens of another dataset: {tokens.dataset or 'no name'}, "
+            f"fingerprint {given}; {path} has the fingerprint {config.fingerprint[:12]}. Give the "
+            "dataset that the tokens were predicted from"
+        )
+    require_dataset(path, config)
+    count = config.num_samples
+    names = [schema.PARAMS, schema.OPERATOR_INDEX]
+    names += [schema.DYNAMICS] if config.dynamics else []
+    columns = read_columns(path, names, count)
+    first = tokens.index.reshape(len(tokens.index), -1)[:, 0]
+    if tokens.index.max(initial=0) >= count:
+        raise DatasetError(
+            f"{tokens.path} has tokens of sample {tokens.index.max()}, and {path} holds the "
+            f"samples 0..{count - 1}; give the extended dataset"
+        )
+    own = columns[schema.OPERATOR_INDEX][first]
+    problem = tokens.operator is not None and not np.array_equal(tokens.operator, own)
+    last = int(columns[schema.OPERATOR_INDEX][-1])
+    if problem or (tokens.prototypes is not None and tokens.prototypes.max(initial=-1) > last):
+        raise DatasetError(f"{tokens.path}: its operators are not those of {path}")
+    operator, place = np.unique(own, return_inverse=True)
+    dynamics = columns.get(schema.DYNAMICS, np.empty((last + 1, 0), dtype=np.float32))
+    if not np.isfinite(dynamics).all():
+        raise DatasetError(f"{path}: {schema.DYNAMICS} has NaN or infinite values")
+    params = columns[schema.PARAMS][operator * config.probes_per_operator]
+    return Codebook(
+        tokens,
+        config,
+        os.path.basename(path),
+        operator,
+        place,
+        dynamics[operator].astype(np.float64),
+        params.astype(np.float64),
+    )
