@@ -120,8 +120,8 @@ class TokenWriter(BasePredictionWriter):
             columns = _sorted_columns(parts)
             training = contract.known_property(trainer, "training_samples")
             if training is not None:
-                of_training = np.isin(columns["index"], training.cpu().numpy())
-                columns["training"] = of_training.reshape(len(of_training), -1).all(axis=1)
+                known = np.isin(columns["index"], training.cpu().numpy())
+                columns["training"] = np.all(known.reshape(len(known), -1), axis=1)
                 columns |= _prototypes(columns, pl_module, self.num_prototypes)
             with new_file(self.path) as temporary:
                 write_tokens(temporary, columns, _attributes(trainer, pl_module))

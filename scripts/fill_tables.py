@@ -21,6 +21,7 @@ from spinlock.features import FEATURES
 from spinlock.features.response import RESPONSE_FEATURES
 from spinlock.storage import schema
 from spinlock.storage.schema import DatasetSpec, dataset_specs
+from spinlock.storage.token_file import TOKEN_COLUMNS
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = (DOCS / "features.md", DOCS / "data_format.md")
@@ -185,6 +186,20 @@ def attribute_table() -> str:
     return markdown(("attribute", "content"), rows)
 
 
+def token_table() -> str:
+    """Format the datasets of a token file."""
+    rows = [
+        (
+            f"`{name}`",
+            " or ".join(f"[{', '.join(dims)}]" for dims in column.shapes),
+            np.dtype(column.dtype).name,
+            column.description,
+        )
+        for name, column in TOKEN_COLUMNS.items()
+    ]
+    return markdown(("dataset", "shape", "type", "content"), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "spatial features": lambda: feature_table("spatial"),
     "spectral features": lambda: feature_table("spectral"),
@@ -198,6 +213,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "parameters": parameter_table,
     "transport axes": transport_table,
     "root attributes": attribute_table,
+    "token file": token_table,
 }
 _TABLE = re.compile(r"(<!-- table: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -98,7 +98,7 @@ DATA: Mapping[str, str] = MappingProxyType(
         "feature_names": "names of the columns of batch['features']",
         "initial_feature_names": "names of the columns of batch['initial_features']",
         "dynamics_names": "names of the columns of batch['dynamics']",
-        "training_samples": "[n] int64, indices of the samples of the training split",
+        "training_samples": "[n] int64, indices of the training samples, which may repeat",
         "parameter_space": "ParameterSpace that batch['params'] are points of",
     }
 )

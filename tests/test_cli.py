@@ -19,7 +19,10 @@ from spinlock.generation.build import generate, generate_part, shard_folder
 from tests.helpers import small_config
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("generate", "info", "check", "report", "plot", "export", "extract-features")
+COMMANDS = (
+    *("generate", "info", "check", "report", "codebook", "plot", "export"),
+    "extract-features",
+)
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
 # What shrinks a shipped configuration to seconds without changing its structure.
 SHRINK = [

@@ -86,4 +86,4 @@ def explained_share(values: Values, tokens: NDArray[np.int64]) -> Values:
     if count <= groups:
         return np.full(values.shape[1], np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return 1 - (within / (count - groups)) / (total / (count - 1))
+        return np.asarray(1 - (within / (count - groups)) / (total / (count - 1)))

@@ -63,8 +63,8 @@ def dynamics_tracks(values: Values, ranks: Values) -> list[Track]:
         for mean, deviation in zip(values.mean(axis=0), values.std(axis=0), strict=True)
     ]
     return [
-        Track(*map(float, places), text, np.empty(0))
-        for places, text in zip(quantiles(ranks).T, texts, strict=True)
+        Track(float(low), float(middle), float(high), text, np.empty(0))
+        for (low, middle, high), text in zip(quantiles(ranks).T, texts, strict=True)
     ]
 
 

@@ -120,9 +120,10 @@ def prototype_scores(
             )
             parts.append(found.mean_features(transform, step - 1))
     predicted = torch.cat(parts)
-    sizes = [len(part) for part in chosen]
-    pairs = zip(families, predicted.split(sizes), true.split(sizes), strict=True)
-    scores = {name: _r2(ours, theirs) for name, ours, theirs in pairs}
+    scores, start = {}, 0
+    for name, part in zip(families, chosen, strict=True):
+        own = slice(start, start + len(part))
+        scores[name], start = _r2(predicted[own], true[own]), own.stop
     return PrototypeScores(scores, rows[some], predicted, true)
 
 

@@ -156,17 +156,12 @@ def read_tokens(path: str | os.PathLike[str]) -> TokenFile:
         for name in (name for name, is_there in found.items() if is_there):
             if problem := _problem(file, name, sizes):
                 raise DatasetError(f"{path}: {name} {problem}")
-        texts = {
+        values: dict[str, Any] = {
             name: text_attribute(file, name) if name in file.attrs else None
             for name in ("dataset", "fingerprint")
         }
-        content = TokenFile(
-            Path(path),
-            text_attribute(file, "model"),
-            int(size),
-            **texts,
-            **{name: file[name][...] if is_there else None for name, is_there in found.items()},
-        )
+        values |= {name: file[name][...] if is_there else None for name, is_there in found.items()}
+        content = TokenFile(Path(path), text_attribute(file, "model"), int(size), **values)
     _check_values(content)
     return content
 

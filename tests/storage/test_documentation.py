@@ -87,7 +87,7 @@ def blocks(language):
 def test_h5py_and_torch_examples_run(folder, monkeypatch):
     monkeypatch.chdir(folder)
     namespace = {}
-    plain, torch, _ = blocks("python")
+    plain, torch = blocks("python")[:2]
     exec(plain, namespace)
     assert namespace["initial"].shape == (8, 3, 24, 24)
     assert namespace["fields"].shape == (8, 2, 3, 24, 24)
