@@ -168,7 +168,10 @@ class Preparation:
         features, labels = view.read(path, names)
         operator = labels["operator"]
         count = -(-config.num_samples // config.probes_per_operator)
-        split = torch.from_numpy(split_operators(count, self.fractions, self.split_seed))[operator]
+        by_operator = split_operators(
+            count, self.fractions, self.split_seed, num_axes=len(config.space.names)
+        )
+        split = torch.from_numpy(by_operator)[operator]
         subsets = Subsets()
         subsets["train"] = self._rows("train", self.masks.train, labels, split)[: self.max_samples]
         for name in ("val", "test"):

@@ -15,7 +15,7 @@ import numpy as np
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.operator_axes import BUILTIN_AXES
-from spinlock.configuration.parameter_axes import Axis, LogUniformRange, UniformRange
+from spinlock.configuration.parameter_axes import describe_axis
 from spinlock.configuration.parameter_space import PARAMETER_NAMES
 from spinlock.features import FEATURES
 from spinlock.features.response import RESPONSE_FEATURES
@@ -151,22 +151,13 @@ def text_table() -> str:
     return markdown(("dataset", "values"), rows)
 
 
-def axis_text(axis: Axis) -> str:
-    """Format the values of an axis."""
-    if isinstance(axis, tuple):
-        return ", ".join(map(str, axis))
-    kind = "uniform" if isinstance(axis, UniformRange) else "integer"
-    kind = "log-uniform" if isinstance(axis, LogUniformRange) else kind
-    return f"{kind} {axis.low:g} to {axis.high:g}"
-
-
 def parameter_table() -> str:
     """Format the axes of the parameter space."""
     (stored,) = (spec.dtype for spec in dataset_specs(CONFIG) if spec.name == schema.VALUES)
     rows = []
     for group, names in PARAMETER_GROUPS.items():
         for name in names:
-            values = axis_text(getattr(CONFIG.parameter_space, name))
+            values = describe_axis(getattr(CONFIG.parameter_space, name))
             rows.append((f"`{name}`", group, type_text(stored[name]), UNITS.get(name, "1"), values))
     return markdown(("axis", "group", "type", "unit", "values (baseline)"), rows)
 
@@ -174,7 +165,7 @@ def parameter_table() -> str:
 def transport_table() -> str:
     """Format the axes that transport operators add to the parameter space."""
     rows = [
-        (f"`{name}`", UNITS[name], axis_text(axis))
+        (f"`{name}`", UNITS[name], describe_axis(axis))
         for name, axis in BUILTIN_AXES["transport"].items()
     ]
     return markdown(("axis", "unit", "values (default)"), rows)

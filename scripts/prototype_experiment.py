@@ -31,7 +31,10 @@ def prototype_r2(
     )
     training = torch.isin(index, data.training_samples)
     split = split_operators(
-        int(operator.max()) + 1, data.preparation.fractions, data.preparation.split_seed
+        int(operator.max()) + 1,
+        data.preparation.fractions,
+        data.preparation.split_seed,
+        num_axes=len(data.parameter_axes),
     )
     test = torch.from_numpy(split)[operator] == SPLITS.index("test")
     operators = OperatorLatents.of(operator[training], latent[training])

@@ -116,7 +116,8 @@ def run(
 ) -> dict[str, float]:
     """Train and test an experiment; arguments as for `assemble`.
 
-    A model that was trained on sets of probes is tested on pairs.
+    A model that was trained on pairs or sets of probes is tested on single probes, of which a
+    held-out family may have only one for each operator.
 
     Args:
         given: Settings of the experiment.
@@ -135,8 +136,8 @@ def run(
     cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     seconds = time.monotonic() - start
     data = cli.datamodule
-    if data.view.name == "probes":
-        tested = merged(given, {"data": {"view": {"name": "pairs"}}})
+    if data.view.name in ("pairs", "probes"):
+        tested = merged(given, {"data": {"view": {"name": "features"}}})
         data = assemble(tested, seed, dataset).datamodule
         data.load_state_dict(cli.datamodule.state_dict())
     cli.trainer.test(cli.model, datamodule=data, verbose=False)

@@ -7,22 +7,21 @@ from spinlock.simulation.sobol_design import sobol_points
 
 SPLITS = ("train", "val", "test")
 
-# The first coordinate beyond those of the experimental design: 15 axes and the initial condition.
-_COORDINATE = 17
 # Makes the scrambling differ from that of the design, which may have the same seed.
 _SALT = 0x5917
 _POINTS_AT_A_TIME = 1 << 16
 
 
 def split_operators(
-    num_operators: int, fractions: tuple[float, float, float], seed: int
+    num_operators: int, fractions: tuple[float, float, float], seed: int, *, num_axes: int
 ) -> NDArray[np.int64]:
     """Assign operators ``0 .. num_operators`` to splits.
 
     The index is hashed to [0, 1), and the unit interval is cut in the given fractions. The hash is
-    coordinate 17 of a Sobol sequence with Owen scrambling by the seed. For one operator it is
-    uniformly random. Over many operators it is evenly spread, also over the 16 coordinates of the
-    design, which are the parameters of operators and the variants of initial conditions. With
+    a coordinate of a Sobol sequence with Owen scrambling by the seed: the first one beyond those of
+    the design, which are the axes of the operators and the variant of initial conditions. For one
+    operator it is uniformly random. Over many operators it is evenly spread, also over the
+    coordinates of the design. (Equal coordinates of two scramblings would not be independent.) With
     10,000 operators, each split has every variant's nominal share to within 15 operators; with
     independent hashes the error reaches 50.
 
@@ -30,12 +29,13 @@ def split_operators(
         num_operators: Number of operators. The split of an operator does not depend on it.
         fractions: Fractions of train, validation and test, which sum to 1.
         seed: Seed of the split.
+        num_axes: Number of axes of the operators: that of `ParameterSpace.names`.
 
     Returns:
         (num_operators,) int64 positions in `SPLITS`.
 
     Example:
-        >>> split = split_operators(1000, (0.8, 0.1, 0.1), seed=0)
+        >>> split = split_operators(1000, (0.8, 0.1, 0.1), seed=0, num_axes=15)
         >>> [int((split == part).sum()) for part in range(3)]
         [800, 101, 99]
     """
@@ -43,6 +43,6 @@ def split_operators(
     parts = [np.empty(0, dtype=np.int64)]
     for start in range(0, num_operators, _POINTS_AT_A_TIME):
         stop = min(start + _POINTS_AT_A_TIME, num_operators)
-        points = sobol_points(_COORDINATE, [_SALT, seed], start, stop)
+        points = sobol_points(num_axes + 2, [_SALT, seed], start, stop)
         parts.append(np.searchsorted(cuts, points[:, -1], side="right"))
     return np.concatenate(parts).astype(np.int64)

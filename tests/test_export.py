@@ -39,7 +39,7 @@ def exported(dataset, tmp_path_factory):
 
 
 def test_every_trajectory_is_in_the_split_of_its_operator(dataset, exported):
-    split = split_operators(20, (0.8, 0.1, 0.1), 0)
+    split = split_operators(20, (0.8, 0.1, 0.1), 0, num_axes=15)
     seen = []
     with h5py.File(dataset) as source:
         initial, outputs = source["inputs/fields"][:], source["outputs/fields"][:]

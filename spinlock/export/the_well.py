@@ -74,7 +74,9 @@ def export_well(
     if belongs_to(out, path):
         raise DatasetError(f"{out} belongs to the dataset {path}; choose another folder")
     operator_index = np.arange(config.num_samples) // config.probes_per_operator
-    split = split_operators(operator_index[-1] + 1, fractions, split_seed)[operator_index]
+    split = split_operators(
+        operator_index[-1] + 1, fractions, split_seed, num_axes=len(config.space.names)
+    )[operator_index]
     temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}.tmp")
     try:
         with (

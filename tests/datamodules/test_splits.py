@@ -1,18 +1,22 @@
 """Splits depend on the operator's index alone and are balanced over all axes of the design."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
 from benchmarks.synthetic import write_synthetic
+from spinlock import datamodules
 from spinlock.configuration.file_content import StorageConfig
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.datamodules import split_operators
 from spinlock.simulation.sobol_design import make_design
 from tests.datamodules import collect, loaders, ready
 
 FRACTIONS = (0.8, 0.1, 0.1)
+# Axes of the baseline.
+split_operators = partial(datamodules.split_operators, num_axes=15)
 
 
 @settings(max_examples=40, derandomize=True)
@@ -35,10 +39,11 @@ def test_every_variant_is_split_in_the_given_fractions(count, most, design_seed)
         assert np.abs(np.bincount(split) - count * np.array(FRACTIONS)).max() <= 4
 
 
-def test_splits_are_independent_of_the_parameters():
+@pytest.mark.parametrize("operator", ["convolutional", "transport"])
+def test_splits_are_independent_of_the_parameters(operator):
     """This holds even if the design and the split have the same seed."""
-    params = make_design(GenerationConfig(2000, seed=42)).params
-    split = split_operators(2000, FRACTIONS, 42)
+    params = make_design(GenerationConfig(2000, seed=42, operator=operator)).params
+    split = datamodules.split_operators(2000, FRACTIONS, 42, num_axes=params.shape[1])
     for axis in params.T:
         assert stats.ks_2samp(axis[split == 0], axis[split == 1]).pvalue > 0.01
         assert stats.ks_2samp(axis[split == 0], axis[split == 2]).pvalue > 0.01
