@@ -21,8 +21,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from spinlock.features.response.matrix_products import batched_product
 from spinlock.features.response.spectral_decay import mode_weights, spectral_decay
+from spinlock.features.response.step_spectra import StepSpectra, step_spectra
 
 #: Largest displacement along an axis that is searched, in pixels.
 MAX_DISPLACEMENT = 8
@@ -40,24 +40,28 @@ _TINY = 1e-30
 
 @dataclass(frozen=True, eq=False)
 class _Modes:
-    """Modes of the half plane of a grid.
+    """Modes of the half plane of a grid; S candidates for the displacement along an axis.
 
     Attributes:
         ky: Powers 0, 1, 2 of the wavenumbers of the rows, float64 [3, H].
         kx: Powers 0, 1, 2 of the wavenumbers of the columns, float64 [W // 2 + 1, 3].
         weight: Number of modes of the full plane that each stands for; 0 for the mean and for
-            Nyquist frequencies, whose phase has no sign, float32 [H, W // 2 + 1].
-        shifts: Candidate displacements along one axis, float64 [S].
+            Nyquist frequencies, whose phase has no sign, float64 [H, W // 2 + 1].
+        count: Sum of the weights.
         rows: Values of exp(i ky vy) for the candidates, complex128 [S, H].
         columns: Values of exp(i kx vx) for the candidates, complex128 [W // 2 + 1, S].
+        candidates: Displacements (vx, vy), float64 [S², 2].
+        penalty: What the search subtracts from the correlation, float64 [S²].
     """
 
     ky: Tensor
     kx: Tensor
     weight: Tensor
-    shifts: Tensor
+    count: float
     rows: Tensor
     columns: Tensor
+    candidates: Tensor
+    penalty: Tensor
 
 
 @lru_cache(maxsize=16)
@@ -68,13 +72,17 @@ def _modes(height: int, width: int, device: torch.device) -> _Modes:
     count = round(MAX_DISPLACEMENT / _SPACING)
     shifts = torch.arange(-count, count + 1, dtype=torch.float64, device="cpu") * _SPACING
     ky, kx = 2 * math.pi * fy, 2 * math.pi * fx
+    weight = mode_weights(height, width)
+    candidates = torch.cartesian_prod(shifts, shifts).flip(-1)
     return _Modes(
         ky=torch.stack((torch.ones_like(ky), ky, ky.square())).to(device),
         kx=torch.stack((torch.ones_like(kx), kx, kx.square()), dim=1).to(device),
-        weight=mode_weights(height, width).to(device, torch.float32),
-        shifts=shifts.to(device),
+        weight=weight.to(device),
+        count=float(weight.sum()),
         rows=_waves(shifts[:, None] * ky).to(device),
         columns=_waves(kx[:, None] * shifts).to(device),
+        candidates=candidates.to(device),
+        penalty=(_PENALTY * candidates.square().sum(-1)).to(device),
     )
 
 
@@ -101,22 +109,17 @@ def displacement(u: Tensor, w: Tensor) -> Tensor:
         >>> round(float(x), 3), round(float(y), 3), abs(float(diffusion)) < 1e-3
         (2.0, -1.0, True)
     """
-    size = (u.shape[-2], u.shape[-1])
-    u, w = (torch.fft.rfft2(x - x.mean((-2, -1), keepdim=True)) for x in (u, w))
-    return displacement_of_spectra(u, w, size)
+    return displacement_of_spectra(step_spectra(u.float(), w.float()))
 
 
-def displacement_of_spectra(u: Tensor, w: Tensor, size: tuple[int, int]) -> Tensor:
-    """Measure displacement and diffusion from the spectra of two fields.
+def displacement_of_spectra(spectra: StepSpectra) -> Tensor:
+    """Measure displacement and diffusion from the spectra of steps.
 
     Displacements of up to `MAX_DISPLACEMENT` pixels along each axis are found. Where several fit
     equally well, as for a plane wave, the result is the smallest; it is 0 where nothing fits.
 
     Args:
-        u: Transforms `torch.fft.rfft2` of the fields before the step, complex
-            [B, C, H, W // 2 + 1]. The scale and the mean of the fields do not matter.
-        w: Transforms of the fields after the step, with the same shape.
-        size: Height H and width W of the grid.
+        spectra: Transforms and moments of B steps. The scale of the fields does not matter.
 
     Returns:
         Displacement along the last axis and along the one before it in pixels, and diffusion in
@@ -125,82 +128,87 @@ def displacement_of_spectra(u: Tensor, w: Tensor, size: tuple[int, int]) -> Tens
     Example:
         >>> import torch
         >>> from spinlock.features.response.displacement import displacement_of_spectra
-        >>> spectra = torch.fft.rfft2(torch.randn(5, 3, 32, 32))
-        >>> displacement_of_spectra(spectra, spectra, (32, 32)).shape
+        >>> from spinlock.features.response.step_spectra import step_spectra
+        >>> u = torch.randn(5, 3, 32, 32)
+        >>> displacement_of_spectra(step_spectra(u, u)).shape
         torch.Size([5, 3])
     """
-    modes = _modes(*size, u.device)
-    u, w = u.to(torch.complex64), w.to(torch.complex64)
-    cross = torch.view_as_real((u.conj() * w).sum(1))
-    u_power, w_power = _power(u), _power(w)
+    modes = _modes(*spectra.grid, spectra.u_spectrum.device)
+    u_power, w_power, cross = spectra.u_spectrum, spectra.w_spectrum, spectra.cross_spectrum
     # Sums of one field would be single numbers, which torch adds in another order than several.
     sums = torch.stack((u_power, w_power, u_power.sqrt())).mul_(modes.weight).sum((-2, -1))
+    # Each field has the power 1 after division by these amplitudes.
     u_scale, w_scale = sums[:2, :, None, None].clamp(min=_TINY).rsqrt()
-    # Division by |W| gives each mode of w unit power; |U| remains as its weight.
-    rounding = _ROUNDING / (modes.weight.sum() * w_scale.square())
-    balance = modes.weight * (w_power + rounding).clamp(min=_TINY).rsqrt() * u_scale
-    weighted = torch.view_as_complex(cross * balance[..., None])
-    weighted = weighted.to(torch.complex128)
-    largest = sums[2] * u_scale[:, 0, 0]
-    x, y = _refined(weighted, *_nearest(weighted, largest, modes), modes)
-    aligned = _aligned(torch.view_as_complex(cross), x, y, modes) * (u_scale * w_scale)
     u_power, w_power = u_power * u_scale.square(), w_power * w_scale.square()
-    diffusion = spectral_decay(aligned, u_power, w_power, size)
-    return torch.stack((x.float(), y.float(), diffusion), dim=-1)
+    cross = cross * (u_scale * w_scale)
+    # Division by |W| gives each mode of w unit power; |U| remains as its weight.
+    whitening = (w_power + _ROUNDING / modes.count).rsqrt_().mul_(modes.weight)
+    weighted = cross * whitening
+    largest = sums[2] * u_scale[:, 0, 0]
+    shift = _refined(weighted, _nearest(weighted, largest, modes), modes)
+    rows, columns = _phases(shift, modes)
+    aligned = (cross * rows.mT * columns.mT).real
+    diffusion = spectral_decay(aligned, u_power, w_power, spectra.grid)
+    return torch.cat((shift, diffusion[:, None]), dim=-1).float()
 
 
-def _power(transforms: Tensor) -> Tensor:
-    """Sum |·|² over channels, [B, H, W // 2 + 1]."""
-    squares = torch.view_as_real(transforms).square().sum(1)
-    return squares[..., 0] + squares[..., 1]
-
-
-def _nearest(weighted: Tensor, largest: Tensor, modes: _Modes) -> tuple[Tensor, Tensor]:
+def _nearest(weighted: Tensor, largest: Tensor, modes: _Modes) -> Tensor:
     """Find the candidate displacement with the largest correlation.
 
     Args:
         weighted: Weighted cross-spectrum, complex128 [B, H, W // 2 + 1].
-        largest: Correlation of fields that are equal up to a displacement, float32 [B].
+        largest: Correlation of fields that are equal up to a displacement, float64 [B].
         modes: Modes of the grid.
 
     Returns:
-        Displacements x and y, float64 [B] each.
+        Displacements (x, y), float64 [B, 2].
     """
-    correlation = batched_product(modes.rows, batched_product(weighted, modes.columns)).real
-    correlation = correlation / largest.clamp(min=_TINY)[:, None, None]
-    distance = modes.shifts.square()
-    best = (correlation - _PENALTY * (distance[:, None] + distance)).flatten(1).argmax(-1)
-    count = len(modes.shifts)
-    return modes.shifts[best % count], modes.shifts[best // count]
+    correlation = _summed(modes.rows, weighted, modes.columns).real
+    correlation = correlation.flatten(1) / largest.clamp(min=_TINY)[:, None]
+    return modes.candidates[(correlation - modes.penalty).argmax(-1)]
 
 
-def _refined(weighted: Tensor, x: Tensor, y: Tensor, modes: _Modes) -> tuple[Tensor, Tensor]:
-    """Move displacements to the maximum of the correlation by Newton's method."""
+def _refined(weighted: Tensor, shift: Tensor, modes: _Modes) -> Tensor:
+    """Move displacements (x, y) to the maximum of the correlation by Newton's method."""
     for _ in range(_NEWTON_STEPS):
-        rows, columns = _phases(x, y, modes)
+        rows, columns = _phases(shift, modes)
         # Sums of ky^a kx^b times the aligned spectrum; derivatives of exp(i k·v) multiply by i k.
-        sums = batched_product(batched_product(rows * modes.ky, weighted), columns * modes.kx)
-        slope_x, slope_y = -sums[:, 0, 1].imag, -sums[:, 1, 0].imag
-        xx, yy, xy = sums[:, 0, 2].real, sums[:, 2, 0].real, sums[:, 1, 1].real
-        trace = (xx.abs() + yy.abs()).clamp(min=_TINY)
-        xx, yy = xx.clamp(min=0) + _RIDGE * trace, yy.clamp(min=0) + _RIDGE * trace
+        sums = _summed(rows * modes.ky, weighted, columns * modes.kx)
+        slope = -torch.stack((sums[:, 0, 1], sums[:, 1, 0]), dim=-1).imag
+        curvature = torch.stack((sums[:, 0, 2], sums[:, 2, 0]), dim=-1).real
+        trace = curvature.abs().sum(-1, keepdim=True).clamp(min=_TINY)
+        curvature = curvature.clamp(min=0) + _RIDGE * trace
         # Without a maximum nearby the mixed derivative is reduced until there is one.
-        limit = (xx * yy).sqrt() * (1 - _RIDGE)
-        xy = torch.minimum(torch.maximum(xy, -limit), limit)
-        determinant = xx * yy - xy.square()
-        step_x = (yy * slope_x - xy * slope_y) / determinant.clamp(min=_TINY)
-        step_y = (xx * slope_y - xy * slope_x) / determinant.clamp(min=_TINY)
-        x = x + step_x.clamp(-_SPACING, _SPACING)
-        y = y + step_y.clamp(-_SPACING, _SPACING)
-    return x, y
+        product = curvature.prod(-1, keepdim=True)
+        limit = product.sqrt() * (1 - _RIDGE)
+        mixed = sums[:, 1, 1:2].real.clamp(-limit, limit)
+        determinant = (product - mixed.square()).clamp(min=_TINY)
+        step = (curvature.flip(-1) * slope - mixed * slope.flip(-1)) / determinant
+        shift = shift + step.clamp(-_SPACING, _SPACING)
+    return shift
 
 
-def _aligned(spectrum: Tensor, x: Tensor, y: Tensor, modes: _Modes) -> Tensor:
-    """Return the real part of a spectrum times exp(i k·v), float32 [B, H, W // 2 + 1]."""
-    rows, columns = (factor.to(spectrum.dtype) for factor in _phases(x, y, modes))
-    return (spectrum * rows.mT * columns.mT).real
+def _summed(rows: Tensor, spectrum: Tensor, columns: Tensor) -> Tensor:
+    """Sum a spectrum over modes, times factors of their rows and of their columns.
+
+    The setting that allows TF32 in products of float32 matrices does not apply to double precision.
+
+    Args:
+        rows: Factors, complex128 [B, I, H], or the same for all spectra, [I, H].
+        spectrum: Spectra, complex128 [B, H, W // 2 + 1].
+        columns: Factors, complex128 [B, W // 2 + 1, J], or [W // 2 + 1, J].
+
+    Returns:
+        Sums, complex128 [B, I, J].
+    """
+    if spectrum.device.type != "cpu":
+        return rows @ spectrum @ columns
+    # On a CPU, torch calls another routine for one product than for many, which rounds differently.
+    rows, columns = (x.expand(len(spectrum), *x.shape[-2:]) for x in (rows, columns))
+    return torch.stack([a @ b @ c for a, b, c in zip(rows, spectrum, columns, strict=True)])
 
 
-def _phases(x: Tensor, y: Tensor, modes: _Modes) -> tuple[Tensor, Tensor]:
+def _phases(shift: Tensor, modes: _Modes) -> tuple[Tensor, Tensor]:
     """Return exp(i ky y) and exp(i kx x), complex128 [B, 1, H] and [B, W // 2 + 1, 1]."""
-    return _waves(modes.ky[1] * y[:, None, None]), _waves(modes.kx[:, 1:2] * x[:, None, None])
+    x, y = shift[:, :1, None], shift[:, 1:, None]
+    return _waves(modes.ky[1] * y), _waves(modes.kx[:, 1:2] * x)

@@ -46,20 +46,21 @@ def explained_power(spectra: StepSpectra, beta: Tensor) -> Tensor:
         Power, a mean over output channels, float64 [B].
     """
     channels = spectra.channels
-    transforms = spectra.transforms.to(torch.complex128)
+    own, other = spectra.transforms.split(channels, dim=1)
     if channels <= MIXING_CHANNELS:
+        size = (len(own), channels, 2 * channels, _LAGS, _LAGS)
+        products = torch.empty(size, dtype=torch.float64, device=own.device)
         # One channel after the other, because all pairs at once need much memory.
-        rows = [
-            _at_lags(transforms[:, channel, None].conj() * transforms, spectra.grid)
-            for channel in range(channels)
-        ]
-        products = torch.stack(rows, dim=1)
-        of_u, of_w = products[:, :, :channels], products[:, :, channels:]
+        for channel in range(channels):
+            cross = own[:, channel, None].conj() * spectra.transforms[:, channel:]
+            at_lags = _at_lags(cross, spectra.grid)
+            products[:, channel, channel:] = at_lags
+            # Exchanging the two fields changes the sign of the displacement.
+            products[:, channel:, channel] = at_lags[:, : channels - channel].flip((-2, -1))
+        of_u, of_w = products.split(channels, dim=2)
         matrix = _matrix(of_u)[:, None]
     else:
-        own, other = transforms.chunk(2, dim=1)
-        of_u = _at_lags(own.conj() * own, spectra.grid)
-        of_w = _at_lags(own.conj() * other, spectra.grid)
+        of_u, of_w = (_at_lags(own.conj() * x, spectra.grid) for x in (own, other))
         matrix = _matrix(of_u[:, :, None, None])
     of_e = of_w - beta.reshape(-1, *(1,) * (of_w.ndim - 1)) * of_u
     # ⟨u(x + d) e(x)⟩ is the product at the displacement −d.
@@ -76,18 +77,18 @@ def _fitted(matrix: Tensor, right: Tensor) -> Tensor:
     """Compute Σ (2 b·h − h·Ah) over regressions, float64 [B].
 
     Args:
-        matrix: Matrices A, float64 [B, K, G, G].
+        matrix: Matrices A, float64 [B, K, G, G]; λ is added to their diagonals.
         right: Right-hand sides b, float64 [B, K, G, R].
     """
-    ridge = (_RIDGE * matrix.diagonal(dim1=-2, dim2=-1).mean(-1)).clamp(min=ABSOLUTE_FLOOR)
-    ridge = ridge[..., None, None]
-    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+    ridge = (_RIDGE * diagonal.mean(-1, keepdim=True)).clamp(min=ABSOLUTE_FLOOR)
+    diagonal += ridge
     # Unlike cholesky, cholesky_ex does not make the host wait for a device.
-    factor = torch.linalg.cholesky_ex(matrix + ridge * identity).L
+    factor = torch.linalg.cholesky_ex(matrix).L
     half = torch.linalg.solve_triangular(factor, right, upper=False)
     solution = torch.linalg.solve_triangular(factor.mT, half, upper=True)
     # Ah = b − λh, so that 2 b·h − h·Ah = b·h + λ|h|², and b·h = |half|².
-    explained: Tensor = half.square() + ridge * solution.square()
+    explained: Tensor = half.square() + ridge[..., None] * solution.square()
     return explained.flatten(1).sum(-1)
 
 
@@ -101,33 +102,34 @@ def _at_lags(cross_spectra: Tensor, grid: tuple[int, int]) -> Tensor:
     Returns:
         Means ⟨u(x) v(x + d)⟩, float64 [..., 9, 9], for d = (dy, dx) from −4 to 4.
     """
-    height, width = grid
-    along_x, along_y = _phases(height, width, cross_spectra.device)
-    rows = torch.view_as_real(cross_spectra).flatten(-2) @ along_x
-    return along_y @ rows.reshape(*rows.shape[:-2], 2 * height, _LAGS)
+    along_y, real_along_x, imaginary_along_x = _phases(*grid, cross_spectra.device)
+    sums = along_y @ torch.view_as_real(cross_spectra).flatten(-2)
+    even = sums[..., : 2 * _REACH + 1, :] @ real_along_x
+    odd = sums[..., 2 * _REACH + 1 :, :] @ imaginary_along_x
+    positive = even[..., 1:, :]
+    return torch.cat(((positive + odd).flip(-2), even[..., :1, :], positive - odd), dim=-2)
 
 
 @lru_cache(maxsize=16)
-def _phases(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _phases(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Return the factors of the real inverse transform at displacements −4 … 4.
 
     Returns:
-        Factors along x, which map real and imaginary parts of a row to real and imaginary parts of
-        9 sums, float64 [2 · (W // 2 + 1), 18]; and factors along y, which map these to real sums,
-        divided by (HW)², float64 [9, 2H].
+        Factors along y: cosines of the displacements 0 … 4 and sines of 1 … 4, divided by (HW)²,
+        float64 [9, H]; and factors along x, which map real and imaginary parts of a row to the real
+        part of 9 sums, and to the imaginary part, float64 [2 · (W // 2 + 1), 9] each.
     """
     lags = torch.arange(-2 * _REACH, 2 * _REACH + 1, dtype=torch.float64, device="cpu")
     kx = torch.arange(width // 2 + 1, dtype=torch.float64, device="cpu")
     weight = torch.where((kx == 0) | (2 * kx == width), 1.0, 2.0)[:, None]
     angle = 2 * math.pi / width * torch.outer(kx, lags)
     cos, sin = weight * angle.cos(), weight * angle.sin()
-    real_part = torch.cat((cos, sin), dim=1)
-    imaginary_part = torch.cat((-sin, cos), dim=1)
-    along_x = torch.stack((real_part, imaginary_part), dim=1).flatten(0, 1)
+    real_along_x = torch.stack((cos, -sin), dim=1).flatten(0, 1)
+    imaginary_along_x = torch.stack((sin, cos), dim=1).flatten(0, 1)
     ky = torch.arange(height, dtype=torch.float64, device="cpu")
-    angle = 2 * math.pi / height * torch.outer(lags, ky)
-    along_y = torch.stack((angle.cos(), -angle.sin()), dim=-1).flatten(1) / (height * width) ** 2
-    return along_x.to(device), along_y.to(device)
+    angle = 2 * math.pi / height * torch.outer(lags[2 * _REACH :], ky)
+    along_y = torch.cat((angle.cos(), angle[1:].sin())) / (height * width) ** 2
+    return along_y.to(device), real_along_x.to(device), imaginary_along_x.to(device)
 
 
 @lru_cache(maxsize=4)

@@ -27,12 +27,14 @@ class Spread:
         mean: Mean of the realizations, float32 [B, C, H, W].
         residual: Deviations r' from the mean, without their channel means, float32
             [B, M, C, H, W].
+        squares: Squares of r', of the same shape.
         total: Power V_tot of the deviations, unbiased, float64 [B]; 0 at M = 1.
         power: Power V of the deviations without their channel means, unbiased, float64 [B].
     """
 
     mean: Tensor
     residual: Tensor
+    squares: Tensor
     total: Tensor
     power: Tensor
 
@@ -47,10 +49,10 @@ def spread(fields: Tensor) -> Spread:
     means = deviation.mean((-2, -1))
     residual = deviation.sub_(means[..., None, None])
     degrees = max(fields.shape[1] - 1, 1)
-    squares = residual.square().mean((-2, -1)).double()
-    power = squares.mean(-1).sum(-1) / degrees
+    squares = residual.square()
+    power = squares.mean((-2, -1)).double().mean(-1).sum(-1) / degrees
     total = power + means.double().square().mean(-1).sum(-1) / degrees
-    return Spread(fields[:, 0] + center[:, 0], residual, total, power)
+    return Spread(fields[:, 0] + center[:, 0], residual, squares, total, power)
 
 
 def noise_columns(realizations: Spread, energy: Tensor) -> Tensor:
@@ -70,14 +72,14 @@ def noise_columns(realizations: Spread, energy: Tensor) -> Tensor:
     count = residual.shape[1]
     mean_square = realizations.power * (count - 1) / count
     silent = mean_square <= ABSOLUTE_FLOOR
-    # Fourth powers and spectra of unit-variance noise neither overflow nor underflow.
-    scale = torch.where(silent, 0.0, mean_square.rsqrt()).float()
-    unit = residual * scale[:, None, None, None, None]
-    squares = unit.square()
-    kurtosis = squares.square().mean((-2, -1)).double().mean((1, 2)) - 3
+    # Fourth powers of unit-variance noise neither overflow nor underflow.
+    scale = torch.where(silent, 0.0, mean_square.reciprocal()).float()
+    squares = realizations.squares * scale[:, None, None, None, None]
+    kurtosis = squares.square_().mean((-2, -1)).double().mean((1, 2)) - 3
     weights = _noise_weights(*residual.shape[-2:], residual.device)
-    parts = torch.view_as_real(torch.fft.rfft2(unit)).square_().sum((1, 2)).flatten(1)
-    power, low, moment = (parts.double() @ weights).unbind(-1)
+    parts = torch.view_as_real(torch.fft.rfft2(residual)).square_().sum((1, 2)).double()
+    squared = (parts[..., 0] + parts[..., 1]).flatten(1)
+    power, low, moment = (squared[:, None] * weights).sum(-1).unbind(-1)
     power = torch.where(silent, 1.0, power)
     values = {
         "noise_abs": 0.5 * total.clamp(min=ABSOLUTE_FLOOR).log10(),
@@ -123,13 +125,12 @@ def _noise_weights(height: int, width: int, device: torch.device) -> Tensor:
     """Return weights of squared transforms: all bins, low bins, and bins times their frequency.
 
     Returns:
-        Weights with a row each for the real and the imaginary part of a half-plane bin, float64
-        [2 · H · (W // 2 + 1), 3].
+        Weights of half-plane bins, float64 [3, H · (W // 2 + 1)].
     """
     bins = fourier_bins(height, width, device)
     weight = bins.weight.double()
     low = weight.clone()
     low[bins.bands[_LOW_BANDS - 1][1] :] = 0.0
-    weights = torch.zeros(height * (width // 2 + 1), 3, dtype=torch.float64, device=device)
-    weights[bins.order] = torch.stack((weight, low, weight * bins.f.double()), dim=-1)
-    return weights.repeat_interleave(2, dim=0)
+    weights = torch.zeros(3, height * (width // 2 + 1), dtype=torch.float64, device=device)
+    weights[:, bins.order] = torch.stack((weight, low, weight * bins.f.double()))
+    return weights

@@ -25,8 +25,6 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from spinlock.features.response.matrix_products import batched_product
-
 # Rings are one fundamental frequency wide up to this radius and widen in proportion to it beyond.
 _EVEN_RINGS = 16
 # Variances s and τ² of the gain.
@@ -57,16 +55,16 @@ class _Rings:
     """Rings of |k|.
 
     Attributes:
-        squared: Squares |k|² of the modes of the half plane, float32 [H, W // 2 + 1].
-        sums: Weights that sum over each of R rings after modes (ky, kx) and (−ky, kx) were added,
-            float64 [(H // 2 + 1) · (W // 2 + 1), R].
+        number: Ring of each mode of the half plane, int64 [H · (W // 2 + 1)].
+        weights: Numbers of modes of the full plane that modes stand for, and these times |k|²,
+            float64 [2, H · (W // 2 + 1)].
         counts: Numbers of modes of the full plane in each ring, float64 [R].
         k: Wavenumbers of the rings, float64 [R].
         tail: Weight of each ring in the tail, 0 outside of it, float64 [R].
     """
 
-    squared: Tensor
-    sums: Tensor
+    number: Tensor
+    weights: Tensor
     counts: Tensor
     k: Tensor
     tail: Tensor
@@ -109,17 +107,18 @@ def _rings(height: int, width: int, device: torch.device) -> _Rings:
     radius = squared.sqrt() * side
     stretched = _EVEN_RINGS * (1 + (radius / _EVEN_RINGS).clamp(min=1.0).log())
     ring = torch.where(radius < _EVEN_RINGS, radius, stretched).round().long().flatten()
-    sums = torch.nn.functional.one_hot(ring) * mode_weights(height, width).flatten()[:, None]
-    number = torch.arange(sums.shape[1], dtype=torch.float64, device="cpu").clamp(min=1.0)
+    weight = mode_weights(height, width).flatten()
+    counts = ring.bincount(weight)
+    number = torch.arange(len(counts), dtype=torch.float64, device="cpu").clamp(min=1.0)
     growth = (number / _EVEN_RINGS - 1).clamp(min=0).exp()
     # In fundamental frequencies, like the radius.
     center = number.clamp(max=_EVEN_RINGS) * growth
     in_tail = (center >= _TAIL_START * side) & (2 * center < side)
     k = 2 * math.pi / side * center
     return _Rings(
-        squared=((2 * math.pi) ** 2 * squared).to(device, torch.float32),
-        sums=sums[: (height // 2 + 1) * (width // 2 + 1)].to(device),
-        counts=sums.sum(0).to(device),
+        number=ring.to(device),
+        weights=torch.stack((weight, weight * (2 * math.pi) ** 2 * squared.flatten())).to(device),
+        counts=counts.to(device),
         k=k.to(device),
         tail=(in_tail * growth * (_TAIL_WEIGHT * 2 * math.pi / side)).to(device),
     )
@@ -131,48 +130,34 @@ def spectral_decay(
     """Fit the diffusion D to spectra of two fields.
 
     Args:
-        aligned: Real part of the cross-spectrum after alignment, float32 [B, H, W // 2 + 1].
+        aligned: Real part of the cross-spectrum after alignment, float64 [B, H, W // 2 + 1].
         u_power: Power of u, in units in which its sum over the plane is 1, of the same shape.
         w_power: Power of w, scaled in the same way, of the same shape. The cross-spectrum is in the
             geometric mean of the two units.
         size: Height H and width W of the grid.
 
     Returns:
-        Diffusion in pixels² per step, float32 [B]; 0 for fields without power.
+        Diffusion in pixels² per step, float64 [B]; 0 for fields without power.
 
     Example:
         >>> import torch
         >>> from spinlock.features.response.spectral_decay import spectral_decay
-        >>> white = torch.full((1, 32, 17), 1 / 1024)
+        >>> white = torch.full((1, 32, 17), 1 / 1024, dtype=torch.float64)
         >>> spectral_decay(white, white, white, (32, 32)).abs() < 1e-6
         tensor([True])
     """
     rings = _rings(*size, u_power.device)
-    weighted = u_power * rings.squared
-    spectra = torch.stack((aligned, u_power, w_power, u_power.square(), weighted), dim=1)
-    products = batched_product(_folded(spectra).flatten(2), rings.sums)
-    cross, of_u, of_w, fourth, squares = products.unbind(1)
+    weight, squared = rings.weights
+    aligned, u_power, w_power = (x.flatten(1) for x in (aligned, u_power, w_power))
+    weighted = u_power * weight
+    spectra = (aligned * weight, weighted, w_power * weight, weighted * u_power, u_power * squared)
+    sums = u_power.new_zeros(len(u_power), len(spectra), len(rings.k))
+    cross, of_u, of_w, fourth, squares = sums.index_add_(
+        2, rings.number, torch.stack(spectra, dim=1)
+    ).unbind(1)
     gain = [_RING_WEIGHT / min(size) * x for x in _gain_line(cross, of_u, of_w, fourth, squares)]
     tail = _tail_line(cross, of_u, of_w, rings)
-    return ((gain[0] + tail[0]) / (gain[1] + tail[1] + _PRIOR)).float()
-
-
-def _folded(spectra: Tensor) -> Tensor:
-    """Add the modes (−ky, kx) to (ky, kx), which are in the same ring.
-
-    This halves the size of the product that sums over rings.
-
-    Args:
-        spectra: Values of modes, float32 [..., H, W // 2 + 1].
-
-    Returns:
-        Sums, float64 [..., H // 2 + 1, W // 2 + 1].
-    """
-    height = spectra.shape[-2]
-    first = height // 2 + 1
-    sums = spectra[..., :first, :].double()
-    sums[..., 1 : height - first + 1, :] += spectra[..., first:, :].flip(-2)
-    return sums
+    return (gain[0] + tail[0]) / (gain[1] + tail[1] + _PRIOR)
 
 
 def _gain_line(
