@@ -30,11 +30,22 @@ from spinlock import callbacks
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.datamodules import BaseDataModule
 from spinlock.datamodules.labels import labels_of_design
-from spinlock.models import FeatureVQVAE, SequenceVQVAE
+from spinlock.models import FeatureVQVAE, LossConfig, SequenceVQVAE
 from spinlock.simulation.sobol_design import make_design
 
 SAMPLES, PROBES, CHANNELS = 10_000, 2, 3
 Batch = dict[str, Tensor]
+CONDITIONS = ("initial_features", "variant")
+# The data are features of output fields.
+SETTINGS: dict[str, Any] = {
+    "num_features": 46,
+    "num_dynamics": 0,
+    "num_initial_features": 46,
+    "encoder_conditions": CONDITIONS,
+    "decoder_conditions": CONDITIONS,
+    "normalization": "variant",
+    "loss": LossConfig(other_probe=0.0, alignment=0.0),
+}
 
 
 class Rows(torch.utils.data.Dataset[Batch]):
@@ -95,13 +106,13 @@ class Data(BaseDataModule):
 class FieldVQVAE(FeatureVQVAE):
     """FeatureVQVAE that adds features of the fields, computed by convolutions, to the others."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 (those of FeatureVQVAE)
+        super().__init__(**settings)
         layers: list[nn.Module] = []
         for inputs, outputs in ((CHANNELS, 32), (32, 64), (64, 64)):
             layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.SiLU()]
         self.encoder = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.head = nn.Linear(64, self.hparams["num_features"])
+        self.head = nn.Linear(64, settings["num_features"])
 
     def _rows(self, batch: Batch) -> Batch:
         seen = self.head(self.encoder(batch["output_fields"].mean(1)))
@@ -244,7 +255,7 @@ def main(args: Sequence[str] | None = None) -> None:
         for name in options.models:
             label, model, timesteps, grid = cases[name]
             data = Data(options.batch_size, timesteps, grid)
-            report(label, model(), data, device, options.runs, clock, options.each)
+            report(label, model(**SETTINGS), data, device, options.runs, clock, options.each)
 
 
 if __name__ == "__main__":

@@ -10,21 +10,21 @@ from torch.utils.data import DataLoader
 from benchmarks.machine import describe
 from spinlock.datamodules import FeatureDataset
 from spinlock.models import FeatureVQVAE
+from spinlock.simulation.dynamics import DYNAMICS_NAMES
+
+NUM_FEATURES, NUM_DYNAMICS = 21, len(DYNAMICS_NAMES)
 
 
 def seconds(samples: int = 10_000, epochs: int = 100, batch_size: int = 512) -> float:
-    """Return the seconds that training the recipe on random features takes.
+    """Return the seconds that training on random pairs of responses takes.
 
     One thread is used: a step of these small networks gains nothing from a second one, and threads
     that wait for each other lose much time where cores are shared.
     """
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
-    columns = {
-        "features": torch.randn(samples, 46, generator=generator),
-        "initial_features": torch.randn(samples, 46, generator=generator),
-        "variant": torch.randint(10, (samples,), generator=generator),
-    }
+    shapes = {"features": NUM_FEATURES, "other_features": NUM_FEATURES, "dynamics": NUM_DYNAMICS}
+    columns = {k: torch.randn(samples, size, generator=generator) for k, size in shapes.items()}
     data = FeatureDataset(columns, torch.arange(samples))
     # The dataset returns whole batches.
     loader = DataLoader(data, batch_size=batch_size, shuffle=True, collate_fn=lambda batch: batch)
@@ -37,7 +37,7 @@ def seconds(samples: int = 10_000, epochs: int = 100, batch_size: int = 512) -> 
         enable_model_summary=False,
     )
     start = time.monotonic()
-    trainer.fit(FeatureVQVAE(), loader)
+    trainer.fit(FeatureVQVAE(NUM_FEATURES, num_dynamics=NUM_DYNAMICS), loader)
     return time.monotonic() - start
 
 

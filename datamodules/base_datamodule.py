@@ -98,6 +98,8 @@ class BaseDataModule(LightningDataModule):
         self.scalers: dict[str, FeatureScaler] = {}
         self.invariant: InvariantColumns | None = None
         self.settings: dict[str, object] = {}
+        # Why `setup` could not prepare the samples.
+        self._failure: ConfigurationError | None = None
 
     @property
     def feature_scaler(self) -> FeatureScaler:

@@ -38,10 +38,8 @@ class SpinlockDataModule(BaseDataModule):
     ``update_policy``     [B] int64          update policy, position in `update_policy_names`
     ``normalization``     [B] int64          position in `normalization_names`
     ``parameter_count``   [B] int64          number of weights of the operator
-    ``params``            [B, 15] float32    the operator as a point of the unit cube; a family's
-                                             own axes are further columns
-    ``dynamics``          [B, D] float32     measured dynamics of the operator, as in the file;
-                                             missing if the file has none
+    ``params``            [B, 15] float32    unit-cube coordinates; a family's own axes are last
+    ``dynamics``          [B, D] float32     scaled dynamics of the operator, if the file has any
     ``operator``          [B] int64          index of the operator
     ``index``             [B] int64          index of the sample in the file
     ====================  =================  ====================================================
@@ -57,8 +55,7 @@ class SpinlockDataModule(BaseDataModule):
 
     Args:
         path: Dataset file; `prepare_data` builds it if it is missing.
-        generation: Configuration of the dataset. To open an existing file, read its configuration:
-            ``read_info(path).config``.
+        generation: Configuration of the dataset; that of a file is ``read_info(path).config``.
         view: Contents of a batch: ``features``, ``sequence``, ``responses``, ``pairs``,
             ``probes``, ``fields`` or ``both``, or `ViewOptions` to choose columns.
         timestep: Timestep whose features are returned, in 1..T; default: the last.
@@ -91,8 +88,7 @@ class SpinlockDataModule(BaseDataModule):
         prepare_data_per_node: Whether each node builds its own file, on a local disk.
 
     Raises:
-        ConfigurationError: If an argument is out of range, or the dataset lacks the view or a
-            variant.
+        ConfigurationError: If an argument is out of range, or the dataset lacks a view or variant.
 
     Example:
         >>> import tempfile
@@ -182,7 +178,7 @@ class SpinlockDataModule(BaseDataModule):
             DatasetNotFoundError: If the file is missing.
             DatasetError: If it is another dataset or not a dataset, or if a column that is read was
                 changed, has values out of range or is stored in another file.
-            ConfigurationError: If no sample is left to train on.
+            ConfigurationError: If no sample is left to train on, or no column is selected.
         """
         if self.prepared is None:
             available = require_dataset(self.path, self.generation).config.num_samples
@@ -191,7 +187,13 @@ class SpinlockDataModule(BaseDataModule):
                     f"{self.path} holds {available} samples, but num_samples is "
                     f"{self.generation.num_samples}; call prepare_data() to extend the file"
                 )
-            self._prepare()
+            try:
+                self._prepare()
+            except ConfigurationError as error:
+                # Lightning loads the scaling and the selected columns of a checkpoint after this.
+                self._failure = error
+                if not self.allow_transfer:
+                    raise
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return batches of the training samples, in another order each epoch.
@@ -226,7 +228,7 @@ class SpinlockDataModule(BaseDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Adopt the scaling of a checkpoint; see `BaseDataModule.load_state_dict`."""
         super().load_state_dict(state_dict)
-        if self.prepared is not None:
+        if self.prepared is not None or self._failure is not None:
             self._prepare()
 
     def __str__(self) -> str:
@@ -257,8 +259,8 @@ class SpinlockDataModule(BaseDataModule):
 
     @property
     def training_samples(self) -> Tensor:
-        """Indices of the training samples, (n,) int64 ascending; available after `setup`."""
-        return torch.unique(self._prepared().subsets.require("train"))
+        """Indices of the training samples, int64, once for each of their rows; after `setup`."""
+        return self._prepared().subsets.require("train").flatten()
 
     def candidate_names(self, key: str) -> tuple[str, ...]:
         """Return the names of the columns of a scaled entry of a batch, before a selection."""
@@ -272,7 +274,7 @@ class SpinlockDataModule(BaseDataModule):
 
     def _prepared(self) -> PreparedSamples:
         if self.prepared is None:
-            raise RuntimeError("call setup() before asking for a dataloader or a scaler")
+            raise self._failure or RuntimeError("call setup() before asking for a data loader")
         return self.prepared
 
     def _device(self) -> torch.device | str | None:

@@ -138,7 +138,11 @@ data:
   progress: false
 model:
   class_path: spinlock.models.FeatureVQVAE
-  init_args: {{codebook_size: 8, hidden_dims: [16], latent_dim: 4}}
+  init_args:
+    codebook_size: 8
+    hidden_dims: [16]
+    latent_dim: 4
+    loss: {{other_probe: 0.0, alignment: 0.0}}
 trainer:
   accelerator: cpu
   max_epochs: 2

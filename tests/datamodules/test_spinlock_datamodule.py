@@ -17,7 +17,7 @@ from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.datamodules import LoaderOptions
 from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
 from spinlock.features import PER_TIMESTEP_NAMES
-from spinlock.models import FeatureVQVAE
+from spinlock.models import FeatureVQVAE, LossConfig
 from tests.datamodules import collect, loaders, ready
 from tests.helpers import small_config
 
@@ -180,7 +180,13 @@ def test_loaders_are_made_as_asked(path):
     assert not ready(path, CONFIG).train_dataloader().persistent_workers
 
 
-MODEL = {"codebook_size": 16, "hidden_dims": [32], "latent_dim": 4}
+MODEL = {
+    "codebook_size": 16,
+    "hidden_dims": [32],
+    "latent_dim": 4,
+    "encoder_conditions": ["initial_features", "variant"],
+    "loss": {"other_probe": 0.0, "alignment": 0.0},
+}
 
 
 def losses(folder):
@@ -202,7 +208,8 @@ def test_script_and_yaml_give_the_same_loss_curve(tmp_path):
         logger=CSVLogger(tmp_path, name="script", version=0),
     )
     datamodule = SpinlockDataModule(tmp_path / "script.h5", SMALL, batch_size=16, progress=False)
-    trainer.fit(FeatureVQVAE(**MODEL), datamodule=datamodule)
+    model = FeatureVQVAE(**(MODEL | {"loss": LossConfig(**MODEL["loss"])}))
+    trainer.fit(model, datamodule=datamodule)
 
     generation = {
         "num_samples": 60,

@@ -11,6 +11,11 @@ def datasets(tmp_path_factory):
     """Name -> (path, configuration)."""
     configs = {
         "probes": small_config(90, grid_size=16, probes_per_operator=3, num_realizations=1),
+        "responses": small_config(
+            90, grid_size=16, probes_per_operator=3, num_realizations=2, dynamics=True
+        ),
+        "no dynamics": small_config(90, grid_size=16, probes_per_operator=3, num_realizations=2),
+        "one probe": small_config(60, grid_size=16, num_realizations=2, dynamics=True),
         "steps": small_config(60, grid_size=16, num_timesteps=2, num_realizations=1),
     }
     folder = tmp_path_factory.mktemp("datasets")

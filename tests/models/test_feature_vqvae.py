@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from spinlock.errors import ConfigurationError
-from spinlock.models import FeatureVQVAE, QuantizerConfig, ScheduleConfig
+from spinlock.models import FeatureVQVAE, LossConfig, QuantizerConfig, ScheduleConfig
 from tests.callbacks import SyntheticDataModule, quiet_trainer
-from tests.models.small_models import SMALL, model_and_batch, trained
+from tests.models.small_models import CONDITIONED, model_and_batch, trained
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -24,7 +23,7 @@ def test_outputs(training):
 
 
 def test_gradient_reaches_the_encoder_straight_through_the_codebook():
-    model, batch = model_and_batch(commitment_weight=0.0)
+    model, batch = model_and_batch(loss=LossConfig(commitment=0.0))
     model.train()
     outputs = model(batch)
     assert not torch.equal(outputs["code"], outputs["latent"])
@@ -48,7 +47,7 @@ def test_evaluation_does_not_touch_the_codebook_of_an_untrained_model(tmp_path):
 
 
 def test_decode_gives_the_reconstruction_and_follows_the_initial_condition():
-    model, batch = model_and_batch()
+    model, batch = model_and_batch(**CONDITIONED)
     model.train()(batch)
     model.eval()
     outputs = model(batch)
@@ -62,9 +61,7 @@ def test_decode_gives_the_reconstruction_and_follows_the_initial_condition():
 @pytest.mark.parametrize("encoder", [[], ["variant"], ["initial_features"]])
 @pytest.mark.parametrize("decoder", [[], ["variant"], ["initial_features"]])
 def test_conditions_of_encoder_and_decoder_are_independent(encoder, decoder):
-    model, batch = model_and_batch(
-        encoder_conditions=encoder, decoder_conditions=decoder, normalization="pooled"
-    )
+    model, batch = model_and_batch(encoder_conditions=encoder, decoder_conditions=decoder)
     model.train()(batch)
     model.eval()
     before = model(batch)
@@ -74,20 +71,6 @@ def test_conditions_of_encoder_and_decoder_are_independent(encoder, decoder):
         same = torch.equal(before["reconstruction"], after["reconstruction"])
         tokens = torch.equal(before["tokens"], after["tokens"])
         assert same == (condition not in decoder and tokens)
-
-
-def test_initial_features_are_added_times_a_factor_for_each_column():
-    model, batch = model_and_batch(carry_initial=True)
-    outputs = model.train()(batch)
-    factors = model.autoencoder.initial_factors
-    assert torch.equal(factors, torch.ones(46))
-    plain = model.autoencoder.decoder(model.autoencoder.decoder_inputs(outputs["code"], batch))
-    expected = plain + batch["initial_features"]
-    torch.testing.assert_close(outputs["reconstruction"], expected)
-    (gradient,) = torch.autograd.grad(outputs["reconstruction"].sum(), factors)
-    torch.testing.assert_close(gradient, batch["initial_features"].sum(0))
-    with pytest.raises(ConfigurationError, match=r"carry_initial: requires .*; got 13 and 46"):
-        FeatureVQVAE(**SMALL, carry_initial=True, num_initial_features=13)
 
 
 @pytest.mark.parametrize("normalization", ["variant", "pooled", "none"])
@@ -110,21 +93,24 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_checkpoint_gives_the_same_tokens(tmp_path, kind):
-    trainer, model, data = trained(tmp_path, quantizer=KINDS[kind], hidden_dims=[24, 16])
+    settings = {**CONDITIONED, "quantizer": KINDS[kind], "hidden_dims": [24, 16]}
+    trainer, model, data = trained(tmp_path, **settings)
     path = tmp_path / "model.ckpt"
     trainer.save_checkpoint(path)
     loaded = FeatureVQVAE.load_from_checkpoint(path, weights_only=True)
     assert loaded.hparams == model.hparams
     predictions = [quiet_trainer(tmp_path).predict(m, data) for m in (model, loaded)]
     for before, after in zip(*predictions, strict=True):
-        assert set(before) == {"tokens", "index"}
-        assert torch.equal(before["tokens"], after["tokens"])
+        assert set(before) == {"index", "operator", "tokens", "latent"}
+        assert all(torch.equal(before[key], after[key]) for key in before)
     index = torch.cat([batch["index"] for batch in predictions[0]])
     assert torch.equal(index, data.test[:]["index"])
 
 
 def test_hyperparameters_are_primitives():
-    model, _ = model_and_batch(quantizer=KINDS["finite_scalar"], schedule=ScheduleConfig())
+    model, _ = model_and_batch(
+        **CONDITIONED, quantizer=KINDS["finite_scalar"], schedule=ScheduleConfig()
+    )
 
     def leaves(value):
         children = value.values() if isinstance(value, dict) else value

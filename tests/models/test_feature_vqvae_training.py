@@ -8,18 +8,18 @@ from sklearn.metrics import r2_score
 from spinlock.callbacks import FiniteCheck, ICMutualInformation
 from spinlock.errors import ConfigurationError
 from spinlock.models import ScheduleConfig
-from spinlock.models.feature_vqvae import _MOST_LATENTS
 from spinlock.models.quantizers import LearnedCodebooks
+from spinlock.models.resumable import _MOST_LATENTS
 from tests.callbacks import SyntheticData, SyntheticDataModule, quiet_trainer
 from tests.forks import in_two_ranks
-from tests.models.small_models import NO_TERMS, Steps, model_and_batch, trained
+from tests.models.small_models import CONDITIONED, Steps, model_and_batch, trained
 
 TERMS = ("sliced_wasserstein", "mutual_information", "code_entropy")
 
 
 def test_training_learns(tmp_path):
     steps = Steps()
-    settings = {"codebook_size": 64, "independence": NO_TERMS}
+    settings = CONDITIONED | {"independence": None, "codebook_size": 64}
     _, model, _ = trained(tmp_path, steps, epochs=15, size=512, **settings)
     last = steps.epochs[-1]
     assert last["val/r2"] > 0.7
@@ -55,7 +55,7 @@ def test_k_means_sees_all_latents_of_the_warm_up(tmp_path, monkeypatch):
 def test_latents_of_the_warm_up_are_bounded():
     model, _ = model_and_batch()
     for _ in range(40):
-        model._remember(torch.zeros(1000, 4))
+        model.remember(torch.zeros(1000, 4))
     assert _MOST_LATENTS <= sum(map(len, model._recent)) < _MOST_LATENTS + 1000
 
 
@@ -70,7 +70,7 @@ def test_terms_are_ramped_and_logged(tmp_path):
                     values.setdefault(name, []).append(trainer.callback_metrics[key].item())
 
     schedule = ScheduleConfig(warmup=0.0, ramp=0.5)
-    trained(tmp_path, Terms(), epochs=4, schedule=schedule)
+    trained(tmp_path, Terms(), epochs=4, schedule=schedule, **CONDITIONED)
     assert set(values) == set(TERMS)
     for name in TERMS:
         assert values[name][0] == 0
@@ -79,8 +79,8 @@ def test_terms_are_ramped_and_logged(tmp_path):
     assert values["code_entropy"][1] > 0
 
 
-def test_terms_of_no_weight_are_left_out(tmp_path):
-    trainer, _, _ = trained(tmp_path, independence=NO_TERMS)
+def test_a_model_has_no_terms_by_default(tmp_path):
+    trainer, _, _ = trained(tmp_path)
     assert set(trainer.callback_metrics) == {
         "train/loss",
         "val/loss",
@@ -143,7 +143,7 @@ def test_a_second_loader_is_logged_under_its_own_name(tmp_path):
         target = data_part[:]["features"]
         r2 = r2_score(target, outputs["reconstruction"].detach(), multioutput="variance_weighted")
         assert both[f"{prefix}/r2"] == pytest.approx(r2, rel=1e-4)
-    with pytest.raises(ConfigurationError, match="2 data loaders, held_in and held_out"):
+    with pytest.raises(ConfigurationError, match="two data loaders, held_in and held_out"):
         trainer.validate(model, dataloaders=[*loaders, loaders[0]], verbose=False)
 
 

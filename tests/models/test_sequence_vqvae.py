@@ -2,21 +2,15 @@
 
 import pytest
 import torch
-from lightning import seed_everything
 from torch.utils.data import DataLoader
 
 from spinlock.callbacks import ContractError, ICMutualInformation
 from spinlock.errors import ConfigurationError
-from spinlock.models import FeatureVQVAE, QuantizerConfig, SequenceVQVAE
-from tests.callbacks import (
-    UPDATE_POLICIES,
-    VARIANTS,
-    SyntheticData,
-    SyntheticDataModule,
-    quiet_trainer,
-)
+from spinlock.models import FeatureVQVAE, LossConfig, QuantizerConfig, SequenceVQVAE
+from spinlock.models.probe_sets import ProbeSets
+from tests.callbacks import UPDATE_POLICIES, SyntheticData, SyntheticDataModule, quiet_trainer
+from tests.models.small_models import CONDITIONED, SMALL, small_model
 
-SMALL = {"hidden_dims": (32,), "latent_dim": 4, "codebook_size": 16, "num_variants": len(VARIANTS)}
 STEPS = 5
 
 
@@ -37,8 +31,7 @@ class SequenceDataModule(SyntheticDataModule):
 
 
 def fitted(tmp_path, *callbacks, **settings):
-    seed_everything(0)
-    model, data = SequenceVQVAE(**(SMALL | settings)), SequenceDataModule()
+    model, data = small_model(SequenceVQVAE, **(CONDITIONED | settings)), SequenceDataModule()
     trainer = quiet_trainer(tmp_path, *callbacks, max_epochs=6)
     trainer.fit(model, data)
     return trainer, model, data
@@ -56,7 +49,7 @@ def test_outputs_are_those_of_each_timestep_by_itself(tmp_path):
         "reconstruction": (8, 46),
     }
     assert torch.equal(outputs["tokens"], outputs["token_sequence"][:, -1])
-    single = FeatureVQVAE(**SMALL).eval()
+    single = FeatureVQVAE(**SMALL, **CONDITIONED).eval()
     single.load_state_dict({k: v for k, v in model.state_dict().items() if "dynamics" not in k})
     for step in range(STEPS):
         alone = single({**batch, "features": batch["features"][:, step]})
@@ -70,7 +63,7 @@ def test_scores_are_over_all_timesteps(tmp_path):
     batch = data.val[:]
     tokens = model.eval()(batch)["token_sequence"]
     rows = model._rows(batch)
-    error = (model.autoencoder(rows)["reconstruction"] - rows["features"]).square().mean()
+    error = (FeatureVQVAE.decode(model, tokens.flatten(), rows) - rows["features"]).square().mean()
     assert logged["val/reconstruction"] == pytest.approx(error.item(), rel=1e-5)
     stay = (tokens[:, 1:] == tokens[:, :-1]).float().mean().item()
     assert logged["sequence/stay_probability"] == pytest.approx(stay)
@@ -89,18 +82,34 @@ def test_a_checkpoint_gives_the_same_sequences(tmp_path):
     loaded = SequenceVQVAE.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
     before, after = (quiet_trainer(tmp_path).predict(m, data) for m in (model, loaded))
     for one, other in zip(before, after, strict=True):
-        assert set(one) == {"index", "tokens", "token_sequence"}
+        assert set(one) == {"index", "operator", "tokens", "latent", "token_sequence"}
         assert torch.equal(one["token_sequence"], other["token_sequence"])
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{"quantizer": QuantizerConfig("residual", num_codebooks=2)}, {"pair_weight": 0.5}],
-)
-def test_one_codebook_and_no_pairs(tmp_path, settings):
-    model = SequenceVQVAE(**(SMALL | settings))
-    with pytest.raises(ConfigurationError, match="num_codebooks must be 1 and pair_weight 0"):
+@pytest.mark.parametrize("kind", ["residual", "grouped"])
+def test_several_codebooks_are_refused(tmp_path, kind):
+    model = small_model(SequenceVQVAE, quantizer=QuantizerConfig(kind, num_codebooks=2))
+    with pytest.raises(ConfigurationError, match=r"quantizer.num_codebooks must be 1, got 2"):
         quiet_trainer(tmp_path).fit(model, SequenceDataModule())
+
+
+def test_terms_that_compare_probes_have_no_effect(tmp_path):
+    with_terms, without = (
+        fitted(tmp_path, loss=LossConfig(other_probe=weight, alignment=weight))[1].state_dict()
+        for weight in (0.5, 0.0)
+    )
+    assert all(torch.equal(value, without[key]) for key, value in with_terms.items())
+
+
+def test_dynamics_are_decoded_at_each_timestep():
+    model, data = small_model(SequenceVQVAE, num_dynamics=2), Sequences(8)
+    batch = {**data[:], "dynamics": torch.zeros(8, 2)}
+    loss, rows = model.train().loss, model._rows(batch)
+    outputs = model._encoded(ProbeSets.of(rows))
+    assert outputs["dynamics"].shape == (8 * STEPS, 2)
+    error = loss.errors(ProbeSets.of(rows), outputs, rows)["dynamics"]
+    torch.testing.assert_close(error, outputs["dynamics"].square().mean())
+    assert torch.equal(model(batch)["dynamics"], model._outputs(outputs, batch)["dynamics"])
 
 
 def test_single_timesteps_are_refused():

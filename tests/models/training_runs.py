@@ -7,6 +7,7 @@ import torch
 from spinlock import SpinlockDataModule
 from spinlock.models import FeatureVQVAE, QuantizerConfig, ScheduleConfig
 from tests.callbacks import quiet_trainer
+from tests.models.small_models import ONE_PROBE
 
 EPOCHS, BATCHES = 4, 3
 STEPS = EPOCHS * BATCHES
@@ -23,21 +24,30 @@ QUANTIZERS = {
 def data(datasets, name="probes", **options):
     path, config = datasets[name]
     # Three batches an epoch, the last of them incomplete.
-    options = {"batch_size": {"probes": 26, "steps": 18}[name], "sampling_seed": 1} | options
+    options = {"batch_size": {"steps": 18}.get(name, 26), "sampling_seed": 1} | options
     return SpinlockDataModule(path, config, progress=False, **options)
 
 
 def model_for(datamodule, kind=FeatureVQVAE, quantizer="vector", **options):
+    """A model that has its weights already, unless the data module selects columns."""
     torch.manual_seed(0)
-    return kind(
-        num_variants=len(datamodule.variant_names),
-        latent_dim=4,
-        hidden_dims=(16,),
-        codebook_size=16,
-        quantizer=QuantizerConfig(**QUANTIZERS[quantizer]),
-        schedule=SCHEDULE,
-        **options,
-    )
+    sizes = {}
+    if not datamodule.selects_columns:
+        sizes = {
+            "num_features": datamodule.num_features,
+            "num_initial_features": datamodule.num_initial_features,
+            "num_dynamics": len(datamodule.dynamics_names),
+            "num_variants": len(datamodule.variant_names),
+        }
+    settings = {
+        "latent_dim": 4,
+        "hidden_dims": (16,),
+        "codebook_size": 16,
+        "quantizer": QuantizerConfig(**QUANTIZERS[quantizer]),
+        "schedule": SCHEDULE,
+        "loss": ONE_PROBE,
+    }
+    return kind(**(sizes | settings | options))
 
 
 def trainer_with(*callbacks, **settings):

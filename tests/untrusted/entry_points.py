@@ -10,7 +10,7 @@ from lightning import seed_everything
 from spinlock import SpinlockDataModule
 from spinlock.datamodules import SpinlockStream
 from spinlock.generation.build import generate
-from spinlock.models import FeatureVQVAE
+from spinlock.models import FeatureVQVAE, IndependenceConfig, LossConfig
 from spinlock.storage import read_info
 from tests.untrusted.scene import CONFIG, Outcome, Scene
 
@@ -95,21 +95,21 @@ def small_model(module):
         latent_dim=2,
         hidden_dims=[4],
         codebook_size=4,
+        independence=IndependenceConfig(),
+        loss=LossConfig(other_probe=0.0, alignment=0.0),
     )
 
 
 def run_file(scene):
-    module = SpinlockDataModule(scene.data, CONFIG)
     run = {
         "data": {"path": str(scene.data), "generation": json.loads(CONFIG.to_json()), **OPTIONS},
         "model": {
             "class_path": "spinlock.models.FeatureVQVAE",
             "init_args": {
-                "num_features": module.num_features,
-                "num_variants": module.num_variants,
                 "latent_dim": 2,
                 "hidden_dims": [4],
                 "codebook_size": 4,
+                "loss": {"other_probe": 0.0, "alignment": 0.0},
             },
         },
         "trainer": {

@@ -101,6 +101,8 @@ def model_arguments(s):
         "class as the quantizer": {"quantizer": f"{s.module}.Other"},
         "secret as the quantizer": {"quantizer": str(s.secrets[0])},
         "secret as the terms": {"independence": str(s.secrets[1])},
+        "command in the loss": {"loss": {"alignment": s.shell_command}},
+        "huge number of features": {"num_features": 10**400},
         "secret as the widths": {"hidden_dims": str(s.secrets[1])},
         "secret as a number": {"codebook_size": str(s.secrets[1])},
         "text as a number": {"latent_dim": "2"},
@@ -131,7 +133,7 @@ def test_the_arguments_of_a_model_are_data(scene, good_checkpoint, attack):
 
 
 @pytest.mark.parametrize("model", [FeatureVQVAE, SequenceVQVAE])
-@pytest.mark.parametrize("argument", ["quantizer", "independence", "schedule"])
+@pytest.mark.parametrize("argument", ["quantizer", "independence", "loss", "schedule"])
 def test_no_argument_of_a_model_is_imported(scene, model, argument):
     """Lightning's parser imports what text names, where a class is expected."""
     arguments = {
