@@ -46,7 +46,7 @@ def explained_power(spectra: StepSpectra, beta: Tensor) -> Tensor:
         Power, a mean over output channels, float64 [B].
     """
     channels = spectra.channels
-    own, other = spectra.transforms.split(channels, dim=1)
+    own, other = spectra.transforms.chunk(2, dim=1)
     if channels <= MIXING_CHANNELS:
         size = (len(own), channels, 2 * channels, _LAGS, _LAGS)
         products = torch.empty(size, dtype=torch.float64, device=own.device)
@@ -57,7 +57,7 @@ def explained_power(spectra: StepSpectra, beta: Tensor) -> Tensor:
             products[:, channel, channel:] = at_lags
             # Exchanging the two fields changes the sign of the displacement.
             products[:, channel:, channel] = at_lags[:, : channels - channel].flip((-2, -1))
-        of_u, of_w = products.split(channels, dim=2)
+        of_u, of_w = products.chunk(2, dim=2)
         matrix = _matrix(of_u)[:, None]
     else:
         of_u, of_w = (_at_lags(own.conj() * x, spectra.grid) for x in (own, other))

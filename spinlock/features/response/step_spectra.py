@@ -101,10 +101,11 @@ def step_spectra(u: Tensor, w: Tensor) -> StepSpectra:
     transforms = torch.fft.rfft2(fields - means[..., None, None]).to(torch.complex128)
     # What is left of the mean after its subtraction in float32.
     transforms[..., 0, 0] = 0.0
-    own, other = transforms.split(channels, dim=1)
+    own, other = transforms.chunk(2, dim=1)
     cross = (own.conj() * other).sum(1)
     # Sums over channels first: those over neighboring real and imaginary parts are slow.
-    squares = torch.view_as_real(transforms).square().unflatten(1, (2, channels)).sum(2)
+    squares = torch.view_as_real(transforms).square()
+    squares = squares.reshape(len(u), 2, channels, *squares.shape[2:]).sum(2)
     of_u, of_w = (squares[..., 0] + squares[..., 1]).unbind(1)
     weights, empty = band_weights(height, width, u.device)
     bands = torch.stack((of_u, of_w, cross.real), dim=1).flatten(2) @ weights.mT
