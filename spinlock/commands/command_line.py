@@ -55,8 +55,7 @@ def main(args: Sequence[str] | None = None) -> None:
         ...
     """
     arguments = list(sys.argv[1:] if args is None else args)
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("spinlock").setLevel(logging.INFO)
+    _show_log()
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_HELP, end="")
     elif arguments[0] in _COMMANDS:
@@ -68,6 +67,18 @@ def main(args: Sequence[str] | None = None) -> None:
             # LightningCLI warns if it receives arguments other than those of the process.
             sys.argv[1:] = arguments
         _run_trainer(None if args is None else arguments)
+
+
+def _show_log() -> None:
+    """Print the messages of this package to standard error.
+
+    A handler of the root logger would print the messages of Lightning, which has a handler of its
+    own, a second time.
+    """
+    logger = logging.getLogger("spinlock")
+    logger.setLevel(logging.INFO)
+    if not logger.hasHandlers():
+        logger.addHandler(logging.StreamHandler())
 
 
 def _with_token_writer(arguments: list[str]) -> list[str]:
