@@ -40,7 +40,7 @@ def test_what_generate_builds_info_describes(tmp_path, capsys):
     """The other commands run every shipped configuration in test_configs."""
     path = str(tmp_path / "data.h5")
     main(["generate", "--config", str(QUICKSTART), *SHRINK, f"--data.path={path}"])
-    assert "24 (1 probe(s) per operator)" in capsys.readouterr().out
+    assert "24 (12 operators, 2 probes each)" in capsys.readouterr().out
     main(["info", path])
     described = capsys.readouterr().out
     with h5py.File(path) as file:
@@ -170,9 +170,13 @@ def test_info_describes_what_a_file_holds(dataset, capsys):
         labels = file["metadata/ic_families"][:].astype(str)
         assert file.attrs["digest"] in out
     assert f"sinusoids {(labels == 'sinusoids').mean():.2%}" in out
-    for text in ("24 (1 probe(s)", "2 realizations x 2 timesteps of 1 x 24 x 24", "discrepancy"):
+    for text in (
+        "24 (24 operators, 1 probe each)",
+        "2 realizations x 2 timesteps of 1 x 24 x 24",
+        "discrepancy",
+    ):
         assert text in out
-    assert "grid_size (24,)" in out
+    assert "grid_size 24;" in out
     assert "torch" in out
     assert len(out.splitlines()) < 24, "one screen"
 
@@ -204,7 +208,7 @@ def test_info_describes_a_run_that_extends_a_file(tmp_path, capsys):
     generate_part(small_config(32, **options), path, 3, 3, progress=False)
     main(["info", str(path)])
     out = capsys.readouterr().out
-    assert "8 (1 probe(s) per operator)" in out
+    assert "8 (8 operators, 1 probe each)" in out
     assert "16 of 32 samples (50.0%) in 1 shards" in out
     assert "and the file" in out
     assert "16 samples: 8..15, 24..31" in out

@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from spinlock.commands.file_parser import file_parser
+from spinlock.configuration import CustomFeatureConfig
 from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.parameter_axes import describe_axis
 from spinlock.errors import DatasetError
 from spinlock.generation.run_summary import describe_design, describe_origin
 from spinlock.storage import read_columns, read_info, schema
@@ -66,25 +68,32 @@ def _table(rows: dict[str, str]) -> str:
 
 def _configuration(config: GenerationConfig) -> dict[str, str]:
     usual = GenerationConfig(config.num_samples).parameter_space.base_axes
-    axes = (
-        f"{name} {value}"
+    axes = [
+        f"{name} {describe_axis(value)}"
         for name, value in (config.parameter_space.base_axes | config.operator_axes).items()
         if value != usual.get(name)
-    )
+    ]
     family = config.operator
+    operators = -(-config.num_samples // config.probes_per_operator)
     computed = ["Summary Descriptor Features"]
-    computed += [] if config.features == "sdf" else [f"custom ones: {config.features}"]
+    if isinstance(config.features, CustomFeatureConfig):
+        computed += [*config.features.per_field, *config.features.per_trajectory]
     computed += [name for name in ("responses", "dynamics") if getattr(config, name)]
     return {
-        "samples": f"{config.num_samples} ({config.probes_per_operator} probe(s) per operator)",
+        "samples": f"{config.num_samples} ({_number(operators, 'operator')}, "
+        f"{_number(config.probes_per_operator, 'probe')} each)",
         "trajectories": f"{config.num_realizations} realizations x {config.num_timesteps} "
         f"timesteps of {config.channels} x {config.grid_size} x {config.grid_size}; stored "
         f"timesteps: {len(config.stored_steps)}",
         "seed, precision": f"{config.seed}, {config.precision}; blocks of {config.block_size}",
         "operators": family if isinstance(family, str) else str(family["class_path"]),
-        "axes": ", ".join(axes) or "those of the baseline",
+        "axes": "; ".join([*axes, "others as in the baseline"]),
         "features": ", ".join(computed),
     }
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" + "s" * (count != 1)
 
 
 def _distribution(info: DatasetInfo) -> dict[str, str]:

@@ -195,6 +195,23 @@ _LIMITS: dict[str, tuple[float, float]] = {
 }
 
 
+def describe_axis(values: Axis) -> str:
+    """Describe the values of an axis in words.
+
+    Args:
+        values: Range or choice.
+
+    Example:
+        >>> describe_axis(LogUniformRange(0.5, 4.0)), describe_axis((3, 5, 7))
+        ('log-uniform 0.5 to 4', '3, 5, 7')
+    """
+    if isinstance(values, tuple):
+        return ", ".join(map(str, values))
+    kind = "uniform" if isinstance(values, UniformRange) else "integer"
+    kind = "log-uniform" if isinstance(values, LogUniformRange) else kind
+    return f"{kind} {values.low:g} to {values.high:g}"
+
+
 def check_axis(name: str, values: Axis, least: float, bound: float) -> None:
     """Check the values of an axis.
 
