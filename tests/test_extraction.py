@@ -213,12 +213,13 @@ def test_it_waits_for_whoever_writes_the_file(dataset):
 def test_files_that_lack_timesteps_are_refused(fields, steps, message, tmp_path):
     path = tmp_path / "a.h5"
     storage = StorageConfig(fields=fields, shard_size=4)
-    generate(
-        small_config(4, grid_size=24, num_timesteps=steps, storage=storage), path, progress=False
-    )
+    options = {"num_timesteps": steps, "storage": storage, "responses": False}
+    generate(small_config(4, grid_size=24, **options), path, progress=False)
     before = path.read_bytes()
     with pytest.raises(DatasetError, match=rf"{message}.* Generate the dataset again"):
         extract_features(path, progress=False)
+    with pytest.raises(DatasetError, match=r"storage\.fields: all or responses: true$"):
+        extract_features(path, responses=True, progress=False)
     assert path.read_bytes() == before
     assert beside(path) == ["a.h5", "a.h5.lock"]
 

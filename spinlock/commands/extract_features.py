@@ -48,5 +48,5 @@ def run(arguments: list[str]) -> None:
     )
     print(
         f"{given.file}: features of {done.samples} samples computed, those of {done.changed} "
-        f"differed; the file was {'updated' if done.rewritten else 'left as it is'}"
+        f"differed or were missing; the file was {'updated' if done.rewritten else 'left as it is'}"
     )

@@ -46,7 +46,13 @@ def imported(path: str, where: str, trusted: Trusted = None) -> object:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"{where}: cannot import {path}: {error}") from error
+        message = f"{where}: cannot import {path}: {error}"
+        if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
+            message += (
+                f". Add the folder of {error.name} to the environment variable PYTHONPATH; "
+                "`python -m spinlock` also searches the current folder"
+            )
+        raise ConfigurationError(message) from error
 
 
 def is_import_path(path: str) -> bool:

@@ -147,7 +147,7 @@ class _Task:
             self.config = self.old if features is None else _with_features(self.old, features)
             if responses is not None:
                 self.config = dataclasses.replace(self.config, responses=responses)
-            _require_fields(dataset)
+            _require_fields(dataset, self.config.responses and not self.old.responses)
             dataset.validate()
             require_seal(dataset)
             require_copyable(dataset, self.config)
@@ -177,14 +177,16 @@ def _with_features(config: GenerationConfig, features: Selection) -> GenerationC
     return dataclasses.replace(config, features=features, trusted=trusted)
 
 
-def _require_fields(dataset: DatasetFile) -> None:
+def _require_fields(dataset: DatasetFile, adds_responses: bool) -> None:
     config = dataset.config
     steps = config.stored_steps
     if len(steps) < config.num_timesteps:
+        # Generation computes response features before it drops fields.
+        remedy = "storage.fields: all" + (" or responses: true" if adds_responses else "")
         raise DatasetError(
             f"{dataset.path} stores the fields of {len(steps)} of {config.num_timesteps} "
             f"timesteps (storage.fields: {config.storage.fields}), but features describe every "
-            "timestep. Generate the dataset again, with storage.fields: all"
+            f"timestep. Generate the dataset again, with {remedy}"
         )
 
 

@@ -183,7 +183,7 @@ def require_dataset(path: str | os.PathLike[str], config: GenerationConfig) -> D
             raise DatasetError(
                 f"{path} holds another dataset (fingerprint {info.fingerprint[:12]}, expected "
                 f"{config.fingerprint[:12]}): {explain_difference(info.config, config)}. It was "
-                "left as it is; choose another path, or the configuration it was made from."
+                "left as it is; choose another path, or the settings of the file."
             )
         require_seal(dataset)
     return info
