@@ -97,7 +97,9 @@ class Products(TorchDispatchMode):
         self.dtypes = set()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function.overloadpacket in (aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.mv):
+        # Inference mode does not decompose matmul before it arrives here.
+        kinds = (aten.matmul, aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.mv)
+        if function.overloadpacket in kinds:
             self.dtypes |= {factor.dtype for factor in args}
         return function(*args, **kwargs or {})
 
