@@ -75,7 +75,7 @@ def prototype_scores(
     Example:
         >>> import tempfile, torch
         >>> from spinlock.configuration import IntegerRange, ParameterSpaceConfig
-        >>> from spinlock.generation import GenerationConfig, generate
+        >>> from spinlock import GenerationConfig, generate
         >>> space = ParameterSpaceConfig(base_channels=IntegerRange(2, 3), grid_size=(24,))
         >>> config = GenerationConfig(8, parameter_space=space, dynamics=False)
         >>> index = torch.arange(8)

@@ -75,6 +75,11 @@ class TokenFile:
         codes: Vectors of the codes, (K, D) float32.
         prototypes: Nearest training operators of each code, (K, n) int64; -1 where there are fewer.
         prototype_distances: Their distances, (K, n) float32; infinite where there are fewer.
+
+    Example:
+        >>> index, tokens = np.arange(3), np.array([0, 1, 0])
+        >>> TokenFile(Path("t.h5"), "FeatureVQVAE", 2, None, None, index, tokens).codebook_size
+        2
     """
 
     path: Path

@@ -156,18 +156,6 @@ def test_tokens_of_pooled_samples(folder, tmp_path):
     assert re.findall(r"<p>prototypes (\d+)</p>", text) == ["0", "1", "6", "11"]
 
 
-def test_a_dataset_without_dynamics(folder, tmp_path):
-    config = dataclasses.replace(CONFIG, dynamics=False)
-    generate(config, tmp_path / "data.h5", progress=False)
-    columns = {"index": np.arange(24), "tokens": np.arange(24) % 2}
-    write(tmp_path / "t.h5", columns, fingerprint=config.fingerprint)
-    page = tmp_path / "page.html"
-    write_codebook(tmp_path / "t.h5", tmp_path / "data.h5", page, num_prototypes=1, progress=False)
-    text = page.read_text(encoding="utf-8")
-    assert text.count('<article class="row short"') == 2
-    assert 'href="#dyn"' not in text
-
-
 def test_tokens_of_another_dataset_are_refused(folder, tmp_path):
     columns = {"index": np.arange(24), "tokens": np.zeros(24)}
     write(tmp_path / "t.h5", columns, fingerprint="0" * 64)
@@ -219,35 +207,34 @@ class Foreign(OperatorFamily):
         return lambda fields: fields / 2
 
 
-def test_classes_of_the_dataset_need_trust(tmp_path):
+def test_a_dataset_with_classes_and_without_dynamics(tmp_path):
     config = dataclasses.replace(
-        CONFIG, operator={"class_path": f"{__name__}.Foreign", "init_args": {}}, dynamics=False
+        CONFIG,
+        num_samples=8,
+        operator={"class_path": f"{__name__}.Foreign", "init_args": {}},
+        dynamics=False,
     )
     generate(config, tmp_path / "data.h5", progress=False)
     stored = read_info(tmp_path / "data.h5").config
-    columns = {"index": np.arange(24), "tokens": np.zeros(24)}
+    columns = {"index": np.arange(8), "tokens": np.arange(8) % 2}
     write(tmp_path / "t.h5", columns, fingerprint=stored.fingerprint)
     given = tmp_path / "t.h5", tmp_path / "data.h5", tmp_path / "page.html"
     with pytest.raises(ConfigurationError, match="trust"):
         write_codebook(*given, progress=False)
+    assert not given[2].exists()
     write_codebook(*given, trust=[__name__], progress=False)
+    text = given[2].read_text(encoding="utf-8")
+    assert text.count('<article class="row short"') == 2
+    assert 'href="#dyn"' not in text
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no browser is installed")
-def test_a_browser_draws_every_row(folder, page, tmp_path):
+def test_a_browser_draws_the_page(folder, page, tmp_path):
     shutil.copy(folder / "page.html", tmp_path / "page.html")
     shot = tmp_path / "page.png"
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,1400"]
     command = [BROWSER, *options, f"--screenshot={shot}", f"file://{tmp_path}/page.html"]
     subprocess.run(command, check=True, timeout=100, capture_output=True)
-    dumped = subprocess.run(
-        [BROWSER, *options, "--dump-dom", f"file://{tmp_path}/page.html"],
-        check=True,
-        timeout=100,
-        capture_output=True,
-        text=True,
-    ).stdout
-    assert dumped.count("<article") == 4
     assert shot.stat().st_size > 20_000
 
 
