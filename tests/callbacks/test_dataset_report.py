@@ -185,7 +185,7 @@ def test_all_callbacks_from_yaml_on_a_real_dataset(tmp_path, built, config):
         "consistency/ic_only_r2",
         "consistency/shuffled_tokens_r2",
         "transfer/js_divergence",
-        "transfer/held_out_error",
+        "transfer/held_out_r2",
     ):
         assert key in scalars
     assert events.Tags()["images"] == ["ic/code_by_variant"]

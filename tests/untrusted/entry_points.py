@@ -109,6 +109,7 @@ def run_file(scene):
                 "latent_dim": 2,
                 "hidden_dims": [4],
                 "codebook_size": 4,
+                "independence": {},
                 "loss": {"other_probe": 0.0, "alignment": 0.0},
             },
         },
