@@ -183,7 +183,8 @@ class FeatureVQVAE(ResumableModule):
 
     def quantize(self, latent: Tensor) -> Tensor:
         """Return the tokens ``[B]`` or ``[B, Q]`` of latents ``[B, D]``, in evaluation."""
-        return self.quantizer(latent)[1]
+        tokens: Tensor = self.quantizer(latent)[1]
+        return tokens
 
     def codes(self, tokens: Tensor) -> Tensor:
         """Return the codes ``[B, D]`` of tokens ``[B]`` or ``[B, Q]``, int64."""
@@ -236,12 +237,12 @@ class FeatureVQVAE(ResumableModule):
 
     def _build(self, sizes: Mapping[str, Any]) -> None:
         self.autoencoder, config = self._make_network(**sizes), self._independence_config
-        self.independence = config and IndependenceTerms(
-            config,
-            num_variants=sizes["num_variants"],
-            codebook_size=self.codebook_size,
-            num_codebooks=self.quantizer.num_codebooks,
-        )
+        numbers = {
+            "num_variants": sizes["num_variants"],
+            "codebook_size": self.codebook_size,
+            "num_codebooks": self.quantizer.num_codebooks,
+        }
+        self.independence = None if config is None else IndependenceTerms(config, **numbers)
 
     def _rows(self, batch: Batch) -> Batch:
         """Return the entries of a batch with features ``[B, F]`` or ``[B, P, F]`` for a token."""

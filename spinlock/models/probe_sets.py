@@ -87,7 +87,7 @@ class ProbeSets:
 
     def pool(self, values: Tensor) -> Tensor:
         """Return the mean ``[B, ...]`` over the pooled probes of values ``[B * P, ...]``."""
-        values = values.unflatten(0, self.pooled.shape)
+        values = values.reshape(*self.pooled.shape, *values.shape[1:])
         weights = self.pooled.to(values.dtype)
         weights = weights / weights.sum(1, keepdim=True)
         return torch.einsum("bp,bp...->b...", weights, values)
@@ -122,4 +122,4 @@ class ProbeSets:
         """
         if self.num_probes == 1:
             return latents.new_zeros(())
-        return 2 * latents.unflatten(0, self.pooled.shape).var(dim=1).mean()
+        return 2 * latents.reshape(*self.pooled.shape, -1).var(dim=1).mean()
