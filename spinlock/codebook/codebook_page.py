@@ -15,6 +15,7 @@ from spinlock.codebook.track_panels import (
     dynamics_tracks,
     live_axes,
     panel,
+    parameter_properties,
     parameter_tracks,
     symbol,
 )
@@ -125,7 +126,7 @@ class CodebookPage:
         tokens = np.unique(book.levels[:, first], axis=1, return_inverse=True)[1]
         if self._names:
             titles = {column.name: f"{column.formula} ({column.unit})" for column in DYNAMICS}
-            shares = explained_share(self._scores, tokens)
+            shares = explained_share([score[:, None] for score in self._scores.T], tokens)
             described = [titles.get(name, name) for name in self._names]
             charts.append(
                 (
@@ -135,8 +136,7 @@ class CodebookPage:
                 )
             )
         axes = tuple(live_axes(book.config))
-        columns = [book.config.space.names.index(axis) for axis in axes]
-        shares = explained_share(book.params[:, columns], tokens)
+        shares = explained_share(parameter_properties(book.config, book.params), tokens)
         charts.append(
             (
                 bar_chart(axes, shares),

@@ -1,5 +1,6 @@
 """Compares the operators of a token with all operators, column by column."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,31 +60,34 @@ def entropy(shares: Values) -> float:
     return float(-(used * np.log(used)).sum())
 
 
-def explained_share(values: Values, tokens: NDArray[np.int64]) -> Values:
-    """Return the share of the variance of columns between tokens, adjusted for their number.
+def explained_share(properties: Sequence[Values], tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the share of the variance of properties between tokens, adjusted for their number.
 
     This is 1 − (S/(n − K)) / (V/(n − 1)), where S is the sum of squares about the means of the K
     tokens and V about the overall mean: 0 on average if the tokens are random, 1 if they determine
-    the column.
+    the property. A choice is a property of several columns, which are 1 for one value and else 0.
 
     Args:
-        values: Values, (n, D).
+        properties: Properties of n operators, (n, k) each.
         tokens: Tokens, (n,) int64.
 
     Returns:
-        Shares, (D,); NaN if there are not more rows than tokens, or a column is constant.
+        Share for each property; NaN if there are not more operators than tokens, or the property
+        is constant.
 
     Example:
-        >>> explained_share(np.array([[1.0], [1.0], [5.0], [5.0]]), np.array([0, 0, 3, 3]))
+        >>> values = np.array([[1.0], [1.0], [5.0], [5.0]])
+        >>> explained_share([values], np.array([0, 0, 3, 3]))
         array([1.])
     """
     _, place, counts = np.unique(tokens, return_inverse=True, return_counts=True)
     count, groups = len(tokens), len(counts)
-    sums = np.zeros((groups, values.shape[1]))
-    np.add.at(sums, place, values)
-    within = ((values - (sums / counts[:, None])[place]) ** 2).sum(axis=0)
-    total = ((values - values.mean(axis=0)) ** 2).sum(axis=0)
-    if count <= groups:
-        return np.full(values.shape[1], np.nan)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(1 - (within / (count - groups)) / (total / (count - 1)))
+    shares = []
+    for values in properties:
+        sums = np.zeros((groups, values.shape[1]))
+        np.add.at(sums, place, values)
+        within = ((values - (sums / counts[:, None])[place]) ** 2).sum()
+        total = ((values - values.mean(axis=0)) ** 2).sum()
+        known = count > groups and total > 0
+        shares.append(1 - (within / (count - groups)) / (total / (count - 1)) if known else np.nan)
+    return np.array(shares, dtype=np.float64)

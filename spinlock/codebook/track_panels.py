@@ -87,15 +87,35 @@ def parameter_tracks(config: GenerationConfig, points: Values) -> list[Track]:
     for name, axis in live_axes(config).items():
         column, count = config.space.names.index(name), _choices(axis)
         low, middle, high = map(float, places[:, column])
-        if count and count <= _FEW:
-            values = np.minimum((points[:, column] * count).astype(np.int64), count - 1)
-            shares = np.bincount(values, minlength=count) / len(values)
+        if 0 < count <= _FEW:
+            shares = _indicators(points[:, column], count).mean(axis=0)
             text = f"{_value(axis, int(shares.argmax()))} {shares.max():.0%}"
         else:
             shares = np.empty(0)
             text = f"{_number(ends[name][0])} – {_number(ends[name][2])}"
         tracks.append(Track(low, middle, high, text, shares))
     return tracks
+
+
+def parameter_properties(config: GenerationConfig, points: Values) -> list[Values]:
+    """Return each of `live_axes` as columns (o, k): its coordinate, or an indicator of each value.
+
+    Args:
+        config: Configuration of the dataset.
+        points: Operators as points of the unit cube, (o, A).
+    """
+    properties = []
+    for name, axis in live_axes(config).items():
+        values, count = points[:, config.space.names.index(name)], _choices(axis)
+        few = 0 < count <= _FEW
+        properties.append(_indicators(values, count) if few else values[:, None])
+    return properties
+
+
+def _indicators(coordinates: Values, count: int) -> Values:
+    """Return 1 for the value that each coordinate stands for, and 0 for the others, (o, count)."""
+    values = np.minimum((coordinates * count).astype(np.int64), count - 1)
+    return np.eye(count)[values]
 
 
 def _choices(axis: Axis) -> int:

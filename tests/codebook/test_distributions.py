@@ -5,7 +5,13 @@ import pytest
 
 from spinlock.codebook.distributions import Population, explained_share, quantiles
 from spinlock.codebook.token_words import _WORDS, describe_token
-from spinlock.codebook.track_panels import Track, dynamics_tracks, live_axes, parameter_tracks
+from spinlock.codebook.track_panels import (
+    Track,
+    dynamics_tracks,
+    live_axes,
+    parameter_properties,
+    parameter_tracks,
+)
 from spinlock.simulation.dynamics_columns import DYNAMICS_NAMES
 from tests.helpers import small_config
 
@@ -13,20 +19,39 @@ from tests.helpers import small_config
 def test_random_tokens_explain_nothing_and_true_ones_everything():
     random = np.random.default_rng(0)
     values = random.normal(size=(2000, 1))
-    chance = [explained_share(values, random.integers(0, 200, 2000))[0] for _ in range(40)]
+    chance = [explained_share([values], random.integers(0, 200, 2000))[0] for _ in range(40)]
     assert np.mean(chance) == pytest.approx(0, abs=0.02)
     tokens = np.searchsorted(np.quantile(values, np.arange(0.01, 1, 0.01)), values[:, 0])
-    assert explained_share(values, tokens)[0] > 0.95
+    assert explained_share([values], tokens)[0] > 0.95
     # Half of the variance is between the tokens.
     tokens = random.integers(0, 50, 5000)
     values = (random.normal(size=50)[tokens] + random.normal(size=5000))[:, None]
     between = np.var(values[:, 0]) - 1
-    assert explained_share(values, tokens)[0] == pytest.approx(between / np.var(values), abs=0.03)
+    assert explained_share([values], tokens)[0] == pytest.approx(between / np.var(values), abs=0.03)
 
 
 def test_shares_that_cannot_be_known_are_nan():
-    assert np.isnan(explained_share(np.arange(3.0)[:, None], np.arange(3))).all()
-    assert np.isnan(explained_share(np.ones((4, 1)), np.array([0, 0, 1, 1]))).all()
+    assert np.isnan(explained_share([np.arange(3.0)[:, None]], np.arange(3))).all()
+    assert np.isnan(explained_share([np.ones((4, 1))], np.array([0, 0, 1, 1]))).all()
+
+
+def test_a_choice_is_explained_by_tokens_that_fix_its_value():
+    """Its coordinate in the unit cube is not fixed, because a value is a part of the axis."""
+    config = small_config(8)
+    random = np.random.default_rng(2)
+    points = random.uniform(size=(900, 15))
+    column = config.space.names.index("activation")
+    tokens = (3 * points[:, column]).astype(np.int64)
+    shares = dict(
+        zip(
+            live_axes(config),
+            explained_share(parameter_properties(config, points), tokens),
+            strict=True,
+        )
+    )
+    assert shares.pop("activation") == pytest.approx(1)
+    assert all(abs(share) < 0.02 for share in shares.values())
+    assert explained_share([points[:, [column]]], tokens)[0] < 0.95
 
 
 def test_the_population_is_uniform():
