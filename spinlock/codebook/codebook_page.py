@@ -123,7 +123,7 @@ class CodebookPage:
         book = self._codebook
         # One row for each operator: its probes would count as independent evidence.
         _, first = np.unique(book.place, return_index=True)
-        tokens = np.unique(book.levels[:, first], axis=1, return_inverse=True)[1]
+        tokens = np.unique(book.levels[:, first], axis=1, return_inverse=True)[1].reshape(-1)
         if self._names:
             titles = {column.name: f"{column.formula} ({column.unit})" for column in DYNAMICS}
             shares = explained_share([score[:, None] for score in self._scores.T], tokens)

@@ -32,10 +32,15 @@ def bar_chart(names: Sequence[str], values: Values, titles: Sequence[str] = ()) 
             f'<path class="t" d="M{_START} {y}h{_LENGTH}"/>'
             f'<path class="b" d="M{_START} {y}h{length:.1f}"/>'
             f'<text class="v" x="{_START + _LENGTH + 6}" y="{y + 4}">'
-            f"{f'{value:.2f}'.replace('-', '−') if known else '–'}</text></g>"
+            f"{_two_digits(float(value)) if known else '–'}</text></g>"
         )
     height = _PITCH * len(names) + 2
     return f'<svg class="o" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}">{"".join(parts)}</svg>'
+
+
+def _two_digits(value: float) -> str:
+    # Adding zero turns the minus zero of small negative values into zero.
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def share_curves(levels: Sequence[Values]) -> str:

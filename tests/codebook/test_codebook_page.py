@@ -5,6 +5,7 @@ import html
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -26,6 +27,7 @@ CONFIG = small_config(
 )
 # Four of eight codes are used: by six, three, two and one of the twelve operators.
 TOKENS = np.array([5, 2, 5, 5, 2, 5, 7, 5, 2, 5, 7, 0])
+ROOT = Path(__file__).parents[2]
 HOSTILE = '<img src=x onerror="alert(1)">'
 
 
@@ -236,6 +238,19 @@ def test_a_browser_draws_the_page(folder, page, tmp_path):
     command = [BROWSER, *options, f"--screenshot={shot}", f"file://{tmp_path}/page.html"]
     subprocess.run(command, check=True, timeout=100, capture_output=True)
     assert shot.stat().st_size > 20_000
+
+
+def test_the_example_of_the_documentation_runs(folder, tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "data_format.md").read_text(encoding="utf-8")
+    example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[-1]
+    (tmp_path / "data").mkdir()
+    shutil.copy(hostile_name(folder), tmp_path / "data" / "quickstart.h5")
+    shutil.copy(folder / "tokens.h5", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    exec(example, namespace)
+    assert namespace["predicted"].prototypes.tolist() == [[0, 2, 3], [6, 10, -1]]
+    assert namespace["predicted"].fields.shape == (2, 3, 1, 1, 3, 24, 24)
 
 
 def test_changed_columns_are_refused(folder, tmp_path):
