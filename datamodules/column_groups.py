@@ -77,8 +77,8 @@ class ViewOptions:
         check_types(self, "view.")
         if self.columns is not None and not 0 < len(self.columns) == len(set(self.columns)):
             raise ConfigurationError(
-                f"view.columns: must be different groups of {', '.join(get_args(Group))}, got "
-                f"{list(self.columns)}"
+                "view.columns: must be one or more different groups of "
+                f"{', '.join(get_args(Group))}, got {list(self.columns)}"
             )
 
 
@@ -144,7 +144,8 @@ def names_of_columns(groups: tuple[Group, ...], config: GenerationConfig) -> tup
     names = tuple(name for group in groups for name in column_group(group, config).names)
     if not names:
         raise ConfigurationError(
-            f"columns: {', '.join(groups)} have no columns in a dataset with "
-            f"{config.num_realizations} realization(s) and {config.num_timesteps} timestep(s)"
+            f"view.columns: {', '.join(groups)}: noise needs two or more realizations, and "
+            "divergence also two or more timesteps; the dataset has num_realizations "
+            f"{config.num_realizations} and num_timesteps {config.num_timesteps}"
         )
     return names

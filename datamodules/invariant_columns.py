@@ -59,8 +59,8 @@ class InvariantColumns:
             )
         if not any(self.chosen):
             raise ConfigurationError(
-                "selection: no column is invariant, use all columns or response features. Shares:"
-                f"\n{self._table()}"
+                "selection: no column is invariant; use selection: all, or columns: [responses, "
+                f"noise]. Shares:\n{self._table()}"
             )
 
     @classmethod
@@ -118,10 +118,14 @@ class InvariantColumns:
 
     def describe(self) -> str:
         """Return a table of the shares of each column, with a mark at the selected ones."""
-        rule = f"operator share > {OPERATOR_SHARE}, variant share < {VARIANT_SHARE}"
+        rule = (
+            f"operator share > {OPERATOR_SHARE}, variant share < {VARIANT_SHARE}; estimates, which "
+            "may lie outside of 0 to 1"
+        )
         if not self.operator:
             rule = "a fixed list, since no operator has two training samples"
-        return f"{sum(self.chosen)} of {len(self.names)} columns: {rule}\n{self._table()}"
+        chosen = f"{sum(self.chosen)} of {len(self.names)} columns (*)"
+        return f"{chosen}: {rule}\n{self._table()}"
 
     def _table(self) -> str:
         width = max(map(len, self.names), default=0)

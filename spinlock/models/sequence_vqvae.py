@@ -109,6 +109,7 @@ class SequenceVQVAE(FeatureVQVAE):
     def _evaluate(self, batch: Batch, stage: str, loader: int) -> Outputs:
         outputs = super()._evaluate(batch, stage, loader)
         policy = contract.batch_entry(batch, "update_policy")
-        dynamics = batch["dynamics"][:, self._columns] if self._columns else None
+        compares = bool(self._columns) and "dynamics" in batch
+        dynamics = batch["dynamics"][:, self._columns] if compares else None
         self._counts(stage).update(outputs["token_sequence"], policy, dynamics)
         return outputs

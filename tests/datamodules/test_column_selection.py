@@ -170,7 +170,7 @@ def test_a_yaml_file_with_responses_trains(datasets, tmp_path, view):
         "num_variants": datamodule.num_variants,
         "codebook_size": 8,
         "hidden_dims": [16],
-        "normalization": "pooled",
+        "loss": {"other_probe": 0, "alignment": 0},
     }
     run = {
         "data": {

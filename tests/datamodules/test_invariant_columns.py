@@ -98,7 +98,7 @@ def test_the_selection_is_described():
     features, variant, operator = samples()
     columns = InvariantColumns.fit(features, variant, operator, NAMES)
     lines = columns.describe().splitlines()
-    assert lines[0] == "2 of 6 columns: operator share > 0.8, variant share < 0.05"
+    assert lines[0].startswith("2 of 6 columns (*): operator share > 0.8, variant share < 0.05;")
     rows = [line.split() for line in lines[2:]]
     assert [row[0] for row in rows] == list(NAMES)
     assert [row[0] for row in rows if row[-1] == "*"] == ["operator", "wide"]

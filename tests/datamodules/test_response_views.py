@@ -57,7 +57,7 @@ def test_one_realization_has_no_noise_columns(datasets):
     assert datamodule.feature_names == RESPONSES
     assert collect(datamodule.train_dataloader())["features"].isfinite().all()
     options = ViewOptions("features", columns=("noise",))
-    with pytest.raises(ConfigurationError, match=r"noise have no columns .* with 1 realization"):
+    with pytest.raises(ConfigurationError, match=r"noise needs two .* num_realizations 1"):
         SpinlockDataModule(path, config, view=options)
 
 
@@ -188,14 +188,18 @@ WITHOUT = small_config(responses=False, probes_per_operator=2)
         (small_config(), "probes", "probes needs two or more probes of each operator"),
         (small_config(), {"name": "fields", "columns": ["noise"]}, "columns: applies only to .* f"),
         (small_config(), {"name": "fields", "selection": "invariant"}, "selection: applies only"),
-        (small_config(), {"columns": []}, "columns: must be different groups of outputs, resp"),
-        (small_config(), {"columns": ["noise", "noise"]}, "columns: must be different groups"),
+        (
+            small_config(),
+            {"columns": []},
+            "columns: must be one or more different groups of outputs",
+        ),
+        (small_config(), {"columns": ["noise", "noise"]}, "more different groups"),
         (small_config(), {"columns": ["inputs"]}, r"columns\[0\]: must be one of 'outputs'"),
         (small_config(), {"columns": "noise"}, "columns: must be a list"),
         (small_config(), {"selection": "some"}, "selection: must be one of 'all', 'invariant'"),
         (small_config(), {"view": "pairs"}, "view.view: unknown key; allowed are name, columns"),
         (small_config(), {"name": "images"}, "view: must be one of features, sequence"),
-        (small_config(), {"columns": ["divergence"]}, "divergence have no columns .* 1 timestep"),
+        (small_config(), {"columns": ["divergence"]}, "divergence also two .* num_timesteps 1"),
     ],
 )
 def test_columns_that_the_view_or_the_file_does_not_hold(config, view, message):
@@ -205,7 +209,9 @@ def test_columns_that_the_view_or_the_file_does_not_hold(config, view, message):
 
 def test_options_are_checked_when_they_are_made():
     assert ViewOptions("pairs", columns=["noise"]).columns == ("noise",)
-    with pytest.raises(ConfigurationError, match=r"view.columns: must be different groups"):
+    with pytest.raises(
+        ConfigurationError, match=r"view.columns: must be one or more different groups"
+    ):
         ViewOptions("pairs", columns=("noise", "noise"))
     with pytest.raises(ConfigurationError, match=r"view.selection: must be one of"):
         ViewOptions("pairs", selection="most")

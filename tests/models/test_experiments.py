@@ -6,17 +6,18 @@ import pytest
 import yaml
 
 from scripts import run_experiments
+from scripts.experiment_tables import TABLES, table
 from spinlock.models import FeatureVQVAE, SequenceVQVAE
+from spinlock.storage import read_info
 
-# Data on which docs/vqvae.md reports scores: file -> beginning of the fingerprint.
+# Data on which docs/vqvae.md reports scores: file -> beginning of the fingerprint, with seed 101.
 FINGERPRINTS = {
-    "operators": "0d1aafe5",
-    "probes": "8b2df8c8",
-    "horizons": "836ac788",
-    "many_operators": "713a99c1",
-    "trajectories": "d7dbe264",
-    "swapped_distribution": "c1b0ba35",
-    "new_variant": "e6987c4b",
+    "operators-101": "a69702bf",
+    "transport-101": "361a0a0c",
+    "horizon-101": "7bd97f59",
+    "trajectories-101": "60e4e321",
+    "swapped_distribution-101": "58808e2d",
+    "new_family-101": "feac4de1",
 }
 SPACE = {
     "grid_size": [32],
@@ -26,49 +27,80 @@ SPACE = {
 SHRINK = {
     "data": {
         "generation": {
-            "num_samples": 64,
+            "num_samples": 80,
             "num_realizations": 2,
             "block_size": 4,
-            "storage": {"shard_size": 32},
+            "storage": {"shard_size": 40},
             "parameter_space": SPACE,
         },
         "batch_size": 8,
         "progress": False,
     },
+    "model": {"init_args": {"codebook_size": 8}},
     "trainer": {"accelerator": "cpu", "max_epochs": 1},
 }
-THREE_STEPS = {"data": {"generation": {"num_timesteps": 3}}}
+
+
+def small(name):
+    """Settings of an experiment with little data."""
+    steps = {"data": {"generation": {"num_timesteps": 3}}} if name == "sequence_50" else {}
+    shrunk = run_experiments.merged(run_experiments.settings(name), SHRINK)
+    return run_experiments.merged(shrunk, steps)
 
 
 @pytest.mark.parametrize("name", run_experiments.experiments())
 def test_every_experiment_has_a_model_and_data_that_fit(name):
-    cli = run_experiments.assemble(name, seed=0)
+    given = run_experiments.of_data_seed(run_experiments.settings(name), 101)
+    cli = run_experiments.assemble(given, seed=0)
     assert isinstance(cli.model, SequenceVQVAE if "sequence" in name else FeatureVQVAE)
-    assert cli.model.num_variants == cli.datamodule.num_variants
-    assert (cli.model.pair_weight > 0) <= (cli.config.data.view == "pairs")
+    compares = cli.model.loss.other_probe > 0 or cli.model.loss.alignment > 0
+    if cli.model.compares_probes:
+        assert compares <= (cli.datamodule.view.name in ("pairs", "probes"))
     fingerprint = FINGERPRINTS[cli.datamodule.path.stem]
     assert cli.datamodule.generation.fingerprint.startswith(fingerprint)
-    fractions = (0.05, 0.1) if name.startswith("many_operators") else (0.125, 0.25)
-    assert (cli.config.data.val_fraction, cli.config.data.test_fraction) == fractions
+    data = cli.config.data
+    assert (data.val_fraction, data.test_fraction) == (0.125, 0.25)
 
 
 @pytest.mark.parametrize(
-    ("name", "title"),
+    ("name", "titles"),
     [
-        ("paired", "Two probes of each operator"),
-        ("leave_out_sinusoids", "Held-out initial conditions"),
-        ("sequence_50", "Sequences"),
+        ("leave_out_sinusoids", ("Held-out families", "R2 of decoded dynamics")),
+        ("sequence_50", ("Sequences",)),
     ],
 )
-def test_a_run_gives_the_scores_of_its_table(name, title, tmp_path, monkeypatch):
+def test_a_run_gives_the_scores_of_its_tables(name, titles, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
-    steps = THREE_STEPS if name == "sequence_50" else {}
-    scores = run_experiments.run(name, seed=0, changes=run_experiments.merged(SHRINK, steps))
-    tables = run_experiments.TABLES
-    expected = {*tables["All experiments"].values(), *tables[title].values()}
+    prototypes = 1 if name == "leave_out_sinusoids" else 0
+    scores = run_experiments.run(small(name), seed=0, prototypes=prototypes)
+    expected = {score for title in titles for score in TABLES[title].values()}
+    if prototypes:
+        expected |= set(TABLES["Tokens and operators"].values())
+        expected |= set(TABLES["R2 of the 46 features of each family by prototypes"].values())
     assert not expected - set(scores)
     assert json.loads(json.dumps(scores)) == scores
+
+
+def test_a_file_of_ones_own_has_a_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    cli = run_experiments.assemble(small("responses"), seed=0)
+    cli.datamodule.prepare_data()
+    path = cli.datamodule.path
+    monkeypatch.setitem(run_experiments.TABLE, "base", small("responses"))
+    before = read_info(path)
+    run_experiments.main(["--data", str(path), "--only", "responses", "--seeds", "0"])
+    printed = capsys.readouterr().out
+    assert "| responses | 1 |" in printed
+    assert read_info(path) == before
+    (result,) = run_experiments.read_results(path.with_suffix(".results.jsonl"))
+    assert result["data_seed"] == before.config.seed
+    assert "leave_out_gaussian_blobs" in run_experiments.applicable(path)
+    assert "transport" not in run_experiments.applicable(path)
+    # Runs that are in the file of results are not repeated.
+    run_experiments.main(["--data", str(path), "--only", "responses", "--seeds", "0"])
+    assert len(run_experiments.read_results(path.with_suffix(".results.jsonl"))) == 1
 
 
 def test_changes_replace_merge_and_append():
@@ -80,21 +112,21 @@ def test_changes_replace_merge_and_append():
 
 
 def test_an_experiment_is_printed_as_yaml(capsys):
-    run_experiments.main(["--print", "horizon_2"])
+    run_experiments.main(["--print", "leave_out_sinusoids"])
     printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed == run_experiments.settings("horizon_2")
-    assert printed["data"]["timestep"] == 2
-    assert len(printed["trainer"]["callbacks"]) == 4
+    assert printed == run_experiments.settings("leave_out_sinusoids")
+    assert printed["data"]["train_variants"] == {"exclude": ["sinusoids"]}
+    assert len(printed["trainer"]["callbacks"]) == 5
 
 
 def test_the_table_has_mean_and_spread():
     runs = [
-        {"name": "a", "seed": 0, "metrics": {"x": 1.0, "y": 20.0}},
-        {"name": "a", "seed": 1, "metrics": {"x": 2.0, "y": 22.0}},
-        {"name": "b", "seed": 0, "metrics": {"x": 0.5}},
-        {"name": "c", "seed": 0, "metrics": {"y": 0.5}},
+        {"name": "a", "metrics": {"x": 1.0, "y": 20.0}},
+        {"name": "a", "metrics": {"x": 2.0, "y": 22.0}},
+        {"name": "b", "metrics": {"x": 0.5}},
+        {"name": "c", "metrics": {"y": 0.5}},
     ]
-    assert run_experiments.table(runs, {"X": "x", "Y": "y"}).splitlines()[2:] == [
+    assert table(runs, {"X": "x", "Y": "y"}).splitlines()[2:] == [
         "| a | 2 | 1.500 ± 0.500 | 21.0 ± 1.0 |",
         "| b | 1 | 0.500 ± 0.000 | — |",
     ]
