@@ -38,6 +38,8 @@ Settings = dict[str, Any]
 TABLE: Settings = yaml.safe_load(
     (Path(__file__).parents[1] / "configs" / "experiments" / "experiments.yaml").read_text()
 )
+# The callback that compares the probes of an operator.
+CONSISTENCY = "spinlock.callbacks.OperatorConsistency"
 RESULTS = Path("data/experiments/results.jsonl")
 
 
@@ -94,6 +96,9 @@ def assemble(given: Settings, seed: int, dataset: Path | None = None) -> Lightni
             "path": str(dataset),
             "generation": {k: getattr(config, k) for k in sizes},
         }
+        if config.probes_per_operator == 1:
+            named = given["trainer"]["callbacks"]
+            given["trainer"]["callbacks"] = [c for c in named if c["class_path"] != CONSISTENCY]
     with warnings.catch_warnings():
         # The settings are not those of this script's command line.
         warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")

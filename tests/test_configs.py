@@ -59,7 +59,9 @@ def test_a_configuration_is_what_it_says(config):
     data = yaml.safe_load(config.read_text())["data"]
     parsed = GenerationConfig.from_dict(data.get("init_args", data)["generation"])
     if "baseline" in config.stem:
-        assert parsed == GenerationConfig(10_000)
+        probes = parsed.probes_per_operator
+        assert probes == (2 if "vqvae" in config.stem else 1)
+        assert parsed == GenerationConfig(10_000 * probes, probes_per_operator=probes)
     if data.get("path") == "data/transport_10k.h5":
         assert parsed.operator == "transport"
         assert parsed.num_samples == 10_000 * parsed.probes_per_operator == 20_000

@@ -17,7 +17,7 @@ def test_a_failure_leaves_no_half_written_file(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr("spinlock.simulation.simulator.rollout", fail)
+    monkeypatch.setattr("spinlock.simulation.operator_runs.rollout", fail)
     with pytest.raises(RuntimeError, match="out of luck") as caught:
         generate(CONFIG, tmp_path / "a.h5", progress=False)
     assert re.search(r"while computing samples \d+\.\.\d+", str(caught.value.__notes__))
