@@ -1,8 +1,8 @@
 """Shares of the variance of feature columns: `python -m benchmarks.operator_shares [--seed 2718]`.
 
 Generates operators with four probes each, so that every operator meets every family of initial
-conditions, and prints which share of each column the variant and the operator explain, with 95 %
-confidence intervals. Fields are not stored.
+conditions, or reads an existing dataset (``--data FILE``). Prints which share of each column the
+variant and the operator explain, with 95 % confidence intervals. Fields are not stored.
 """
 
 import argparse
@@ -14,18 +14,22 @@ import torch
 
 from spinlock import GenerationConfig, ParameterSpaceConfig, StorageConfig, generate
 from spinlock.metrics.variance_shares import variance_shares
-from spinlock.storage import read_columns, schema
+from spinlock.storage import read_columns, read_info, schema
 
 GROUPS = (schema.PER_TIMESTEP, schema.RESPONSES, schema.NOISE_RESPONSES)
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Generate the dataset and print the table."""
+    """Print the table of a new or of an existing dataset."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--operators", type=int, default=2000)
     parser.add_argument("--grid", type=int, default=64)
     parser.add_argument("--seed", type=int, default=2718)
+    parser.add_argument("--data", type=Path, help="existing dataset to read instead")
     options = parser.parse_args(args)
+    if options.data is not None:
+        print_shares(options.data)
+        return
     config = GenerationConfig(
         4 * options.operators,
         probes_per_operator=4,
@@ -37,14 +41,21 @@ def main(args: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "shares.h5"
         generate(config, path)
-        names = (*GROUPS, schema.IC_TYPES, schema.OPERATOR_INDEX)
-        columns = read_columns(path, names, config.num_samples)
+        print_shares(path)
+
+
+def print_shares(path: Path) -> None:
+    """Print the shares of the variance of each feature column of a dataset."""
+    config = read_info(path).config
+    names = (*GROUPS, schema.IC_TYPES, schema.OPERATOR_INDEX)
+    columns = read_columns(path, names, config.num_samples)
     variant = torch.tensor([config.mixture.names.index(v) for v in columns[schema.IC_TYPES]])
     operator = torch.from_numpy(columns[schema.OPERATOR_INDEX])
     specs = schema.feature_specs(config)
+    probes, grids = config.probes_per_operator, config.parameter_space.grid_size
     print(
-        f"{options.operators} operators x 4 probes, {options.grid} x {options.grid}, seed "
-        f"{options.seed}"
+        f"{config.num_samples // probes} operators x {probes} probes, grids of "
+        f"{', '.join(map(str, grids))}, seed {config.seed}"
     )
     print(f"{'column':28} {'variant':>8} {'95 %':>13} {'operator':>9} {'95 %':>13}")
     for group in GROUPS:
