@@ -28,7 +28,7 @@ import yaml
 from lightning import LightningModule
 from lightning.pytorch.cli import LightningCLI
 
-from scripts.experiment_tables import TABLES, table
+from scripts.experiment_tables import TABLES
 from scripts.prototype_experiment import prototype_r2
 from spinlock.datamodules import SpinlockDataModule
 from spinlock.storage import read_info
@@ -209,8 +209,8 @@ def main(args: Sequence[str] | None = None) -> None:
         with path.open("a") as file:
             file.write(json.dumps(results[-1]) + "\n")
         print(f"{name}, seeds {seed}, {of_data}: {metrics['seconds']:.0f} s", flush=True)
-    for title, columns in TABLES.items():
-        print(f"\n{title}\n\n{table(results, columns)}")
+    for table in TABLES:
+        print(f"\n{table.title}\n\n{table.markdown(results)}")
 
 
 def _changes(name: str) -> Iterator[Settings]:
