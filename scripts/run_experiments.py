@@ -14,6 +14,7 @@ that the file already contains are not repeated.
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import time
@@ -119,10 +120,11 @@ def assemble(given: Settings, seed: int, dataset: Path | None = None) -> Lightni
 def run(
     given: Settings, seed: int, dataset: Path | None = None, prototypes: int = 0
 ) -> dict[str, float]:
-    """Train and test an experiment; arguments as for `assemble`.
+    """Train and test an experiment.
 
     A model that was trained on pairs or sets of probes is tested on single probes, of which a
-    held-out family may have only one for each operator.
+    held-out family may have only one for each operator. A model that was trained on one probe of
+    each operator is tested on several probes of the same operators, in the dataset of `base`.
 
     Args:
         given: Settings of the experiment.
@@ -136,21 +138,38 @@ def run(
     cli = assemble(given, seed, dataset)
     # Data are built on all cores, models are trained on one.
     cli.datamodule.prepare_data()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    start = time.monotonic()
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule)
-    seconds = time.monotonic() - start
-    data = cli.datamodule
-    if data.view.name in ("pairs", "probes"):
-        tested = merged(given, {"data": {"view": {"name": "features"}}})
-        data = assemble(tested, seed, dataset).datamodule
-        data.load_state_dict(cli.datamodule.state_dict())
-    cli.trainer.test(cli.model, datamodule=data, verbose=False)
-    logged = cli.trainer.callback_metrics.items()
+    try:
+        start = time.monotonic()
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+        seconds = time.monotonic() - start
+    finally:
+        torch.set_num_threads(threads)
+    trainer, data = cli.trainer, cli.datamodule
+    tested = given
+    if data.generation.probes_per_operator == 1:
+        base = of_data_seed(TABLE["base"], data.generation.seed)
+        tested = merged(tested, {"trainer": base["trainer"]})
+        if dataset is None:
+            tested = merged(tested, {"data": {**base["data"], "allow_transfer": True}})
+    if data.view.name != "sequence":
+        tested = merged(tested, {"data": {"view": {"name": "features"}}})
+        test = assemble(tested, seed, dataset)
+        test.datamodule.load_state_dict(data.state_dict())
+        trainer, data = test.trainer, test.datamodule
+    trainer.test(cli.model, datamodule=data, verbose=False)
+    logged = trainer.callback_metrics.items()
     scores = {key: float(value) for key, value in logged if key.startswith("test/")}
     if prototypes and cli.model.quantizer.num_codebooks == 1:
-        scores |= prototype_r2(cli.trainer, cli.model, data, prototypes)
+        scores |= prototype_r2(trainer, cli.model, data, prototypes)
     return scores | {"seconds": seconds}
+
+
+def digest(given: Settings, prototypes: int) -> str:
+    """Return a digest of the settings of a run; runs of equal digest and seed are not repeated."""
+    text = json.dumps([given, prototypes], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read_results(path: Path = RESULTS) -> list[Settings]:
@@ -190,24 +209,33 @@ def main(args: Sequence[str] | None = None) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     dataset, names, path = options.data, options.only or experiments(), options.results or RESULTS
     if dataset is not None:
-        names = [name for name in names if name in applicable(dataset)]
+        suited = applicable(dataset)
+        if options.only and (others := set(options.only) - set(suited)):
+            parser.error(
+                f"--only: {', '.join(sorted(others))} need data of their own; {dataset} is suited "
+                f"for {', '.join(suited)}"
+            )
+        names = suited if options.only is None else options.only
         options.data_seeds = [read_info(dataset).config.seed]
         path = options.results or dataset.with_suffix(".results.jsonl")
     results = read_results(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = {(result["name"], result["seed"], result["data_seed"]) for result in results}
+    done = {(result["digest"], result["seed"]) for result in results}
     runs = [
-        (name, seed, of_data)
+        (name, seed, of_data_seed(settings(name), of_data))
         for of_data in options.data_seeds
         for seed in options.seeds
         for name in names
     ]
-    for name, seed, of_data in (each for each in runs if each not in done):
-        given = of_data_seed(settings(name), of_data)
+    for name, seed, given in runs:
+        key = digest(given, options.prototypes)
+        if (key, seed) in done:
+            continue
         metrics = run(given, seed, dataset, options.prototypes)
-        results.append({"name": name, "seed": seed, "data_seed": of_data, "metrics": metrics})
+        results.append({"name": name, "seed": seed, "digest": key, "metrics": metrics})
         with path.open("a") as file:
             file.write(json.dumps(results[-1]) + "\n")
+        of_data = given["data"]["generation"]["seed"]
         print(f"{name}, seeds {seed}, {of_data}: {metrics['seconds']:.0f} s", flush=True)
     for table in TABLES:
         print(f"\n{table.title}\n\n{table.markdown(results)}")

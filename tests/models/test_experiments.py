@@ -13,6 +13,7 @@ from spinlock.storage import read_info
 # Data on which docs/vqvae.md reports scores: file -> beginning of the fingerprint, with seed 101.
 FINGERPRINTS = {
     "operators-101": "a69702bf",
+    "one_probe-101": "5944e12b",
     "transport-101": "361a0a0c",
     "horizon-101": "7bd97f59",
     "trajectories-101": "6bab43ff",
@@ -66,12 +67,14 @@ def test_every_experiment_has_a_model_and_data_that_fit(name):
     ("name", "tables"),
     [
         ("leave_out_sinusoids", (0, 1, 2, 3, 4, 5)),
+        ("one_probe", (0, 1, 2, 3)),
         ("sequence_50", (-1,)),
     ],
 )
 def test_a_run_gives_the_scores_of_its_tables(name, tables, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    monkeypatch.setitem(run_experiments.TABLE, "base", small("responses"))
     prototypes = 2 if name == "leave_out_sinusoids" else 0
     scores = run_experiments.run(small(name), seed=0, prototypes=prototypes)
     expected = {score for number in tables for score in TABLES[number].columns.values()}
@@ -82,19 +85,20 @@ def test_a_run_gives_the_scores_of_its_tables(name, tables, tmp_path, monkeypatc
 def test_a_file_of_ones_own_has_a_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
-    cli = run_experiments.assemble(small("responses"), seed=0)
+    monkeypatch.setitem(run_experiments.TABLE, "base", small("responses"))
+    cli = run_experiments.assemble(run_experiments.settings("responses"), seed=0)
     cli.datamodule.prepare_data()
     path = cli.datamodule.path
-    monkeypatch.setitem(run_experiments.TABLE, "base", small("responses"))
     before = read_info(path)
     run_experiments.main(["--data", str(path), "--only", "responses", "--seeds", "0"])
     printed = capsys.readouterr().out
     assert "| responses | 1 |" in printed
     assert read_info(path) == before
-    (result,) = run_experiments.read_results(path.with_suffix(".results.jsonl"))
-    assert result["data_seed"] == before.config.seed
     assert "leave_out_gaussian_blobs" in run_experiments.applicable(path)
     assert "transport" not in run_experiments.applicable(path)
+    with pytest.raises(SystemExit):
+        run_experiments.main(["--data", str(path), "--only", "transport"])
+    assert "--only: transport need data of their own" in capsys.readouterr().err
     # Runs that are in the file of results are not repeated.
     run_experiments.main(["--data", str(path), "--only", "responses", "--seeds", "0"])
     assert len(run_experiments.read_results(path.with_suffix(".results.jsonl"))) == 1
