@@ -31,8 +31,8 @@ class CodebookUsage(EvaluationCallback):
 
     Testing logs the same with ``test/`` in front. Plots: ``codebook/usage_bars``, the samples of
     each code (with several levels ``codebook/usage_bars_level_<q>``), and ``codebook/transitions``
-    if there is a ``token_sequence``. Needs ``tokens`` in the step's output and the model's
-    ``codebook_size``.
+    if there is a ``token_sequence``. In the view ``probes``, the tokens are those of sets. Needs
+    ``tokens`` in the step's output and the model's ``codebook_size``.
 
     Args:
         detailed: Whether to log the detailed scores too, default: False.
@@ -49,6 +49,8 @@ class CodebookUsage(EvaluationCallback):
         >>> from spinlock.callbacks import CodebookUsage
         >>> trainer = Trainer(callbacks=[CodebookUsage(every_n_epochs=5)], logger=False)
     """
+
+    accepts_sets = True
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         size = self._codebook_size(pl_module)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from spinlock.metrics.joint_labels import first_rows
 from spinlock.metrics.token_contingency import TokenContingency, check_range
 from spinlock.runtime.processes import is_distributed
 
@@ -129,9 +130,5 @@ def by_index(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
         >>> by_index(columns)["x"]
         tensor([0.3000, 0.7000])
     """
-    index = columns["index"].cpu()
-    order = torch.argsort(index, stable=True)
-    is_first = torch.ones_like(order, dtype=torch.bool)
-    is_first[1:] = index[order].diff() != 0
-    rows = order[is_first]
+    rows = first_rows(columns["index"].cpu())
     return {key: column.cpu()[rows] for key, column in columns.items()}

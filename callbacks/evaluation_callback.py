@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -21,6 +21,8 @@ class EvaluationCallback(Callback, ABC):
     A subclass gathers in `_start` and `_observe`, and returns scores in `_finish`, the same on all
     processes. Validation logs them under their keys, testing with ``test/`` in front. Sanity
     checking is observed but not logged, so that a missing entry is reported before training.
+    Batches of sets, as the view ``probes`` has them, are refused unless a subclass sets
+    `accepts_sets`.
 
     Args:
         detailed: Whether to log the detailed scores too, default: False.
@@ -33,6 +35,9 @@ class EvaluationCallback(Callback, ABC):
     Raises:
         ValueError: An argument is out of range.
     """
+
+    accepts_sets: ClassVar[bool] = False
+    """Whether a row of a batch may be a set of several samples."""
 
     def __init__(
         self,
@@ -61,10 +66,17 @@ class EvaluationCallback(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Observe a batch."""
+        """Observe a batch.
+
+        Raises:
+            ContractError: A row of the batch is a set of several samples; in any epoch.
+        """
+        names = type(pl_module).__name__, type(self).__name__
+        step = contract.StepOutputs(batch, outputs, *names, loader=dataloader_idx)
+        if not self.accepts_sets:
+            step.require_single_samples()
         if self._is_due(trainer, self.every_n_epochs):
-            names = type(pl_module).__name__, type(self).__name__
-            self._observe(contract.StepOutputs(batch, outputs, *names, loader=dataloader_idx))
+            self._observe(step)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log scores and plots."""

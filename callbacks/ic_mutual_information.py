@@ -87,11 +87,12 @@ class ICMutualInformation(EvaluationCallback):
 
     If an operator has several samples in the epoch, its probes, samples are not independent: tokens
     that name operators are alike in different families, more than independent samples would be. The
-    null is then the within-operator null: variants are permuted among the probes of each operator.
-    AMI and ``mi_excess`` take the mean of this null for what chance gives, instead of the
-    expectation for independent samples. An operator's axes count once, with the token of its first
-    probe. This needs ``operator`` and ``index`` in the batch, and about 100 bytes of each sample;
-    without them, samples are taken to be independent.
+    null is then the operator null: variants are permuted among operators (of equally many samples
+    and the same update policy), and among the probes of each. AMI and ``mi_excess`` take the mean
+    of this null for what chance gives, instead of the expectation for independent samples. An
+    operator's axes count once, with the token of its first probe. This needs ``operator`` and
+    ``index`` in the batch, and about 100 bytes of each sample; without them, samples are taken to
+    be independent.
 
     Needs ``tokens`` in the step's output; ``variant`` and ``update_policy`` in the batch; the
     model's ``codebook_size``; and the data module's ``variant_names``, ``variant_families`` and

@@ -84,7 +84,7 @@ class AxisClasses:
         self.num_classes = sum(self._sizes)
 
     def __call__(self, params: Tensor) -> Tensor:
-        """Return the classes ``[B, A]`` of the A axes that vary, for points ``[B, P]``."""
+        """Return the classes ``[B, V]`` of the V axes that vary, for points ``[B, A]``."""
         sizes = torch.tensor(self._sizes, device=params.device)
         # In float64, as values are computed from coordinates.
         cells = (params[:, self._columns].double() * sizes).long()

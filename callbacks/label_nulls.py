@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spinlock import metrics
-from spinlock.metrics.joint_labels import count_table, joint_tokens
+from spinlock.metrics.joint_labels import count_table, first_rows, joint_tokens
 
 ByLabel = Callable[[Tensor], tuple[Tensor, ...]]
 """Function of counts ``[..., variants]`` that returns counts ``[..., classes]`` of each label."""
@@ -98,7 +98,10 @@ class IndependentSamples(LabelTables):
 
 @dataclass
 class RepeatedOperators(LabelTables):
-    """Samples of which several are of one operator: variants are permuted within operators.
+    """Samples of which several are of one operator.
+
+    Variants are permuted among operators of equally many samples and the same update policy, and
+    among the probes of each.
 
     Args:
         columns: Columns of each sample, in the order of the index: ``tokens`` ``[N, Q]``,
@@ -130,11 +133,12 @@ class RepeatedOperators(LabelTables):
             strata = tables.view(-1, policies, codes, variants)
             return torch.stack([informations(each) for each in by_label(strata)], 1)
 
-        drawn = metrics.within_group_null(
+        drawn = metrics.group_permutation_null(
             score,
             _rows(self.columns)[0],
             self.columns["variant"].long(),
             self.columns["operator"],
+            strata=self.columns["update_policy"],
             shape=(policies * codes, variants),
             permutations=permutations,
             seed=seed,
@@ -147,11 +151,12 @@ class RepeatedOperators(LabelTables):
 
     def level_chance(self, name: str, by_label: ByLabel, *, permutations: int, seed: int) -> Tensor:
         """Return the mean of the null for each label."""
-        drawn = metrics.within_group_null(
+        drawn = metrics.group_permutation_null(
             lambda some: torch.stack([metrics.mutual_information(t) for t in by_label(some)], 1),
             self.columns["tokens"].long()[:, int(name.removeprefix("level_"))],
             self.columns["variant"].long(),
             self.columns["operator"],
+            strata=self.columns["update_policy"],
             shape=(self.levels[name].shape[0], self.levels[name].shape[1]),
             permutations=permutations,
             seed=seed,
@@ -167,10 +172,8 @@ def repeats_operators(columns: Mapping[str, Tensor]) -> bool:
 
 def first_probes(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return one sample of each operator, the first in the order of the columns."""
-    order = torch.argsort(columns["operator"], stable=True)
-    is_first = torch.ones_like(order, dtype=torch.bool)
-    is_first[1:] = columns["operator"][order].diff() != 0
-    return {key: column[order[is_first]] for key, column in columns.items()}
+    rows = first_rows(columns["operator"])
+    return {key: column[rows] for key, column in columns.items()}
 
 
 def _rows(columns: Mapping[str, Tensor]) -> tuple[Tensor, int]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from spinlock import metrics
 from spinlock.callbacks.probe_pairs import probe_table
+from spinlock.metrics.joint_labels import first_rows
 
 _FEWEST_FOR_SETS = 4
 _OF_EACH_COLUMN = ("dynamics_r2", "dynamics_r2_within_policy")
@@ -112,16 +113,17 @@ def dynamics_scores(
 
 
 def shuffled_among_operators(values: Tensor, operator: Tensor, *, seed: int) -> Tensor:
-    """Give each operator the values of another, drawn at random.
+    """Permute values at random among operators.
 
     Args:
         values: Values ``[N, D]`` that the samples of an operator have in common.
         operator: Operator of each sample, ``[N]`` int64.
         seed: Seed of the permutation.
+
+    Returns:
+        Values ``[N, D]``: the samples of an operator have those of one operator, which may be the
+        same one.
     """
-    number = metrics.joint_tokens(operator)
-    rows = torch.arange(len(number))
-    first = torch.full_like(number[: int(number.max()) + 1], len(number))
-    first = first.scatter_reduce_(0, number, rows, "amin")
+    first = first_rows(operator)
     permutation = torch.from_numpy(np.random.default_rng(seed).permutation(len(first)))
-    return values[first[permutation[number]]]
+    return values[first[permutation[metrics.joint_tokens(operator)]]]

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
-from scipy.stats import spearmanr
 
 from spinlock import contract
 from spinlock.callbacks.epoch_tables import EpochSamples
 from spinlock.callbacks.evaluation_callback import EvaluationCallback
+from spinlock.metrics.spearman import rank_correlation
 from spinlock.metrics.token_contingency import check_range
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ class ReconstructionByGroup(EvaluationCallback):
             if self.detailed or grouping in _DEFAULT:
                 values |= {f"reconstruction/{grouping}/{name}": e for name, e in groups.items()}
         if self.detailed and "parameter_count" in columns:
-            correlation = rank_correlation(errors, columns["parameter_count"].numpy())
-            values["reconstruction/complexity_rank_correlation"] = correlation
+            correlation = rank_correlation(columns["error"], columns["parameter_count"][:, None])
+            values["reconstruction/complexity_rank_correlation"] = correlation.item()
         return values
 
     def _draw(self) -> dict[str, "Figure"]:
@@ -109,8 +109,3 @@ class ReconstructionByGroup(EvaluationCallback):
             return {}
         plot = error_bars(self._errors, title="Reconstruction error by group")
         return {"reconstruction/error_by_group": plot}
-
-
-def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Return Spearman's rank correlation, ties at their mean rank; 0 if one side is constant."""
-    return float(spearmanr(a, b).statistic) if np.ptp(a) > 0 and np.ptp(b) > 0 else 0.0

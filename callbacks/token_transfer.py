@@ -117,7 +117,7 @@ class TokenTransfer(EvaluationCallback):
             token = metrics.joint_tokens(token)
             shape = (int(token.max()) + 1, len(PARTS))
             divergence = score(count_table(token, part, shape))
-            null = metrics.within_group_null(
+            null = metrics.group_permutation_null(
                 score, token, part, operator, shape=shape, **permutations
             )
             same = metrics.same_token_rate(token, columns["family"], operator, parts=part)

@@ -175,7 +175,7 @@ class BaseDataModule(LightningDataModule):
         Raises:
             DatasetError: If it is not a state as `state_dict` returns it; if the dataset or the
                 settings differ, unless ``allow_transfer`` is set; or if it scales or selects other
-                columns.
+                columns. If it scales other dynamics, batches have no ``dynamics``.
         """
         try:
             state = structured(CheckpointState, state_dict)
@@ -191,6 +191,11 @@ class BaseDataModule(LightningDataModule):
                 f"the checkpoint's state of the data module is not valid: {error}"
             ) from error
         self._check_columns(scalers, invariant)
+        dynamics = scalers.get("dynamics")
+        # Only training needs dynamics, so batches have none if the checkpoint scales others. The
+        # state has no names of columns; files with equally many columns have the same ones.
+        if dynamics and len(dynamics.center) != len(self.candidate_names("dynamics")):
+            del scalers["dynamics"]
         self.scalers, self.invariant = scalers, invariant
 
     def _check_columns(
@@ -209,10 +214,9 @@ class BaseDataModule(LightningDataModule):
                 "another view or feature set"
             )
         for key, scaler in scalers.items():
+            if key == "dynamics":
+                continue  # Others are left out of the batches.
             names = self.candidate_names(key)
-            if key == "dynamics" and not names:
-                # Only training needs dynamics.
-                continue
             if invariant is not None and key == "features":
                 names = invariant.selected
             if len(scaler.center) != len(names):

@@ -15,6 +15,8 @@ from spinlock.metrics import variance_shares
 
 #: Smallest share of the operator, and largest share of the variant, in the variance of a column.
 OPERATOR_SHARE, VARIANT_SHARE = 0.8, 0.05
+#: Smallest number of operators with two samples that these shares are estimated from.
+LEAST_OPERATORS = 30
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class InvariantColumns:
 
     A column is selected if the operator's share of its variance is above 0.8 and the variant's
     share below 0.05 (`variance_shares`), on the training samples. The decomposition needs operators
-    with two training samples. Without any, the selection is the fixed list `INVARIANT_COLUMNS`.
+    with two training samples. With fewer than 30 of them, the selection is the fixed list
+    `INVARIANT_COLUMNS`.
 
     Args:
         names: Names of the F columns.
@@ -36,13 +39,13 @@ class InvariantColumns:
 
     Example:
         >>> import torch
-        >>> operator, variant = torch.arange(40) // 2, torch.arange(40) % 2
+        >>> operator, variant = torch.arange(60) // 2, torch.arange(60) % 2
         >>> features = torch.stack([operator + 0.1 * variant, 1.0 * variant], dim=1)
         >>> columns = InvariantColumns.fit(features, variant, operator, ("beta", "kurtosis"))
         >>> columns.selected
         ('beta',)
         >>> columns.select(features).shape
-        torch.Size([40, 1])
+        torch.Size([60, 1])
     """
 
     names: tuple[str, ...]
@@ -78,7 +81,8 @@ class InvariantColumns:
         Raises:
             ConfigurationError: If no column is selected. Lists the shares.
         """
-        if len(torch.unique(operator)) == len(operator):
+        _, counts = torch.unique(operator, return_counts=True)
+        if (counts > 1).sum() < LEAST_OPERATORS:
             return cls(names, tuple(map(is_invariant, names)))
         steps = features.reshape(len(features), -1, len(names)).unbind(dim=1)
         found = [variance_shares(step, variant, operator, resamples=0) for step in steps]
@@ -123,7 +127,10 @@ class InvariantColumns:
             "may lie outside of 0 to 1"
         )
         if not self.operator:
-            rule = "a fixed list, since no operator has two training samples"
+            rule = (
+                f"a fixed list, since fewer than {LEAST_OPERATORS} operators have two training "
+                "samples"
+            )
         chosen = f"{sum(self.chosen)} of {len(self.names)} columns (*)"
         return f"{chosen}: {rule}\n{self._table()}"
 

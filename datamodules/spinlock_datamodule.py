@@ -259,8 +259,8 @@ class SpinlockDataModule(BaseDataModule):
 
     @property
     def training_samples(self) -> Tensor:
-        """Indices of the training samples, int64, once for each of their rows; after `setup`."""
-        return self._prepared().subsets.require("train").flatten()
+        """Indices of the training samples, int64 ascending; there may be none. After `setup`."""
+        return torch.unique(self._prepared().subsets["train"])
 
     def candidate_names(self, key: str) -> tuple[str, ...]:
         """Return the names of the columns of a scaled entry of a batch, before a selection."""

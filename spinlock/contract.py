@@ -10,9 +10,9 @@ A callback depends on neither the data module nor the model. It relies on this c
 A missing entry or attribute raises :class:`ContractError`, which names what to add. Nothing is
 guessed.
 
-Dimensions: B samples in the batch, F features (46 per timestep), T timesteps, P parameter axes
+Dimensions: B samples in the batch, F features (46 per timestep), T timesteps, A parameter axes
 (15, and those of the operator family), Q levels of a residual or grouped codebook, D latent
-dimensions.
+dimensions, P probes of an operator (in the view ``probes``, whose rows are sets with one token).
 """
 
 from collections.abc import Mapping
@@ -41,17 +41,17 @@ __all__ = [
 
 BATCH: Mapping[str, str] = MappingProxyType(
     {
-        "features": "[B, F] or [B, T, F] float32, scaled features of the evolved field or the step",
-        "initial_features": "[B, F] float32, scaled features of the initial condition",
-        "variant": "[B] int64, the initial condition's variant",
-        "family": "[B] int64, the initial condition's family",
+        "features": "[B, F], [B, T, F] or [B, P, F] float32, scaled features of the field or step",
+        "initial_features": "[B, F] or [B, P, F] float32, those of the initial condition",
+        "variant": "[B] or [B, P] int64, the initial condition's variant",
+        "family": "[B] or [B, P] int64, the initial condition's family",
         "update_policy": "[B] int64, the operator's update policy",
         "normalization": "[B] int64, the operator's normalization",
-        "params": "[B, P] float32, the operator's parameters in the unit cube",
+        "params": "[B, A] float32, the operator's parameters in the unit cube",
         "parameter_count": "[B] int64, the operator's number of weights",
         "dynamics": "[B, D] float32, scaled dynamics of the operator",
         "operator": "[B] int64, the operator's number",
-        "index": "[B] int64, the sample's index in the dataset",
+        "index": "[B] or [B, P] int64, the sample's index in the dataset",
         "other_features": "[B, F] float32, features of the same operator under another probe",
         "other_initial_features": "[B, F] float32, features of the other probe",
         "other_variant": "[B] int64, variant of the other probe",
@@ -61,7 +61,7 @@ BATCH: Mapping[str, str] = MappingProxyType(
         "output_fields": "[B, M, (T,) C, H, W] float32, the realizations of the evolved field",
     }
 )
-"""Entries of a batch."""
+"""Entries of a batch; [B, P] and [B, P, F] are those of the view ``probes``."""
 
 OUTPUTS: Mapping[str, str] = MappingProxyType(
     {
@@ -105,13 +105,7 @@ DATA: Mapping[str, str] = MappingProxyType(
 """Attributes of a data module."""
 
 FEATURE_COLUMNS = frozenset(
-    {
-        "features",
-        "initial_features",
-        "other_features",
-        "other_initial_features",
-        "reconstruction",
-    }
+    {"features", "initial_features", "other_features", "other_initial_features", "reconstruction"}
 )
 """Entries whose columns are named by the data module's ``feature_names`` or, for those of initial
 features, by its ``initial_feature_names``."""
@@ -182,6 +176,16 @@ class StepOutputs:
         """Return whether the outputs have a key."""
         return isinstance(self.outputs, Mapping) and key in self.outputs
 
+    def require_single_samples(self) -> None:
+        """Raise ContractError if rows of the batch are sets of P probes: ``index`` is [B, P]."""
+        if self.has_entry("index") and self.entry("index").ndim > 1:
+            raise ContractError(
+                f"{self.reader} scores single samples, but batch['index'] is "
+                f"{list(self.entry('index').shape)}: each row of the batch is a set of probes, as "
+                "in the view probes. Evaluate with a view that has one sample in each row, such as "
+                "pairs, features or responses."
+            )
+
     @property
     def tokens(self) -> Tensor:
         """Tokens ``[B, Q]`` of integer type; Q = 1 for tokens ``[B]``."""
@@ -199,8 +203,9 @@ class StepOutputs:
         """Mean squared error ``[B]`` of each sample's reconstruction.
 
         If the features are a sequence ``[B, T, F]`` and the reconstruction is ``[B, F]``, it is
-        compared with the last timestep.
+        compared with the last timestep. Sets of probes are refused.
         """
+        self.require_single_samples()
         reconstruction, features = self.output("reconstruction").detach(), self.entry("features")
         if features.ndim == 3 and reconstruction.ndim == 2:
             features = features[:, -1]

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 import torch
@@ -64,9 +64,12 @@ def write_codebook(
     check_output(out, PAGE, source=tokens, force=force)
     with new_file(out, PAGE, source=dataset, force=force) as temporary:
         codebook = read_codebook(read_tokens(tokens), dataset, trust=trust)
-        most = max(1, max_tokens // len(codebook.levels))
+        # The first codebooks have one token more if the number cannot be shared equally.
+        share, rest = divmod(max_tokens, len(codebook.levels))
         by_level = groupby(codebook.groups, lambda group: group.level)
-        shown = [group for _, groups in by_level for group in list(groups)[:most]]
+        shown = [
+            group for level, groups in by_level for group in islice(groups, share + (level < rest))
+        ]
         with DatasetFile.open(dataset, trust=trust) as file:
             if progress:
                 announce(f"{Path(dataset).name}: running the prototypes of {len(shown)} tokens")

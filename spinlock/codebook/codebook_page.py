@@ -1,5 +1,6 @@
 """Renders the page about a codebook: a head, and a row for each token."""
 
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -35,7 +36,10 @@ _GUIDE = (
     "compare the operators of the token with all operators, which fill the track: a bar goes from "
     "10 % to 90 % of the token's operators, with a mark at their median. A short bar is a property "
     'that the token fixes: <span class="key low"></span>low, <span class="key mid"></span>medium, '
-    '<span class="key high"></span>high, <span class="key"></span>not fixed. '
+    '<span class="key high"></span>high, <span class="key"></span>not fixed. Nothing has these '
+    "colors if the token has fewer than 8 operators, whose bars are often short by chance. The "
+    "<b>words</b> are for dynamics whose mean normal score, over the token's operators, is 0.5 and "
+    "3 standard errors away from the mean of all operators. "
     "Dynamics are placed by rank among all operators, with mean ± standard deviation beside them; "
     "parameters by their place on the axis, with the range of the bar beside them. Blocks are the "
     "shares of the values of a choice, with the most frequent one beside them."
@@ -67,6 +71,9 @@ class CodebookPage:
         with np.errstate(invalid="ignore", divide="ignore"):
             alike = np.corrcoef(self._scores, rowvar=False) if len(self._names) else np.empty(0)
         self._alike = np.nan_to_num(np.atleast_2d(alike))
+        self._used = Counter(group.level for group in codebook.groups)
+        # Groups are sorted by share, so the first one of a codebook has the largest.
+        self._largest = {group.level: group.share for group in reversed(codebook.groups)}
         self._words = [self._describe(group) for group in shown]
 
     def html(self) -> str:
@@ -158,7 +165,8 @@ class CodebookPage:
     def _describe(self, group: TokenGroup) -> list[str]:
         if not self._names:
             return []
-        return describe_token(self._scores[group.operators].mean(0), self._names, self._alike)
+        scores = self._scores[group.operators]
+        return describe_token(scores.mean(axis=0), len(scores), self._names, self._alike)
 
     def _name(self, group: TokenGroup) -> str:
         several = len(self._codebook.levels) > 1
@@ -187,13 +195,13 @@ class CodebookPage:
         count = len(self._codebook.levels)
         pairs = zip(self._shown, self._words, strict=True)
         groups = [(group, words) for group, words in pairs if group.level == level]
-        used = sum(group.level == level for group in self._codebook.groups)
+        used = self._used[level]
         title = "Tokens" if count == 1 else f"Tokens of codebook {level + 1} of {count}"
         note = ""
         if used > len(groups):
             note = f'<p class="note">The {len(groups)} most frequent of {used} tokens.</p>'
         rows = "".join(self._row(group, words) for group, words in groups)
-        head = f"<h2>{title}</h2>{note}{self._columns()}"
+        head = f"<h2>{title}</h2>{note}{self._columns() if groups else ''}"
         return f'<section id="codebook-{level}">{head}{rows}</section>'
 
     def _columns(self) -> str:
@@ -220,14 +228,14 @@ class CodebookPage:
         name = self._name(group)
         words, dynamics = "", ""
         if self._names:
-            items = "".join(f"<li>{escape(word)}</li>" for word in said or ["like all operators"])
+            items = "".join(f"<li>{escape(word)}</li>" for word in said or ["no clear difference"])
             words = f'<ul class="words">{items}</ul>'
             ranks = self._dynamics.ranks[operators]
             tracks = dynamics_tracks(book.dynamics[operators], ranks)
             dynamics = f"<div>{panel(_DYNAMICS, tracks)}</div>"
         parameters = panel(_PARAMETERS, parameter_tracks(book.config, book.params[operators]))
-        largest = max(each.share for each in book.groups if each.level == group.level)
         listed = ", ".join(map(str, shown))
+        width = group.share / self._largest[group.level]
         picture = "<p>no training operators</p>"
         if shown:
             alt = escape(f"fields of operators {listed}")
@@ -235,7 +243,7 @@ class CodebookPage:
         return (
             f'<article class="{self._layout()}" id="token-{name}">'
             f"<div><h3>{name}</h3>"
-            f'<div class="share"><i style="width:{group.share / largest:.1%}"></i></div>{words}'
+            f'<div class="share"><i style="width:{width:.1%}"></i></div>{words}'
             f"<p>{group.share:.2%}, {len(operators)} operators</p>"
             f"<p>prototypes {listed or '–'}</p></div>"
             f"<div>{picture}</div>{dynamics}<div>{parameters}</div></article>"

@@ -10,6 +10,8 @@ from spinlock.codebook.distributions import Values
 _PITCH, _LABEL, _START, _LENGTH = 15, 128, 136, 150
 _WIDTH = _START + _LENGTH + 40
 _CURVE_WIDTH, _CURVE_HEIGHT = 320, 150
+# A curve has fewer pixels than this.
+_MOST_POINTS = 500
 
 
 def bar_chart(names: Sequence[str], values: Values, titles: Sequence[str] = ()) -> str:
@@ -46,7 +48,8 @@ def _two_digits(value: float) -> str:
 def share_curves(levels: Sequence[Values]) -> str:
     """Return the shares of tokens in descending order, a curve for each codebook.
 
-    A line marks the share that all codes would have if they were equally frequent.
+    A line marks the share that all codes would have if they were equally frequent. Of more than 500
+    codes, 500 at equal distances are drawn, the first and the last among them.
 
     Args:
         levels: Shares of all K codes of each codebook, including unused ones.
@@ -61,9 +64,10 @@ def share_curves(levels: Sequence[Values]) -> str:
         return f"{x:.1f} {y:.1f}"
 
     curves = ""
+    ranks = np.linspace(0, count - 1, min(count, _MOST_POINTS)).round().astype(np.int64).tolist()
     for shares in levels:
         ordered = np.sort(shares)[::-1]
-        points = "L".join(point(rank + 0.5, float(share)) for rank, share in enumerate(ordered))
+        points = "L".join(point(rank + 0.5, float(ordered[rank])) for rank in ranks)
         curves += f'<path class="curve" d="M{points}"/>'
     even = f'<path class="even" d="M{point(0, 1 / count)}L{point(count, 1 / count)}"/>'
     axes = f'<path class="axis" d="M{point(0, top)}L{point(0, 0)}L{point(count, 0)}"/>'

@@ -1,7 +1,7 @@
 """Groups the rows of a token file by token, and reads what the dataset holds of their operators."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
-from spinlock.prototypes import OperatorLatents, token_means
+from spinlock.prototypes import OperatorLatents
 from spinlock.storage import schema
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.reader import read_columns, require_dataset
 from spinlock.storage.token_file import TokenFile
+
+# Prototypes of a token that are sought if the token file has none.
+_SOUGHT = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,36 +83,36 @@ class Codebook:
             for group in sorted(self._groups(level, tokens), key=lambda group: -group.rows)
         ]
 
-    def _groups(self, level: int, tokens: NDArray[np.int64]) -> list[TokenGroup]:
-        found = []
-        nearest = self._nearest(tokens)
-        for code, rows in enumerate(np.bincount(tokens, minlength=self.tokens.codebook_size)):
-            if rows:
-                operators = np.unique(self.place[tokens == code])
-                chosen = nearest[code] if nearest is not None else self.operator[operators]
-                known = tuple(int(operator) for operator in chosen if operator >= 0)
-                share = float(rows / len(tokens))
-                found.append(TokenGroup(level, code, share, int(rows), operators, known))
-        return found
+    def _groups(self, level: int, tokens: NDArray[np.int64]) -> Iterator[TokenGroup]:
+        order = np.argsort(tokens, kind="stable")
+        codes, starts = np.unique(tokens[order], return_index=True)
+        # Time and memory depend on the rows, and not on the number of codes.
+        for code, rows in zip(codes.tolist(), np.split(order, starts[1:]), strict=True):
+            operators = np.unique(self.place[rows])
+            known = tuple(int(each) for each in self._stand_for(code, rows, operators) if each >= 0)
+            yield TokenGroup(level, code, len(rows) / len(tokens), len(rows), operators, known)
 
-    def _nearest(self, tokens: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """Return operators [K, n] that each code stands for; None if there are no latents."""
-        if self.tokens.prototypes is not None:
-            return self.tokens.prototypes
-        if self.tokens.latent is None:
-            return None
-        training = self.tokens.training
-        some = np.ones(len(tokens), bool) if training is None else training
-        latent, codes = (torch.from_numpy(v[some]) for v in (self.tokens.latent, tokens))
-        operator = torch.from_numpy(self.operator[self.place[some]])
-        means = token_means(codes, latent, self.tokens.codebook_size)
-        found = np.full((len(means), 8), -1, dtype=np.int64)
-        # Codes of several codebooks share operators, so each is searched among its own.
-        for code in torch.unique(codes).tolist():
-            own = codes == code
-            latents = OperatorLatents.of(operator[own], latent[own])
-            found[code] = latents.nearest(means[code : code + 1]).operators[0].numpy()
-        return found
+    def _stand_for(
+        self, code: int, rows: NDArray[np.int64], operators: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return indices of the operators that a token stands for; negative ones are none.
+
+        Args:
+            code: Index of the code.
+            rows: Rows with the token, (n,) int64.
+            operators: Positions of their operators.
+        """
+        tokens = self.tokens
+        if tokens.prototypes is not None:
+            return tokens.prototypes[code]
+        if tokens.latent is None:
+            return self.operator[operators]
+        # Tokens of several codebooks share operators, so each is searched among its own.
+        some = rows if tokens.training is None else rows[tokens.training[rows]]
+        latent = torch.from_numpy(tokens.latent[some])
+        latents = OperatorLatents.of(torch.from_numpy(self.operator[self.place[some]]), latent)
+        mean = latent.double().mean(dim=0, keepdim=True)
+        return latents.nearest(mean, _SOUGHT).operators[0].numpy()
 
 
 def read_codebook(

@@ -27,37 +27,41 @@ _WORDS: dict[str, tuple[str, str]] = {
     "noise": ("weak noise", "strong noise"),
     "noise_length": ("fine-grained noise", "smooth noise"),
 }
-# Mean normal score from which a column is worth a word.
-_NOTABLE = 0.5
+# Absolute mean normal score from which a column is worth a word, and the same in standard errors of
+# the mean: among few operators large means are chance.
+_NOTABLE, _STANDARD_ERRORS = 0.5, 3.0
 # Columns whose ranks correlate more than this say the same.
 _ALIKE = 0.7
 
 
 def describe_token(
-    scores: Values, names: Sequence[str], alike: Values, *, count: int = 3
+    scores: Values, operators: int, names: Sequence[str], alike: Values, *, count: int = 3
 ) -> list[str]:
     """Return words for the columns that differ most from the population, the strongest first.
 
-    A column that correlates with one that was already chosen is skipped.
+    A column differs if its mean normal score is 0.5 and three standard errors from zero. A column
+    that correlates with one that was already chosen is skipped.
 
     Args:
         scores: Mean normal score of the token's operators in each column, (D,).
+        operators: Number n of these operators; the standard error is 1 / sqrt(n).
         names: Names of the columns.
         alike: Correlations of the columns over the population, (D, D).
         count: Largest number of words.
 
     Returns:
-        Words; none if the token's operators are like all operators.
+        Words; none if no column differs.
 
     Example:
         >>> names = ("noise", "increment", "growth")
         >>> alike = np.array([[1, 0, 0], [0, 1, 0.9], [0, 0.9, 1]])
-        >>> describe_token(np.array([1.0, -2.0, -1.5]), names, alike)
+        >>> describe_token(np.array([1.0, -2.0, -1.5]), 20, names, alike)
         ['small steps', 'strong noise']
     """
     chosen: list[int] = []
+    least = max(_NOTABLE, _STANDARD_ERRORS / operators**0.5)
     for column in np.argsort(-np.abs(scores), kind="stable"):
-        if len(chosen) == count or abs(scores[column]) < _NOTABLE:
+        if len(chosen) == count or abs(scores[column]) < least:
             break
         if all(abs(alike[column, other]) <= _ALIKE for other in chosen):
             chosen.append(int(column))

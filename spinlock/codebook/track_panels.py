@@ -20,6 +20,8 @@ _PITCH, _LABEL, _START, _LENGTH = 11, 95, 100, 106
 _VALUE, _WIDTH = _START + _LENGTH + 5, 304
 # Bars shorter than this part of the population's are colored.
 _NARROW = 0.5
+# Nothing is colored for fewer operators, whose bars are often short by chance.
+_FEWEST_OPERATORS = 8
 # Axes with at most this number of values are drawn as shares of these values.
 _FEW = 8
 
@@ -35,6 +37,7 @@ class Track:
         text: Text beside the track.
         shares: Share of each value of a choice, (k,), which takes the place of the bar; empty
             if the column is no choice.
+        operators: Number of operators of the token.
     """
 
     low: float
@@ -42,11 +45,18 @@ class Track:
     high: float
     text: str
     shares: NDArray[np.float64]
+    operators: int
 
     @property
     def kind(self) -> str:
-        """Class of the bar: wide ``w``; narrow and low ``l``, high ``h`` or in the middle ``m``."""
-        if self.high - self.low > _NARROW * (HIGH - LOW):
+        """Class of the bar: narrow and low ``l``, high ``h`` or in the middle ``m``; else ``w``.
+
+        Blocks of a choice: ``c`` if one value dominates, else ``d``.
+        """
+        enough = self.operators >= _FEWEST_OPERATORS
+        if self.shares.size:
+            return "c" if enough and self.shares.max() >= _dominant(len(self.shares)) else "d"
+        if not enough or self.high - self.low > _NARROW * (HIGH - LOW):
             return "w"
         return "l" if self.middle < 1 / 3 else "h" if self.middle > 2 / 3 else "m"
 
@@ -63,7 +73,7 @@ def dynamics_tracks(values: Values, ranks: Values) -> list[Track]:
         for mean, deviation in zip(values.mean(axis=0), values.std(axis=0), strict=True)
     ]
     return [
-        Track(float(low), float(middle), float(high), text, np.empty(0))
+        Track(float(low), float(middle), float(high), text, np.empty(0), len(ranks))
         for (low, middle, high), text in zip(quantiles(ranks).T, texts, strict=True)
     ]
 
@@ -93,7 +103,7 @@ def parameter_tracks(config: GenerationConfig, points: Values) -> list[Track]:
         else:
             shares = np.empty(0)
             text = f"{_number(ends[name][0])} – {_number(ends[name][2])}"
-        tracks.append(Track(low, middle, high, text, shares))
+        tracks.append(Track(low, middle, high, text, shares, len(points)))
     return tracks
 
 
@@ -173,15 +183,14 @@ def panel(name: str, tracks: Sequence[Track]) -> str:
                 for place, share in enumerate(track.shares)
                 if share >= 0.05
             )
-            kind = "c" if track.shares.max() >= _dominant(len(track.shares)) else "d"
-            paths[kind] = paths.get(kind, "") + bars
         else:
             start, middle, stop = (
                 _START + place * _LENGTH for place in (track.low, track.middle, track.high)
             )
             length = max(stop - start, 2)
-            paths[track.kind] = paths.get(track.kind, "") + f"M{start:.0f} {y}h{length:.0f}"
+            bars = f"M{start:.0f} {y}h{length:.0f}"
             paths["x"] = paths.get("x", "") + f"M{middle:.0f} {y - 4}v8"
+        paths[track.kind] = paths.get(track.kind, "") + bars
         texts.append(f'<text x="{_VALUE}" y="{y + 3}">{escape(track.text)}</text>')
     # Marks come last, above the bars.
     drawn = "".join(f'<path class="{kind}" d="{paths[kind]}"/>' for kind in sorted(paths))

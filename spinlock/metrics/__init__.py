@@ -7,7 +7,7 @@ processes is exact. :func:`variance_shares` needs no tokens: it tells what the c
 depend on.
 
 Scores of operators that have several probes need samples instead of counts:
-:func:`within_group_null`, :func:`same_token_rate`, :func:`retrieval` and
+:func:`group_permutation_null`, :func:`same_token_rate`, :func:`retrieval` and
 :func:`predict_from_tokens`.
 """
 
@@ -28,7 +28,7 @@ from spinlock.metrics.contingency_information import (
     mutual_information,
     normalized_mutual_information,
 )
-from spinlock.metrics.group_null import group_permutations, within_group_null
+from spinlock.metrics.group_null import group_permutation_null, group_permutations
 from spinlock.metrics.joint_labels import joint_tokens
 from spinlock.metrics.latent_retrieval import Retrieval, retrieval
 from spinlock.metrics.same_token import SameTokenRate, same_token_rate
@@ -51,6 +51,7 @@ __all__ = [
     "conditional_mutual_information",
     "dead_codes",
     "expected_mutual_information",
+    "group_permutation_null",
     "group_permutations",
     "jensen_shannon_divergence",
     "joint_tokens",
@@ -64,5 +65,4 @@ __all__ = [
     "retrieval",
     "same_token_rate",
     "variance_shares",
-    "within_group_null",
 ]

@@ -31,6 +31,29 @@ def joint_tokens(tokens: Tensor) -> Tensor:
     return number
 
 
+def first_rows(labels: Tensor) -> Tensor:
+    """Return the row of the first sample of each label.
+
+    Args:
+        labels: Labels, integers ``[N]``, or ``[N, Q]`` for combinations of labels.
+
+    Returns:
+        Rows, int64 ``[number of labels]``, in ascending order of the labels.
+
+    Example:
+        >>> import torch
+        >>> from spinlock.metrics.joint_labels import first_rows
+        >>> first_rows(torch.tensor([7, 3, 7, 3, 5]))
+        tensor([1, 4, 0])
+    """
+    number = joint_tokens(labels)
+    if not len(number):
+        return number
+    rows = torch.arange(len(number), device=number.device)
+    first = torch.full_like(number[: int(number.max()) + 1], len(number))
+    return first.scatter_reduce_(0, number, rows, "amin")
+
+
 def count_table(rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> Tensor:
     """Count samples by two labels.
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
@@ -19,6 +18,7 @@ from spinlock.metrics.contingency_information import (
     conditional_entropy,
     conditional_mutual_information,
 )
+from spinlock.metrics.spearman import rank_correlation
 
 
 class TokenDynamics(Metric):
@@ -78,8 +78,9 @@ class TokenDynamics(Metric):
             dynamics: Columns ``dynamics_names`` of each trajectory's operator, ``[B, D]``.
         """
         if self.dynamics_names and dynamics is not None and sequence.shape[1] > 1:
-            stays = (sequence[:, 1:] == sequence[:, :-1]).double().mean(1)
-            columns = [update_policy.double()[:, None], stays[:, None], dynamics.double()]
+            # Apple's GPUs have no float64; scores are computed in float64 on the CPU.
+            stays = (sequence[:, 1:] == sequence[:, :-1]).float().mean(1)
+            columns = [update_policy.float()[:, None], stays[:, None], dynamics.float()]
             cast(list[Tensor], self.trajectories).append(torch.cat(columns, 1))
         rows = update_policy[:, None] * self.num_codes + sequence
         cells = rows[:, :-1] * self.num_codes + sequence[:, 1:]
@@ -87,7 +88,7 @@ class TokenDynamics(Metric):
             counts += torch.bincount(labels.flatten(), minlength=counts.numel()).view_as(counts)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return scores over all trajectories and for each update policy that occurs.
+        """Return scores over all trajectories and for each update policy that occurs, on the CPU.
 
         - ``dwell_time``, ``dwell_time/<policy>``: mean length of a dwell, in timesteps;
         - ``stay_probability``, ``stay_probability/<policy>``: fraction of steps that keep a token;
@@ -101,17 +102,18 @@ class TokenDynamics(Metric):
         - ``stay_correlation_within_policy/<column>``: the same among trajectories of one update
           policy, averaged over policies, weighted by number of trajectories.
         """
-        scores = _stay_scores(self.transitions.sum(0), self.occupancy.sum())
-        for name, transitions, timesteps in zip(
-            self.update_policy_names, self.transitions, self.occupancy.sum(1), strict=True
+        transitions, occupancy = self.transitions.cpu(), self.occupancy.cpu()
+        scores = _stay_scores(transitions.sum(0), occupancy.sum())
+        for name, of_policy, timesteps in zip(
+            self.update_policy_names, transitions, occupancy.sum(1), strict=True
         ):
             if timesteps:
-                own = _stay_scores(transitions, timesteps)
+                own = _stay_scores(of_policy, timesteps)
                 scores |= {f"{score}/{name}": value for score, value in own.items()}
-        scores["next_token_entropy"] = conditional_entropy(self.transitions.sum(0))
-        scores["policy_ami"] = adjusted_mutual_information(self.occupancy.T)
+        scores["next_token_entropy"] = conditional_entropy(transitions.sum(0))
+        scores["policy_ami"] = adjusted_mutual_information(occupancy.T)
         # Groups: the token. Rows: the next token. Columns: the update policy.
-        given_token = self.transitions.permute(1, 2, 0)
+        given_token = transitions.permute(1, 2, 0)
         occupied = given_token[given_token.sum((1, 2)) > 0]
         share = occupied.sum((1, 2)).double() / occupied.sum().clamp(min=1)
         chance = share @ expected_mutual_information(occupied).to(share)
@@ -120,6 +122,7 @@ class TokenDynamics(Metric):
 
     def _correlations(self) -> dict[str, Tensor]:
         rows = dim_zero_cat(self.trajectories) if len(self.trajectories) else torch.empty(0, 2)
+        rows = rows.cpu().double()
         if len(rows) < 2:
             return {}
         policy, stays, dynamics = rows[:, 0], rows[:, 1], rows[:, 2:]
@@ -136,29 +139,6 @@ class TokenDynamics(Metric):
             )
             for name, value in zip(self.dynamics_names, values, strict=True)
         }
-
-
-def rank_correlation(x: Tensor, y: Tensor) -> Tensor:
-    """Return Spearman's rank correlation of values and each column; 0 if either is constant.
-
-    Args:
-        x: Values ``[N]``.
-        y: Columns ``[N, D]``.
-
-    Returns:
-        ``[D]`` float64.
-
-    Example:
-        >>> import torch
-        >>> from spinlock.metrics.token_dynamics import rank_correlation
-        >>> rank_correlation(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([[3.0], [2.0], [0.0]]))
-        tensor([-1.], dtype=torch.float64)
-    """
-    ranks = torch.from_numpy(rankdata(torch.cat([x[:, None], y], 1).cpu().numpy(), axis=0))
-    ranks = ranks - ranks.mean(0)
-    own, others = ranks[:, :1], ranks[:, 1:]
-    scale = (own.square().sum(0) * others.square().sum(0)).sqrt()
-    return torch.where(scale > 0, (own * others).sum(0) / scale.clamp(min=1e-12), 0.0)
 
 
 def _stay_scores(transitions: Tensor, timesteps: Tensor) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ References:
 import torch
 from torch import Tensor
 
-from spinlock.metrics.joint_labels import joint_tokens
+from spinlock.metrics.joint_labels import first_rows, joint_tokens
 
 FOLDS = 5
 """Number of folds of operators."""
@@ -60,7 +60,10 @@ def predict_from_tokens(
     sizes = [int(number.max()) + 1 if len(number) else 0 for number in numbers]
     codes = torch.stack(numbers, 1) + torch.tensor([0, *sizes[:-1]], device=levels.device).cumsum(0)
     operator = joint_tokens(operators)
-    rows = _once(operator, joint_tokens(levels), fitted)
+    # The first fitted sample of each operator and token.
+    rows = torch.arange(len(operator), device=operator.device)
+    rows = rows if fitted is None else rows[fitted]
+    rows = rows[first_rows(torch.stack([operator, joint_tokens(levels)], 1)[rows])]
     folds = max(1, min(FOLDS, int(operator.max()) + 1 if len(operator) else 1))
     predictions = torch.full_like(values, torch.nan)
     finite = values.isfinite().all(0)
@@ -104,17 +107,6 @@ def column_r_squared(prediction: Tensor, target: Tensor, groups: Tensor | None =
     scale = target.square().sum(0)
     # A constant column has a total of rounding errors.
     return torch.where(total > 1e-24 * scale, 1 - residual / total, 0.0 * residual)
-
-
-def _once(operator: Tensor, token: Tensor, fitted: Tensor | None) -> Tensor:
-    """Rows of the first fitted sample of each operator and token."""
-    rows = torch.arange(len(operator), device=operator.device)
-    rows = rows if fitted is None else rows[fitted]
-    cell = joint_tokens(torch.stack([operator[rows], token[rows]], 1))
-    if not len(cell):
-        return rows
-    first = torch.full_like(cell[: int(cell.max()) + 1], len(operator))
-    return first.scatter_reduce_(0, cell, rows, "amin")
 
 
 def _fit(values: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:

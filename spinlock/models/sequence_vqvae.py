@@ -85,7 +85,9 @@ class SequenceVQVAE(FeatureVQVAE):
 
     def _log_dynamics(self, stage: str, prefix: str) -> None:
         scores = self._counts(stage).compute()
-        values = {f"{prefix}/{name}": value.float() for name, value in scores.items()}
+        values = {
+            f"{prefix}/{name}": value.float().to(self.device) for name, value in scores.items()
+        }
         # All processes have the same values. Without sync_dist, Lightning would warn.
         self.log_dict(values, sync_dist=True)
 

@@ -105,7 +105,7 @@ class PrototypeDecoder:
 
         Raises:
             ConfigurationError: If an argument has another shape or the initial conditions have
-                another grid than the operators.
+                another grid than the operators, or the dataset has fewer operators.
             SimulationError: If a field has NaN or infinite values.
         """
         if noise is None:
@@ -115,6 +115,13 @@ class PrototypeDecoder:
                 "prototypes: expected [B, n] operators, B initial conditions and B numbers of "
                 f"noise; got the shapes {list(prototypes.shape)}, {list(initial.shape)} and "
                 f"{list(noise.shape)}"
+            )
+        count = -(-self._runner.config.num_samples // self._runner.config.probes_per_operator)
+        # The design of an operator is as long as its index, which may come from a stranger's file.
+        if prototypes.numel() and (largest := int(prototypes.max())) >= count:
+            raise ConfigurationError(
+                f"prototypes: the dataset has {count} operators, got operator {largest}; give the "
+                "configuration of the dataset that the prototypes are of"
             )
         places: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for row, operators in enumerate(prototypes.tolist()):

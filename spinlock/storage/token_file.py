@@ -19,8 +19,11 @@ from spinlock.storage.hdf5_access import (
     text_attribute,
 )
 
-# More codes than any codebook has; tables of this length fit in memory.
-_MOST_CODES = 1 << 24
+# Tables with a row for each code, and work for each codebook, must stay small for any file.
+_MOST_CODES = 1 << 16
+_MOST = {"Q": 64, "D": 4096}
+# Dimensions that must not be empty, and what the dataset then lacks.
+_NEEDED = {"N": "rows", "P": "samples in its rows", "Q": "codebooks"}
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def read_tokens(path: str | os.PathLike[str]) -> TokenFile:
 
     The types and shapes of all datasets are checked before any is read, and a dataset must be
     stored in the file itself without compression, so that reading needs no more memory than the
-    file has bytes.
+    file has bytes. At most 65,536 codes, 64 codebooks and 4,096 latent dimensions are accepted.
 
     Args:
         path: File that ``spinlock predict --out`` or the callback `TokenWriter` wrote.
@@ -186,6 +189,10 @@ def _problem(file: h5py.File, name: str, sizes: dict[str, int]) -> str:
         return "is compressed, chunked or not written completely; the file was changed"
     (dims,) = (dims for dims in column.shapes if len(dims) == data.ndim)
     for dim, length in zip(dims, data.shape, strict=True):
+        if dim in _NEEDED and not length:
+            return f"has no {_NEEDED[dim]}: its shape is {data.shape}"
+        if length > _MOST.get(dim, length):
+            return f"has {length} entries along {dim}, and at most {_MOST[dim]} are accepted"
         if sizes.setdefault(dim, length) != length:
             return f"has {length} entries along {dim}, where the rest of the file has {sizes[dim]}"
     return ""

@@ -99,6 +99,18 @@ def test_without_codes_tokens_are_the_means_of_their_training_samples(tmp_path, 
     assert (np.delete(found.prototypes, used, axis=0) == -1).all()
 
 
+@pytest.mark.parametrize("has_codes", [True, False])
+def test_without_training_samples_there_are_no_prototypes(tmp_path, monkeypatch, has_codes):
+    """As in a small file that another one's checkpoint tokenizes."""
+    monkeypatch.setattr(Split, "training_samples", TRAINING[:0])
+    if not has_codes:
+        monkeypatch.delattr(Rounding, "codes")
+    found = predicted(tmp_path, Rounding(), Split())
+    assert not found.training.any()
+    assert (found.prototypes == -1).all()
+    assert (found.prototype_distances == np.inf).all()
+
+
 def test_several_codebooks_have_no_prototypes(tmp_path):
     found = predicted(tmp_path, Rounding(2), Split())
     assert found.training.sum() == 3

@@ -5,6 +5,7 @@ import html
 import re
 import shutil
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -147,6 +148,28 @@ def test_several_codebooks_have_a_section_each(folder, tmp_path):
         own = codebook.operator[group.operators]
         assert set(group.prototypes) <= set(own.tolist())
         assert len(group.prototypes) == min(8, len(own))
+
+
+def test_many_codes_and_codebooks_need_little(folder, tmp_path):
+    """As many of both as a file may have, which is small otherwise."""
+    random = np.random.default_rng(0)
+    columns = {"index": np.arange(24), "tokens": random.integers(0, 2**16, (24, 64))}
+    columns["latent"] = random.normal(size=(24, 4096))
+    write(tmp_path / "many.h5", columns, codebook_size=2**16)
+    tracemalloc.start()
+    try:
+        codebook = read_codebook(read_tokens(tmp_path / "many.h5"), hostile_name(folder))
+        assert len(codebook.groups) > 1500
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+    out, options = tmp_path / "page.html", {"num_prototypes": 1, "max_tokens": 3}
+    write_codebook(tmp_path / "many.h5", hostile_name(folder), out, progress=False, **options)
+    text = out.read_text(encoding="utf-8")
+    assert re.findall(r'id="token-(\d+)\.\d+"', text) == ["1", "2", "3"]
+    assert text.count("The 0 most frequent of") == 61
+    curves = re.findall(r'<path class="curve" d="([^"]*)"', text)
+    assert [curve.count("L") for curve in curves] == [499] * 64
 
 
 def test_tokens_of_pooled_samples(folder, tmp_path):

@@ -64,9 +64,12 @@ def test_the_population_is_uniform():
 
 def test_tokens_at_one_end_are_marked():
     ranks = np.array([[0.9, 0.02, 0.45, 0.1], [0.95, 0.05, 0.5, 0.9], [0.99, 0.01, 0.55, 0.5]])
+    ranks = np.repeat(ranks, 3, axis=0)
     tracks = dynamics_tracks(100 * ranks, ranks)
     assert [track.kind for track in tracks] == ["h", "l", "m", "w"]
     assert tracks[0].text == "95 ± 3.7"
+    few = dynamics_tracks(100 * ranks[:7], ranks[:7])
+    assert [track.kind for track in few] == ["w"] * 4
 
 
 def test_choices_are_shares_and_ranges_have_values():
@@ -82,6 +85,9 @@ def test_choices_are_shares_and_ranges_have_values():
     assert tracks["dropout_rate"].kind == "w"
     assert tracks["noise_scale"].text.startswith("0.0032 – ")
     assert isinstance(tracks["alpha"], Track)
+    assert tracks["num_layers"].kind == "d"
+    twice = dict(zip(live_axes(config), parameter_tracks(config, points[[0, 1] * 4]), strict=True))
+    assert (twice["activation"].kind, twice["num_layers"].kind) == ("d", "c")
 
 
 def test_every_column_of_the_dynamics_has_words():
@@ -91,6 +97,19 @@ def test_every_column_of_the_dynamics_has_words():
 def test_words_are_for_the_largest_differences():
     scores = np.array([0.4, -1.0, 2.0, 0.9])
     names = ("noise", "true_diffusion", "lyapunov", "mine")
-    assert describe_token(scores, names, np.eye(4)) == ["unstable", "sharpening", "high mine"]
-    assert describe_token(scores, names, np.ones((4, 4))) == ["unstable"]
-    assert describe_token(0.1 * scores, names, np.eye(4)) == []
+    many = ["unstable", "sharpening", "high mine"]
+    assert describe_token(scores, 100, names, np.eye(4)) == many
+    assert describe_token(scores, 100, names, np.ones((4, 4))) == ["unstable"]
+    assert describe_token(0.1 * scores, 100, names, np.eye(4)) == []
+    # Three standard errors of the mean of four operators are 1.5.
+    assert describe_token(scores, 4, names, np.eye(4)) == ["unstable"]
+
+
+@pytest.mark.parametrize("operators", [1, 2, 3, 5, 8, 20, 40])
+def test_random_operators_hardly_ever_have_words(operators):
+    random = np.random.default_rng(operators)
+    population = Population.of(random.normal(size=(1500, len(DYNAMICS_NAMES))))
+    scores, alike = population.scores, np.eye(len(DYNAMICS_NAMES))
+    tokens = [random.choice(1500, operators, replace=False) for _ in range(600)]
+    words = [describe_token(scores[t].mean(0), operators, DYNAMICS_NAMES, alike) for t in tokens]
+    assert np.mean([len(some) > 0 for some in words]) < 0.06

@@ -75,7 +75,19 @@ def test_one_probe_leaves_the_fixed_list():
     refused = {"transport_x", "transport_diffusion", "power_spectrum", "beta_of_something"}
     refused |= {"band_gain_2", "noise_kurtosis"}
     assert not refused & {*columns.selected}
-    assert "a fixed list, since no operator has two training samples" in columns.describe()
+    found = "a fixed list, since fewer than 30 operators have two training samples"
+    assert found in columns.describe()
+
+
+def test_few_operators_leave_the_fixed_list():
+    """Operators with one sample, of which there may be many, do not count."""
+    features, variant, operator = samples(100, 2)
+    features, names = features[:, :2], ("kurtosis", "beta")
+    for repeated, chosen in ((29, "beta"), (30, "kurtosis")):
+        used = (operator < repeated) | (torch.arange(200) % 2 == 0)
+        columns = InvariantColumns.fit(features[used], variant[used], operator[used], names)
+        assert columns.selected == (chosen,)
+        assert bool(columns.operator) == (repeated == 30)
 
 
 def test_the_fixed_list_names_existing_columns():

@@ -18,7 +18,7 @@ def permuted(labels, groups, permutations, seed=0):
 
 
 def null_of(tokens, families, operators, permutations=99, seed=0):
-    return metrics.within_group_null(
+    return metrics.group_permutation_null(
         metrics.mutual_information,
         tokens,
         families,

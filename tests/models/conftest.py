@@ -15,6 +15,14 @@ def datasets(tmp_path_factory):
             90, grid_size=16, probes_per_operator=3, num_realizations=2, dynamics=True
         ),
         "no dynamics": small_config(90, grid_size=16, probes_per_operator=3, num_realizations=2),
+        "transport": small_config(
+            90,
+            grid_size=16,
+            probes_per_operator=3,
+            num_realizations=2,
+            dynamics=True,
+            operator="transport",
+        ),
         "one probe": small_config(60, grid_size=16, num_realizations=2, dynamics=True),
         "steps": small_config(60, grid_size=16, num_timesteps=2, num_realizations=1),
     }

@@ -156,7 +156,7 @@ def scores(batch):
     counts = torch.zeros(shape, dtype=torch.int64)
     counts.index_put_((tokens, variant), torch.tensor(1), accumulate=True)
     found = metrics.mutual_information(counts)
-    null = metrics.within_group_null(
+    null = metrics.group_permutation_null(
         metrics.mutual_information, tokens, variant, operator, shape=shape, permutations=199
     )
     excess = (found - null.mean()).item()

@@ -89,11 +89,12 @@ def test_one_probe_of_each_operator_is_enough(datasets):
     assert found["index"].tolist() == found["operator"].tolist() == list(range(60))
 
 
-def test_data_without_dynamics_are_tokenized(datasets):
-    """By a model that decodes them."""
+@pytest.mark.parametrize("name", ["no dynamics", "transport"])
+def test_data_with_other_dynamics_are_tokenized(datasets, name):
+    """By a model that decodes its own, which only training needs."""
     datamodule = data(datasets, "responses", view=ViewOptions("pairs", **COLUMNS))
     _, model = fitted(datamodule)
-    path, config = datasets["no dynamics"]
+    path, config = datasets[name]
     other = SpinlockDataModule(
         path,
         config,
@@ -105,23 +106,25 @@ def test_data_without_dynamics_are_tokenized(datasets):
     expected, found = predicted(model, datamodule), predicted(model, other)
     # The responses of the two files are the same.
     assert all(torch.equal(expected[key], found[key]) for key in expected)
-    assert other.dynamics_names == ()
+    assert other.dynamics_names != datamodule.dynamics_names
+    assert "dynamics" not in next(iter(other.predict_dataloader()))
 
 
-def test_a_selection_that_fails_is_replaced_by_that_of_a_checkpoint(datasets):
+def test_a_file_without_training_operators_has_the_columns_of_a_checkpoint(datasets):
     datamodule = data(datasets, "responses", view=ViewOptions("pairs", **COLUMNS))
     datamodule.setup()
     path, config = datasets["responses"]
-    # Two operators explain nothing.
-    options = {"view": ViewOptions("pairs", **COLUMNS), "progress": False, "max_samples": 3}
+    options = {"view": ViewOptions("pairs", **COLUMNS), "progress": False}
+    options |= {"val_fraction": 0.5, "test_fraction": 0.49}
     few = dataclasses.replace(config, num_samples=9)
-    with pytest.raises(ConfigurationError, match="selection: no column is invariant"):
+    with pytest.raises(ConfigurationError, match="the train split is empty"):
         SpinlockDataModule(path, few, **options).setup()
     other = SpinlockDataModule(path, few, allow_transfer=True, **options)
     other.setup()
-    with pytest.raises(ConfigurationError, match="selection: no column is invariant"):
+    with pytest.raises(ConfigurationError, match="the train split is empty"):
         other.predict_dataloader()
     other.load_state_dict(datamodule.state_dict())
+    assert other.training_samples.tolist() == []
     assert other.feature_names == datamodule.feature_names
     batches = [next(iter(each.predict_dataloader()))["features"] for each in (datamodule, other)]
     assert torch.equal(batches[0][:9], batches[1])

@@ -88,6 +88,14 @@ def test_rows_must_agree(initial):
         PrototypeDecoder(CONFIG, "cpu")(PROTOTYPES, initial[:2])
 
 
+def test_operators_that_the_dataset_lacks_are_refused(initial):
+    """Before their design is computed, which would need all memory."""
+    with pytest.raises(ConfigurationError, match=r"has 12 operators, got operator 1000000000000;"):
+        PrototypeDecoder(CONFIG, "cpu")(torch.tensor([[0, 10**12]]), initial[:1])
+    with pytest.raises(ConfigurationError, match=r"has 12 operators, got operator 12;"):
+        PrototypeDecoder(CONFIG, "cpu")(torch.tensor([[12, -1]]), initial[:1])
+
+
 def test_the_noise_of_a_row_is_seeded(predicted, initial):
     again = PrototypeDecoder(CONFIG, "cpu")(PROTOTYPES, initial)
     assert np.array_equal(again.fields, predicted.fields, equal_nan=True)

@@ -108,6 +108,20 @@ DAMAGES = {
     "nan": (replace("latent", np.full((6, 2), np.nan, np.float32)), "latent has NaN"),
     "size": (lambda file: file.attrs.update(codebook_size=0), "codebook_size must be an integer"),
     "sizes": (lambda file: file.attrs.update(codebook_size=[4]), "codebook_size must be an int"),
+    "too many codes": (lambda file: file.attrs.update(codebook_size=2**16 + 1), r"1\.\.65536, got"),
+    "too many codebooks": (
+        replace("tokens", np.zeros((6, 65), np.int64)),
+        "tokens has 65 entries along Q, and at most 64 are accepted",
+    ),
+    "too many dimensions": (
+        replace("latent", np.zeros((6, 4097), np.float32)),
+        "latent has 4097 entries along D, and at most 4096 are accepted",
+    ),
+    "no samples": (
+        replace("index", np.zeros((6, 0), np.int64)),
+        "index has no samples in its rows",
+    ),
+    "no codebooks": (replace("tokens", np.zeros((6, 0), np.int64)), "tokens has no codebooks"),
     "size is text": (lambda file: file.attrs.update(codebook_size="4"), "codebook_size must be"),
     "model": (lambda file: file.attrs.update(model="\x1b[2J"), "model must be printable text"),
     "no model": (lambda file: file.attrs.pop("model"), "model must be printable text"),
@@ -121,6 +135,14 @@ def test_other_content_is_refused(path, damage):
         change(file)
     with pytest.raises(DatasetError, match=message):
         read_tokens(path)
+
+
+@pytest.mark.parametrize("index", [np.zeros(0), np.zeros((0, 2))])
+def test_a_file_without_rows_is_refused(tmp_path, index):
+    columns = {"index": index, "tokens": np.zeros(0)}
+    write_tokens(tmp_path / "t.h5", columns, {"model": "M", "codebook_size": 2})
+    with pytest.raises(DatasetError, match="index has no rows"):
+        read_tokens(tmp_path / "t.h5")
 
 
 def test_other_files_are_refused(tmp_path):
