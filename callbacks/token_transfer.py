@@ -110,7 +110,6 @@ class TokenTransfer(EvaluationCallback):
             return {}
         scores = _gap("r2", [_r_squared_of_sums(sums, number) for number in range(len(PARTS))])
         score = metrics.jensen_shannon_divergence
-        permutations: dict[str, int] = {"permutations": self.permutations, "seed": self.seed}
         columns = by_index(samples) if samples else {}
         if columns and _has_pairs(columns):
             token, part, operator = (columns[key] for key in ("tokens", "part", "operator"))
@@ -118,13 +117,21 @@ class TokenTransfer(EvaluationCallback):
             shape = (int(token.max()) + 1, len(PARTS))
             divergence = score(count_table(token, part, shape))
             null = metrics.group_permutation_null(
-                score, token, part, operator, shape=shape, **permutations
+                score,
+                token,
+                part,
+                operator,
+                shape=shape,
+                permutations=self.permutations,
+                seed=self.seed,
             )
             same = metrics.same_token_rate(token, columns["family"], operator, parts=part)
             scores["same_token"] = same.above_chance.item()
         else:
             divergence = score(table)
-            null = metrics.permutation_null(score, table, **permutations)
+            null = metrics.permutation_null(
+                score, table, permutations=self.permutations, seed=self.seed
+            )
         if "dynamics" in columns:
             scores |= _dynamics_scores(columns)
         scores |= {

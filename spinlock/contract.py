@@ -41,17 +41,19 @@ __all__ = [
 
 BATCH: Mapping[str, str] = MappingProxyType(
     {
-        "features": "[B, F], [B, T, F] or [B, P, F] float32, scaled features of the field or step",
-        "initial_features": "[B, F] or [B, P, F] float32, those of the initial condition",
-        "variant": "[B] or [B, P] int64, the initial condition's variant",
-        "family": "[B] or [B, P] int64, the initial condition's family",
+        "features": "[B, F] or [B, T, F] float32, scaled features of the evolved field or the "
+        "step; [B, P, F] in the view probes",
+        "initial_features": "[B, F] float32, scaled features of the initial condition; [B, P, F] "
+        "in the view probes",
+        "variant": "[B] int64, the initial condition's variant; [B, P] in the view probes",
+        "family": "[B] int64, the initial condition's family; [B, P] in the view probes",
         "update_policy": "[B] int64, the operator's update policy",
         "normalization": "[B] int64, the operator's normalization",
         "params": "[B, A] float32, the operator's parameters in the unit cube",
         "parameter_count": "[B] int64, the operator's number of weights",
         "dynamics": "[B, D] float32, scaled dynamics of the operator",
         "operator": "[B] int64, the operator's number",
-        "index": "[B] or [B, P] int64, the sample's index in the dataset",
+        "index": "[B] int64, the sample's index in the dataset; [B, P] in the view probes",
         "other_features": "[B, F] float32, features of the same operator under another probe",
         "other_initial_features": "[B, F] float32, features of the other probe",
         "other_variant": "[B] int64, variant of the other probe",
@@ -61,7 +63,7 @@ BATCH: Mapping[str, str] = MappingProxyType(
         "output_fields": "[B, M, (T,) C, H, W] float32, the realizations of the evolved field",
     }
 )
-"""Entries of a batch; [B, P] and [B, P, F] are those of the view ``probes``."""
+"""Entries of a batch."""
 
 OUTPUTS: Mapping[str, str] = MappingProxyType(
     {

@@ -66,7 +66,7 @@ def group_permutations(
         [[5, 6], [5, 6], [5, 6]]
         >>> (block,) = group_permutations(labels, groups, strata=groups * 0, permutations=3)
         >>> block[:, :2].sort().values.tolist()
-        [[5, 6], [7, 8], [7, 8]]
+        [[7, 8], [5, 6], [7, 8]]
     """
     require_at_least({"permutations": permutations}, 1)
     if labels.ndim != 1 or labels.shape != groups.shape:
@@ -86,7 +86,7 @@ def group_permutations(
     num_groups = 0 if kind is None else len(size)
     for count in _blocks(permutations, num_groups + len(labels)):
         drawn = torch.from_numpy(generator.random((count, num_groups + len(labels))))
-        of_group, of_sample = drawn.to(labels.device).split([num_groups, len(labels)], 1)
+        of_group, of_sample = drawn.to(labels.device).tensor_split([num_groups], 1)
         # Keys of a group are in [number, number + 1/2], so that rounding cannot mix groups.
         source = torch.argsort(number.double() + of_sample / 2, dim=1)
         if kind is not None:

@@ -38,6 +38,13 @@ def test_errors_are_means_over_columns():
     ).errors.tolist() == pytest.approx([1, 1])
 
 
+def test_sets_of_probes_have_no_errors():
+    sets = torch.stack([FEATURES, FEATURES + 1], 1)
+    batch = {"features": sets, "index": torch.arange(4).view(2, 2)}
+    with pytest.raises(ContractError, match=r"single samples, but batch\['index'\] is \[2, 2\]"):
+        step(batch, {"reconstruction": FEATURES}).errors  # noqa: B018
+
+
 def test_tokens_have_a_dimension_of_levels():
     assert step({}, {"tokens": torch.tensor([3, 4])}).tokens.tolist() == [[3], [4]]
     assert step({}, {"tokens": torch.tensor([[3, 4]])}).tokens.tolist() == [[3, 4]]

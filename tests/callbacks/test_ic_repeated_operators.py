@@ -1,4 +1,6 @@
-"""ICMutualInformation on operators with several probes: the within-operator null."""
+"""ICMutualInformation on operators with several probes: the operator null."""
+
+from math import log
 
 import pytest
 import torch
@@ -38,13 +40,15 @@ def within_policies(tokens, labels, policy):
     )
 
 
-def test_the_null_is_that_of_variants_permuted_within_operators(tmp_path):
+def test_the_null_is_that_of_variants_permuted_among_and_within_operators(tmp_path):
     data = case()
     callback = ic_information(permutations=30, seed=4)
     logged = validate(tmp_path, TokenModel("random"), data, callback)
     columns = data.val.columns
     tokens, operator, policy = (columns[k] for k in ("random", "operator", "update_policy"))
-    (permuted,) = metrics.group_permutations(columns["variant"], operator, permutations=30, seed=4)
+    (permuted,) = metrics.group_permutations(
+        columns["variant"], operator, strata=policy, permutations=30, seed=4
+    )
     for label, of_variant in (("variant", torch.arange(6)), ("family", FAMILY_OF_VARIANT)):
         own = of_variant[columns["variant"]]
         null = torch.stack(
@@ -100,6 +104,24 @@ def test_tokens_that_name_the_family_have_all_information(tmp_path):
     assert logged["ic/family_mi_excess"] > 0.8 * logged["ic/family_mi"]
 
 
+@pytest.mark.parametrize("singles", [0, 250])
+def test_what_differs_between_operators_is_information(tmp_path, singles):
+    """Two probes, of the families 0 and 2 or 1 and 3; some operators have lost a probe."""
+    data = case(probes=2)
+    columns = data.val.columns
+    place = torch.arange(600)
+    kind = torch.randint(2, (300,), generator=torch.Generator().manual_seed(2))[place // 2]
+    columns["random"], columns["family"] = kind, kind + 2 * (place % 2)
+    columns["variant"] = torch.tensor([0, 2, 4, 5])[columns["family"]]
+    kept = (place // 2 >= singles) | (place % 2 == place // 2 % 2)
+    data.val.columns = {key: column[kept] for key, column in columns.items()}
+    for key, information in (("random", log(2)), ("family", 2 * log(2))):
+        logged = validate(tmp_path, TokenModel(key), data)
+        assert logged["ic/family_mi_excess"] == pytest.approx(information, abs=0.05)
+        assert logged["ic/family_p_value"] == logged["ic/variant_p_value"] == pytest.approx(1 / 101)
+    assert logged["ic/family_ami"] == 1
+
+
 def test_order_repetition_and_batches_do_not_matter(tmp_path):
     data = case()
     expected = validate(tmp_path, TokenModel("random"), data)
@@ -125,7 +147,10 @@ def test_levels_have_their_own_chance(tmp_path):
     columns["parts"] = torch.stack([first, (columns["family"] + first) % 4], 1)
     logged = validate(tmp_path, TokenModel("parts"), data)
     (permuted,) = metrics.group_permutations(
-        columns["variant"], columns["operator"], permutations=100
+        columns["variant"],
+        columns["operator"],
+        strata=columns["update_policy"],
+        permutations=100,
     )
     for level, tokens in enumerate(columns["parts"].unbind(1)):
         null = [metrics.mutual_information(table(tokens, p)) for p in permuted]

@@ -84,13 +84,6 @@ def test_the_view_of_pairs_gives_the_same(tmp_path):
     assert validate(tmp_path, DecodingModel(codes), data) == pytest.approx(expected, abs=1e-6)
 
 
-def test_rows_of_several_probes_are_refused(tmp_path):
-    data, codes = case()
-    data.val.columns["index"] = data.val.columns["index"][:, None].repeat(1, 2)
-    with pytest.raises(ContractError, match=r"a row of the batch has several probes\. Use a view"):
-        validate(tmp_path, DecodingModel(codes), data)
-
-
 def test_residual_tokens_and_sequences(tmp_path):
     data, codes = case()
     columns = data.val.columns

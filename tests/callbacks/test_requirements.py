@@ -123,6 +123,45 @@ def test_plain_data_loaders_have_no_names(tmp_path):
         trainer.validate(model, data.val_dataloader(), verbose=False)
 
 
+def set_data():
+    """Sets of two probes, as in the view ``probes``."""
+    model, data = model_and_data()
+    for split in (data.train, data.val, data.test):
+        columns = split.columns
+        for key in ("features", "initial_features", "variant", "family", "index"):
+            columns[key] = torch.stack([columns[key], columns[key]], 1)
+    model.validation_step = lambda batch, batch_idx, dataloader_idx: {
+        "tokens": batch["tokens"],
+        "reconstruction": batch["features"][:, 0],
+    }
+    return model, data
+
+
+@pytest.mark.parametrize("callback", [c for c in NEEDS if c is not callbacks.CodebookUsage])
+@pytest.mark.parametrize("sanity_steps", [2, 0])
+def test_sets_of_probes_are_refused(tmp_path, callback, sanity_steps):
+    """Before training, and without a sanity check in the first epoch, even if none is due."""
+    model, data = set_data()
+    watching = callback(**WATCHING[callback], every_n_epochs=5)
+    trainer = quiet_trainer(tmp_path, watching, num_sanity_val_steps=sanity_steps)
+    with pytest.raises(contract.ContractError) as error:
+        trainer.fit(model, data)
+    message = str(error.value)
+    assert message.startswith(f"{callback.__name__} scores single samples, but batch['index'] is")
+    assert "[16, 2]: each row of the batch is a set of probes, as in the view probes" in message
+    assert "Evaluate with a view that has one sample in each row, such as pairs" in message
+    assert (trainer.current_epoch, bool(trainer.global_step)) == (0, not sanity_steps)
+
+
+def test_the_codebook_is_used_by_sets(tmp_path):
+    logged = []
+    for model, data in (model_and_data(), set_data()):
+        trainer = quiet_trainer(tmp_path, callbacks.CodebookUsage(plots_every_n_epochs=0))
+        logged.append(trainer.validate(model, data, verbose=False))
+    assert logged[0] == logged[1]
+    assert logged[0]
+
+
 @pytest.mark.parametrize(
     "tokens", [torch.zeros(16, 2, 2, dtype=torch.int64), torch.zeros(16), torch.zeros(16).bool()]
 )

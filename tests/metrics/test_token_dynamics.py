@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 from scipy.stats import spearmanr
 
 from spinlock.metrics import TokenDynamics
+from spinlock.metrics.spearman import rank_correlation
 
 SEQUENCES = st.lists(
     st.lists(st.integers(0, 3), min_size=5, max_size=5), min_size=1, max_size=6
@@ -113,3 +114,19 @@ def test_kept_tokens_are_correlated_with_the_dynamics():
     assert scores[key].item() == pytest.approx(within)
     assert within > 0.8 > scores["stay_correlation/lyapunov"]
     assert scores["stay_correlation/memory"] == 0
+
+
+def test_ties_share_their_rank():
+    a, b, c = torch.randint(5, (3, 60), generator=torch.Generator().manual_seed(0))
+    found = rank_correlation(a, torch.stack([b, c.float(), torch.ones(60)], 1))
+    expected = [spearmanr(a, b).statistic, spearmanr(a, c).statistic, 0]
+    assert found.tolist() == pytest.approx(expected)
+    assert not rank_correlation(torch.ones(60), b[:, None]).any()
+
+
+def test_states_fit_devices_without_float64():
+    metric = TokenDynamics(4, ["a"], ["memory"])
+    metric.update(torch.zeros(3, 5).long(), torch.zeros(3).long(), torch.rand(3, 1).double())
+    (rows,) = metric.trajectories
+    assert rows.dtype == torch.float32
+    assert metric.compute()["stay_correlation/memory"].dtype == torch.float64
