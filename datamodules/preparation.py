@@ -66,6 +66,12 @@ class PreparedSamples:
     scalers: dict[str, FeatureScaler]
     invariant: InvariantColumns | None = None
 
+    @property
+    def training_samples(self) -> Tensor:
+        """Indices of the training samples, (n,) int64 ascending; there may be none."""
+        samples: Tensor = torch.unique(self.subsets["train"])
+        return samples
+
     def labels(self, rows: Tensor, label: str) -> Tensor:
         """Return a label of rows, or of the first rows of groups."""
         return self.columns[label][rows.reshape(len(rows), -1)[:, 0]]

@@ -260,7 +260,7 @@ class SpinlockDataModule(BaseDataModule):
     @property
     def training_samples(self) -> Tensor:
         """Indices of the training samples, int64 ascending; there may be none. After `setup`."""
-        return torch.unique(self._prepared().subsets["train"])
+        return self._prepared().training_samples
 
     def candidate_names(self, key: str) -> tuple[str, ...]:
         """Return the names of the columns of a scaled entry of a batch, before a selection."""

@@ -104,7 +104,7 @@ class Codebook:
         """
         tokens = self.tokens
         if tokens.prototypes is not None:
-            return tokens.prototypes[code]
+            return np.asarray(tokens.prototypes[code])
         if tokens.latent is None:
             return self.operator[operators]
         # Tokens of several codebooks share operators, so each is searched among its own.
@@ -112,7 +112,7 @@ class Codebook:
         latent = torch.from_numpy(tokens.latent[some])
         latents = OperatorLatents.of(torch.from_numpy(self.operator[self.place[some]]), latent)
         mean = latent.double().mean(dim=0, keepdim=True)
-        return latents.nearest(mean, _SOUGHT).operators[0].numpy()
+        return np.asarray(latents.nearest(mean, _SOUGHT).operators[0])
 
 
 def read_codebook(

@@ -32,9 +32,10 @@ def test_planted_latents_have_the_planted_prototypes():
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 12), st.integers(1, 4))
 def test_nearest_agrees_with_a_loop(seed, operators, count, dim):
     random = np.random.default_rng(seed)
-    # Few distinct values, so that distances are tied.
-    latent = random.integers(0, 3, (3 * operators, dim)).astype(np.float32)
-    operator = random.integers(0, operators, len(latent))
+    # Few distinct values, so that distances are tied; means of 1, 2 or 4 of them have no rounding.
+    operator = np.repeat(np.arange(operators), random.choice([1, 2, 4], operators))
+    operator = random.permutation(operator)
+    latent = random.integers(0, 3, (len(operator), dim)).astype(np.float32)
     points = random.integers(0, 3, (4, dim)).astype(np.float32)
     found = OperatorLatents.of(torch.from_numpy(operator), torch.from_numpy(latent)).nearest(
         torch.from_numpy(points), count
