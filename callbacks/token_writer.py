@@ -17,7 +17,7 @@ from spinlock.errors import ConfigurationError
 from spinlock.prototypes import OperatorLatents, token_means
 from spinlock.runtime.output_files import check_output, new_file
 from spinlock.runtime.processes import gather_objects
-from spinlock.storage.token_file import write_tokens
+from spinlock.storage.token_file import MOST_CODES, write_tokens
 
 _NEEDED = ("index", "tokens")
 _ENTRIES = (*_NEEDED, "operator", "latent", "token_sequence")
@@ -80,7 +80,11 @@ class TokenWriter(BasePredictionWriter):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check the path and the model."""
         if stage == "predict":
-            contract.model_attribute(pl_module, "codebook_size", reader="TokenWriter")
+            size = contract.model_attribute(pl_module, "codebook_size", reader="TokenWriter")
+            if size > MOST_CODES:
+                raise ConfigurationError(
+                    f"a token file holds at most {MOST_CODES} codes, and the model has {size}"
+                )
             check_output(self.path, source=contract.known_property(trainer, "path"))
             if not self.path.parent.is_dir():
                 raise ConfigurationError(f"the folder of {self.path} does not exist; create it")

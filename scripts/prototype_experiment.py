@@ -6,7 +6,6 @@ from lightning import LightningModule, Trainer
 from spinlock.datamodules import SpinlockDataModule
 from spinlock.datamodules.scaling import FeatureScaler
 from spinlock.prototypes import OperatorLatents, prototype_scores
-from spinlock.splits import SPLITS, split_operators
 from spinlock.storage import read_columns, schema
 
 
@@ -30,13 +29,10 @@ def prototype_r2(
         for key in ("index", "operator", "tokens", "latent")
     )
     training = torch.isin(index, data.training_samples)
-    split = split_operators(
-        int(operator.max()) + 1,
-        data.preparation.fractions,
-        data.preparation.split_seed,
-        num_axes=len(data.parameter_axes),
-    )
-    test = torch.from_numpy(split)[operator] == SPLITS.index("test")
+    assert data.prepared is not None
+    subsets = data.prepared.subsets
+    rows = torch.cat([part.flatten() for name, part in subsets.items() if name.startswith("test")])
+    test = torch.isin(index, rows)
     operators = OperatorLatents.of(operator[training], latent[training])
     prototypes = operators.nearest(model.codes(tokens[test])).operators
     features = read_columns(data.path, (schema.PER_TIMESTEP,), data.generation.num_samples)

@@ -237,6 +237,9 @@ def main(args: Sequence[str] | None = None) -> None:
             file.write(json.dumps(results[-1]) + "\n")
         of_data = given["data"]["generation"]["seed"]
         print(f"{name}, seeds {seed}, {of_data}: {metrics['seconds']:.0f} s", flush=True)
+    # Earlier runs with other settings are no further runs of an experiment.
+    wanted = {(digest(given, options.prototypes), seed) for _, seed, given in runs}
+    results = [each for each in results if (each["digest"], each["seed"]) in wanted]
     for table in TABLES:
         print(f"\n{table.title}\n\n{table.markdown(results)}")
 

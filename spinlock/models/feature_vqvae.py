@@ -69,8 +69,7 @@ class FeatureVQVAE(ResumableModule):
         num_dynamics: Number D' of columns of ``batch["dynamics"]``.
         num_initial_features: Number F' of columns of ``batch["initial_features"]``; used by
             conditions only.
-        num_variants: Number of variants; used by conditions, by normalization by variant and by
-            independence terms only.
+        num_variants: Number of variants; used only by settings that distinguish variants.
         latent_dim: Dimension D of a code.
         hidden_dims: Widths of the encoder's hidden layers; the decoder has them in reverse order.
         codebook_size: Number of codes of each codebook.
@@ -132,7 +131,9 @@ class FeatureVQVAE(ResumableModule):
         self.learning_rate = learning_rate
         self.loss = configured(LossConfig, loss)
         self._schedule_config = configured(ScheduleConfig, schedule)
-        self._independence_config = independence and configured(IndependenceConfig, independence)
+        self._independence_config = (
+            None if independence is None else configured(IndependenceConfig, independence)
+        )
         self._make_network = partial(
             ConditionedAutoencoder,
             latent_dim=latent_dim,
@@ -183,8 +184,7 @@ class FeatureVQVAE(ResumableModule):
 
     def quantize(self, latent: Tensor) -> Tensor:
         """Return the tokens ``[B]`` or ``[B, Q]`` of latents ``[B, D]``, in evaluation."""
-        tokens: Tensor = self.quantizer(latent)[1]
-        return tokens
+        return self.autoencoder.quantize(latent)[1]
 
     def codes(self, tokens: Tensor) -> Tensor:
         """Return the codes ``[B, D]`` of tokens ``[B]`` or ``[B, Q]``, int64."""

@@ -31,7 +31,7 @@ class SequenceVQVAE(FeatureVQVAE):
     probes have no effect.
 
     Raises:
-        ConfigurationError: From `setup`, if there are several codebooks.
+        ConfigurationError: From `configure_model`, if there are several codebooks.
         ContractError: From `setup`, if the data module has no ``update_policy_names``, and from
             steps, if a batch has no sequences.
 
@@ -46,13 +46,8 @@ class SequenceVQVAE(FeatureVQVAE):
     compares_probes: ClassVar[bool] = False
 
     def setup(self, stage: str) -> None:
-        """Check the arguments, and make the counts of the data module's update policies."""
+        """Make the counts of the data module's update policies."""
         super().setup(stage)
-        count = self.hparams["quantizer"]["num_codebooks"] if self.hparams["quantizer"] else 1
-        if count > 1:
-            raise ConfigurationError(
-                f"SequenceVQVAE: quantizer.num_codebooks must be 1, got {count}"
-            )
         names = contract.data_attribute(
             self.trainer, "update_policy_names", reader=type(self).__name__
         )
@@ -62,6 +57,14 @@ class SequenceVQVAE(FeatureVQVAE):
         counts = {s: TokenDynamics(self.codebook_size, names, compared) for s in ("val", "test")}
         # Checkpoints do not contain the counts, whose size depends on the data.
         self.dynamics = nn.ModuleDict(counts).to(self.device)
+
+    def configure_model(self) -> None:
+        """Build the network, and check that it has one codebook."""
+        super().configure_model()
+        if (count := self.quantizer.num_codebooks) > 1:
+            raise ConfigurationError(
+                f"SequenceVQVAE: quantizer.num_codebooks must be 1, got {count}"
+            )
 
     def on_validation_epoch_start(self) -> None:
         """Reset the counts."""

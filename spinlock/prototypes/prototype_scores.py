@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torchmetrics.functional.regression import r2_score
 
 from spinlock.errors import ConfigurationError
 from spinlock.prototypes.initial_fields import initial_conditions
@@ -123,11 +124,11 @@ def prototype_scores(
     scores, start = {}, 0
     for name, part in zip(families, chosen, strict=True):
         own = slice(start, start + len(part))
-        scores[name], start = _r2(predicted[own], true[own]), own.stop
+        scores[name], start = _r_squared(predicted[own], true[own]), own.stop
     return PrototypeScores(scores, rows[some], predicted, true)
 
 
-def _r2(predicted: Tensor, true: Tensor) -> float:
-    residual = (predicted - true).double().square().sum()
-    total = (true - true.mean(dim=0)).double().square().sum()
-    return float(1 - residual / total) if len(true) > 1 else float("nan")
+def _r_squared(predicted: Tensor, true: Tensor) -> float:
+    if len(true) < 2:
+        return float("nan")
+    return float(r2_score(predicted.double(), true.double(), multioutput="variance_weighted"))

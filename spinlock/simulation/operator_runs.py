@@ -36,13 +36,11 @@ class DrawnOperator:
     """An operator of a dataset, drawn and calibrated.
 
     Args:
-        index: Index of the operator.
         values: Parameter values.
         function: The operator F.
         step: Update of a timestep, with the flow of the operator family.
     """
 
-    index: int
     values: ParameterValues
     function: Operator
     step: Step
@@ -118,7 +116,7 @@ class OperatorRunner:
             device=self.device,
         )
         step = update_step(values, self.family.flow(values, device=self.device))
-        return DrawnOperator(index, values, function, step)
+        return DrawnOperator(values, function, step)
 
     def roll_out(self, operator: DrawnOperator, initial: Tensor, noise: int, out: Tensor) -> None:
         """Run an operator on one initial condition.

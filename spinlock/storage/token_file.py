@@ -20,7 +20,7 @@ from spinlock.storage.hdf5_access import (
 )
 
 # Tables with a row for each code, and work for each codebook, must stay small for any file.
-_MOST_CODES = 1 << 16
+MOST_CODES = 1 << 16
 _MOST = {"Q": 64, "D": 4096}
 # Dimensions that must not be empty, and what the dataset then lacks.
 _NEEDED = {"N": "rows", "P": "samples in its rows", "Q": "codebooks"}
@@ -154,10 +154,10 @@ def read_tokens(path: str | os.PathLike[str]) -> TokenFile:
                 "--out` writes token files"
             )
         size = read_attribute(file, "codebook_size")
-        if not (isinstance(size, int | np.integer) and 1 <= size <= _MOST_CODES):
+        if not (isinstance(size, int | np.integer) and 1 <= size <= MOST_CODES):
             raise DatasetError(
                 f"{path}: the root attribute codebook_size must be an integer in "
-                f"1..{_MOST_CODES}, got {size!r}"
+                f"1..{MOST_CODES}, got {size!r}"
             )
         sizes = {"K": int(size)}
         found = {name: name in file for name in TOKEN_COLUMNS}

@@ -250,3 +250,11 @@ def test_other_stages_do_not_mind_the_file(tmp_path):
         writer.setup(trainer, Rounding(), stage)
     with pytest.raises(ConfigurationError):
         writer.setup(trainer, Rounding(), "predict")
+
+
+def test_more_codes_than_a_token_file_holds_are_refused_before_predicting(tmp_path, monkeypatch):
+    monkeypatch.setattr(Silent, "codebook_size", (1 << 16) + 1)
+    trainer = quiet_trainer(tmp_path, TokenWriter(tmp_path / "t.h5"))
+    with pytest.raises(ConfigurationError, match="at most 65536 codes, and the model has 65537"):
+        trainer.predict(Silent(), Shuffled())
+    assert not (tmp_path / "t.h5").exists()

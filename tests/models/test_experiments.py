@@ -101,7 +101,13 @@ def test_a_file_of_ones_own_has_a_table(tmp_path, monkeypatch, capsys):
     assert "--only: transport need data of their own" in capsys.readouterr().err
     # Runs that are in the file of results are not repeated.
     run_experiments.main(["--data", str(path), "--only", "responses", "--seeds", "0"])
-    assert len(run_experiments.read_results(path.with_suffix(".results.jsonl"))) == 1
+    results = path.with_suffix(".results.jsonl")
+    (done,) = run_experiments.read_results(results)
+    # A run with other settings is no further run of the experiment.
+    results.write_text(f"{json.dumps(done | {'digest': 'other'})}\n{json.dumps(done)}\n")
+    capsys.readouterr()
+    run_experiments.main(["--data", str(path), "--only", "responses", "--seeds", "0"])
+    assert "| responses | 1 |" in capsys.readouterr().out
 
 
 def test_changes_replace_merge_and_append():

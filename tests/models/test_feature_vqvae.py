@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from spinlock.models import FeatureVQVAE, LossConfig, QuantizerConfig, ScheduleConfig
+from spinlock.models import (
+    FeatureVQVAE,
+    IndependenceConfig,
+    LossConfig,
+    QuantizerConfig,
+    ScheduleConfig,
+)
 from tests.callbacks import SyntheticDataModule, quiet_trainer
 from tests.models.small_models import CONDITIONED, model_and_batch, trained
 
@@ -122,3 +128,8 @@ def test_hyperparameters_are_primitives():
 
     assert all(isinstance(v, str | int | float | None) for v in leaves(dict(model.hparams)))
     assert model.hparams.quantizer["levels"] == [4, 4]
+
+
+def test_an_empty_mapping_stands_for_the_default_terms():
+    model, _ = model_and_batch(independence={})
+    assert model.independence.config == IndependenceConfig()

@@ -51,7 +51,7 @@ class _Modes:
         rows: Values of exp(i ky vy) for the candidates, complex128 [S, H].
         columns: Values of exp(i kx vx) for the candidates, complex128 [W // 2 + 1, S].
         candidates: Displacements (vx, vy), float64 [S², 2].
-        penalty: What the search subtracts from the correlation, float64 [S²].
+        penalty: Values that the search subtracts from the correlation, float64 [S²].
     """
 
     ky: Tensor
