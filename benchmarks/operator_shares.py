@@ -16,7 +16,12 @@ from spinlock import GenerationConfig, ParameterSpaceConfig, StorageConfig, gene
 from spinlock.metrics.variance_shares import variance_shares
 from spinlock.storage import read_columns, read_info, schema
 
-GROUPS = (schema.PER_TIMESTEP, schema.RESPONSES, schema.NOISE_RESPONSES)
+GROUPS = (
+    schema.PER_TIMESTEP,
+    schema.RESPONSES,
+    schema.TRANSPORT_RESPONSES,
+    schema.NOISE_RESPONSES,
+)
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -22,6 +22,7 @@ from spinlock.features import (
 )
 from spinlock.features.response import (
     NOISE_NAMES,
+    TRANSPORT_NAMES,
     ResponseFeatures,
     divergence_names,
     response_names,
@@ -89,7 +90,7 @@ def _responses(
     if not config.responses:
         return None
     count, steps, noise = len(index), config.num_timesteps, len(NOISE_NAMES)
-    names = response_names(config.channels)
+    names = (*response_names(config.channels), *TRANSPORT_NAMES)
     values = 0.2 * torch.randn(count, steps, len(names) + noise, generator=generator)
     operator = torch.from_numpy(index // config.probes_per_operator)
     half = len(names) // 2
@@ -98,9 +99,9 @@ def _responses(
     values[..., len(names) :] += own[..., half:]
     unknown = math.nan if config.num_realizations == 1 else 1.0
     divergence = torch.randn(count, len(divergence_names(steps)), generator=generator)
-    return ResponseFeatures(
-        values[..., : len(names)], values[:, 0, len(names) :] * unknown, divergence * unknown
-    )
+    sizes = (len(names) - len(TRANSPORT_NAMES), len(TRANSPORT_NAMES), noise)
+    per_timestep, transport, spread = values.split(sizes, dim=-1)
+    return ResponseFeatures(per_timestep, transport, spread[:, 0] * unknown, divergence * unknown)
 
 
 def _dynamics(samples: range, config: GenerationConfig) -> Tensor | None:

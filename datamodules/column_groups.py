@@ -8,10 +8,15 @@ from spinlock.configuration.validation import check_types, require_choice
 from spinlock.datamodules.labels import feature_names
 from spinlock.errors import ConfigurationError
 from spinlock.features import custom_columns
-from spinlock.features.response import NOISE_NAMES, divergence_names, response_names
+from spinlock.features.response import (
+    NOISE_NAMES,
+    TRANSPORT_NAMES,
+    divergence_names,
+    response_names,
+)
 from spinlock.storage import schema
 
-Group = Literal["outputs", "responses", "noise", "divergence"]
+Group = Literal["outputs", "responses", "transport", "noise", "divergence"]
 Selection = Literal["all", "invariant"]
 
 ADD_RESPONSES = (
@@ -45,6 +50,7 @@ class ViewOptions:
     ================  ============================================================================
     ``outputs``       the features of the output field, custom ones included
     ``responses``     the response features of the step that leads to the timestep
+    ``transport``     how this step moves, smooths and scales the field, for operators that do
     ``noise``         the noise group, which describes the spread of the realizations
     ``divergence``    the growth of this spread, for several timesteps
     ================  ============================================================================
@@ -122,6 +128,8 @@ def column_group(name: str, config: GenerationConfig) -> ColumnGroup:
         return ColumnGroup(feature_names(config), (schema.PER_TIMESTEP, *custom), True)
     if name == "responses":
         return ColumnGroup(response_names(config.channels), (schema.RESPONSES,), True)
+    if name == "transport":
+        return ColumnGroup(TRANSPORT_NAMES, (schema.TRANSPORT_RESPONSES,), True)
     names, dataset = NOISE_NAMES, schema.NOISE_RESPONSES
     if name == "divergence":
         names, dataset = divergence_names(config.num_timesteps), schema.DIVERGENCE

@@ -172,6 +172,7 @@ class SpinlockStream(IterableDataset[Batch]):
         groups = {"outputs": _joined(samples.features.per_timestep, samples, "per_timestep")[:, -1]}
         if responses is not None:
             groups["responses"] = responses.per_timestep[:, -1]
+            groups["transport"] = responses.transport[:, -1]
             groups |= {"noise": responses.noise, "divergence": responses.divergence}
         known = [name for name in self.columns if column_group(name, self._computed).names]
         return {

@@ -33,7 +33,7 @@ def feature_claims(source: CheckSource) -> Iterator[Claim]:
         condition = "values are NaN if and only if T is too small for the feature"
         if name in (schema.NOISE_RESPONSES, schema.DIVERGENCE):
             condition = "values are NaN if and only if there is one realization"
-        elif name == schema.RESPONSES:
+        elif name in (schema.RESPONSES, schema.TRANSPORT_RESPONSES):
             condition = "no value is NaN"
         label = f"{name.removeprefix('features/').removesuffix('/features')}: "
         yield from column_claims(

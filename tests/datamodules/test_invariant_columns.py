@@ -7,7 +7,7 @@ import torch
 
 from spinlock.datamodules.invariant_columns import InvariantColumns
 from spinlock.errors import ConfigurationError
-from spinlock.features.response import NOISE_NAMES, response_names
+from spinlock.features.response import NOISE_NAMES, TRANSPORT_NAMES, response_names
 from spinlock.features.response.response_names import INVARIANT_COLUMNS
 from spinlock.metrics import variance_shares
 
@@ -67,12 +67,18 @@ def test_a_selection_of_timesteps_keeps_their_dimension():
 
 
 def test_one_probe_leaves_the_fixed_list():
-    names = (*response_names(4), *NOISE_NAMES, "power_spectrum", "beta_of_something")
+    names = (
+        *response_names(4),
+        *TRANSPORT_NAMES,
+        *NOISE_NAMES,
+        "power_spectrum",
+        "beta_of_something",
+    )
     features = torch.randn(20, len(names), generator=torch.Generator().manual_seed(0))
     columns = InvariantColumns.fit(features, torch.arange(20) % 3, torch.arange(20), names)
     assert not columns.operator
     assert {"persistence", "channel_mean_0", "channel_mean_3", "noise_rel"} <= {*columns.selected}
-    refused = {"transport_x", "transport_diffusion", "power_spectrum", "beta_of_something"}
+    refused = {*TRANSPORT_NAMES, "power_spectrum", "beta_of_something"}
     refused |= {"band_gain_2", "noise_kurtosis"}
     assert not refused & {*columns.selected}
     found = "a fixed list, since fewer than 30 operators have two training samples"

@@ -15,7 +15,12 @@ from spinlock.datamodules import (
 from spinlock.datamodules.datasets import group_probes
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.features import PER_TIMESTEP_NAMES
-from spinlock.features.response import NOISE_NAMES, divergence_names, response_names
+from spinlock.features.response import (
+    NOISE_NAMES,
+    TRANSPORT_NAMES,
+    divergence_names,
+    response_names,
+)
 from spinlock.simulation.dynamics_rows import dynamics_names
 from spinlock.storage import schema
 from tests.datamodules import collect, loaders, ready
@@ -64,15 +69,16 @@ def test_one_realization_has_no_noise_columns(datasets):
 @pytest.mark.parametrize("timestep", [1, 3])
 def test_columns_of_one_timestep_in_any_order(datasets, timestep):
     path, config = datasets["steps"]
-    columns = ("divergence", "outputs", "responses", "noise")
+    columns = ("divergence", "outputs", "transport", "responses", "noise")
     options = ViewOptions("features", columns=columns)
     datamodule = ready(path, config, view=options, scaling="none", timestep=timestep)
     rows = collect(datamodule.predict_dataloader())
-    names = (schema.DIVERGENCE, schema.PER_TIMESTEP, schema.RESPONSES, schema.NOISE_RESPONSES)
-    divergence, outputs, responses, noise = stored(path, *names)
-    parts = [divergence, outputs[:, timestep - 1], responses[:, timestep - 1], noise]
+    steps = (schema.PER_TIMESTEP, schema.TRANSPORT_RESPONSES, schema.RESPONSES)
+    divergence, noise, *others = stored(path, schema.DIVERGENCE, schema.NOISE_RESPONSES, *steps)
+    parts = [divergence, *(rows[:, timestep - 1] for rows in others), noise]
     np.testing.assert_array_equal(rows["features"], np.hstack(parts))
-    expected = (*divergence_names(3), *PER_TIMESTEP_NAMES, *RESPONSES, *NOISE_NAMES)
+    expected = (*divergence_names(3), *PER_TIMESTEP_NAMES, *TRANSPORT_NAMES, *RESPONSES)
+    expected += NOISE_NAMES
     assert datamodule.feature_names == expected
 
 

@@ -8,6 +8,7 @@ from scipy.stats import norm
 
 from spinlock.features.response import (
     NOISE_NAMES,
+    TRANSPORT_NAMES,
     divergence_names,
     extract_responses,
     response_names,
@@ -17,7 +18,6 @@ from . import response_oracle as oracle
 from .helpers import red, white
 
 SIDE = 64
-TRANSPORT = ("transport_x", "transport_y", "transport_diffusion")
 
 
 def package_responses(initial, fields, device="cpu"):
@@ -30,9 +30,11 @@ def package_responses(initial, fields, device="cpu"):
 def by_name(responses, channels):
     """Every column of every group under its name: [N, T] or [N]."""
     timesteps = responses["per_timestep"].shape[1]
-    # The oracle leaves out the last three columns.
     rows = np.moveaxis(responses["per_timestep"], -1, 0)
-    named = dict(zip(response_names(channels), rows, strict=False))
+    named = dict(zip(response_names(channels), rows, strict=True))
+    # The oracle has no transport group.
+    if "transport" in responses:
+        named |= zip(TRANSPORT_NAMES, np.moveaxis(responses["transport"], -1, 0), strict=True)
     named |= zip(NOISE_NAMES, responses["noise"].T, strict=True)
     named |= zip(divergence_names(timesteps), responses["divergence"].T, strict=True)
     return named
@@ -62,7 +64,7 @@ class Implementation:
 def check(found, tolerance=1e-4, **expected):
     """Compare numbers by name; transport columns where they were computed."""
     for name, value in expected.items():
-        if name in found or name not in TRANSPORT:
+        if name in found or name not in TRANSPORT_NAMES:
             np.testing.assert_allclose(found[name], value, atol=tolerance, err_msg=name)
 
 

@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from spinlock.features.response import NOISE_NAMES, divergence_names, response_names
+from spinlock.features.response import (
+    NOISE_NAMES,
+    TRANSPORT_NAMES,
+    divergence_names,
+    response_names,
+)
 
 from . import response_oracle as oracle
-from .response_cases import STEPS, TRANSPORT, Rollout, by_name, package_responses
+from .response_cases import STEPS, Rollout, by_name, package_responses
 
 SPATIAL_AXES = (-2, -1)
 # Bounds on rounding. ROUNDING is that of a mean power in float32, relative: 2⁻²³, and a few of
@@ -76,14 +81,15 @@ def assert_agreement(initial, fields, device):
 
 
 def test_names_and_shapes():
-    assert response_names(3) == (*oracle.column_names(3), *TRANSPORT)
-    assert response_names(1) == (*oracle.column_names(1), *TRANSPORT)
+    assert response_names(3) == oracle.column_names(3)
+    assert response_names(1) == oracle.column_names(1)
     assert NOISE_NAMES == oracle.NOISE
     for timesteps in (1, 2, 5):
         assert divergence_names(timesteps) == oracle.divergence_columns(timesteps)
     for T, columns in ((1, 0), (3, 3)):
         record = package_responses(*Rollout("affine", (2, 2, T, 3, 16, 16), 0).trajectories())
-        assert record["per_timestep"].shape == (2, T, 19)
+        assert record["per_timestep"].shape == (2, T, 16)
+        assert record["transport"].shape == (2, T, 5)
         assert record["noise"].shape == (2, 6)
         assert record["divergence"].shape == (2, columns)
         assert all(values.dtype == np.float32 for values in record.values())
@@ -185,7 +191,7 @@ def assert_same(found, expected, initial, fields, transport=False):
     factors = zip(names, judge["amplification"].T, strict=True)
     # Both sides are rounded.
     amplification = {name: 2 * values.T for name, values in factors}
-    compared = {k: v for k, v in expected.items() if transport or k not in TRANSPORT}
+    compared = {k: v for k, v in expected.items() if transport or k not in TRANSPORT_NAMES}
     assert_columns_agree(found, compared, amplification)
 
 

@@ -8,6 +8,7 @@ from spinlock.features.response.response_extraction import ResponseFeatures, ext
 from spinlock.features.response.response_names import (
     NOISE_NAMES,
     RESPONSE_FEATURES,
+    TRANSPORT_NAMES,
     divergence_names,
     response_names,
 )
@@ -15,6 +16,7 @@ from spinlock.features.response.response_names import (
 __all__ = [
     "NOISE_NAMES",
     "RESPONSE_FEATURES",
+    "TRANSPORT_NAMES",
     "ResponseFeatures",
     "divergence_names",
     "extract_responses",

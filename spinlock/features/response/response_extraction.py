@@ -7,7 +7,6 @@ from torch import Tensor
 
 from spinlock.features.batches import check_fields, chunk_pixels, in_chunks
 from spinlock.features.response.band_gains import band_gains
-from spinlock.features.response.displacement import displacement_of_spectra
 from spinlock.features.response.linear_response import (
     linear_columns,
     linear_response,
@@ -20,21 +19,22 @@ from spinlock.features.response.noise_response import (
     spread,
     spread_and_energy,
 )
-from spinlock.features.response.response_names import response_names
+from spinlock.features.response.response_names import TRANSPORT_NAMES, response_names
 from spinlock.features.response.step_spectra import StepSpectra, step_spectra
+from spinlock.features.response.transport_response import transport_columns
 
 # Pixels processed at once on a CPU: four samples of the baseline, which need about 50 MB.
 _CPU_CHUNK = 2**20
-_TRANSPORT_NAMES = ("transport_x", "transport_y", "transport_diffusion")
 
 
 class ResponseFeatures(NamedTuple):
     """Response features of a batch of samples; all arrays are float32.
 
-    `response_names`, `NOISE_NAMES` and `divergence_names` name the columns.
+    `response_names`, `TRANSPORT_NAMES`, `NOISE_NAMES` and `divergence_names` name the columns.
 
     Attributes:
-        per_timestep: Features of each step, averaged over realizations, [N, T, 16 + C].
+        per_timestep: Features of each step, averaged over realizations, [N, T, 13 + C].
+        transport: Features of the transport in each step, averaged in the same way, [N, T, 5].
         noise: Features of the spread of realizations at the first timestep, [N, 6]; NaN at M = 1.
         divergence: Growth of the spread from timestep to timestep and its relative size at the
             end, [N, T], or [N, 0] at T = 1; NaN at M = 1.
@@ -43,10 +43,11 @@ class ResponseFeatures(NamedTuple):
         >>> import torch
         >>> from spinlock.features.response import extract_responses
         >>> extract_responses(torch.randn(2, 3, 16, 16), torch.randn(2, 5, 1, 3, 16, 16))._fields
-        ('per_timestep', 'noise', 'divergence')
+        ('per_timestep', 'transport', 'noise', 'divergence')
     """
 
     per_timestep: Tensor
+    transport: Tensor
     noise: Tensor
     divergence: Tensor
 
@@ -75,8 +76,8 @@ def extract_responses(initial: Tensor, fields: Tensor) -> ResponseFeatures:
         >>> import torch
         >>> from spinlock.features.response import extract_responses
         >>> features = extract_responses(torch.randn(2, 3, 16, 16), torch.randn(2, 5, 4, 3, 16, 16))
-        >>> features.per_timestep.shape, features.noise.shape, features.divergence.shape
-        (torch.Size([2, 4, 19]), torch.Size([2, 6]), torch.Size([2, 4]))
+        >>> features.per_timestep.shape, features.transport.shape, features.divergence.shape
+        (torch.Size([2, 4, 16]), torch.Size([2, 4, 5]), torch.Size([2, 4]))
     """
     check_fields(initial, ("N", "C", "H", "W"))
     check_fields(fields, ("N", "M", "T", "C", "H", "W"))
@@ -95,9 +96,11 @@ def extract_responses(initial: Tensor, fields: Tensor) -> ResponseFeatures:
     # Each operation is faster in inference mode. The conversions after it make ordinary tensors.
     with torch.inference_mode():
         first, noise = _first_steps(initial, fields[:, :, 0])
-        per_timestep = torch.cat((first[:, None], _later_steps(fields)), dim=1)
+        steps = torch.cat((first[:, None], _later_steps(fields)), dim=1).float()
         divergence = _divergence(fields)
-    return ResponseFeatures(per_timestep.float(), noise.float(), divergence.float())
+    per_timestep = steps[..., : -len(TRANSPORT_NAMES)].contiguous()
+    transport = steps[..., -len(TRANSPORT_NAMES) :].contiguous()
+    return ResponseFeatures(per_timestep, transport, noise.float(), divergence.float())
 
 
 def _first_steps(initial: Tensor, fields: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,7 +111,7 @@ def _first_steps(initial: Tensor, fields: Tensor) -> tuple[Tensor, Tensor]:
         fields: Realizations of u_1, [N, M, C, H, W].
 
     Returns:
-        Columns of the step, float64 [N, 16 + C], and of the noise, float64 [N, 6].
+        Columns of the step, float64 [N, 18 + C], and of the noise, float64 [N, 6].
     """
     size = max(1, _chunk(fields) // fields[0].numel())
     count = fields.shape[1]
@@ -125,10 +128,11 @@ def _first_steps(initial: Tensor, fields: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _later_steps(fields: Tensor) -> Tensor:
-    """Compute features of the steps after the first, float64 [N, T − 1, 16 + C]."""
+    """Compute features of the steps after the first, float64 [N, T − 1, 18 + C]."""
     samples, realizations, steps, channels = fields.shape[:4]
     if steps == 1:
-        return fields.new_empty(samples, 0, len(response_names(channels)), dtype=torch.float64)
+        columns = len(response_names(channels)) + len(TRANSPORT_NAMES)
+        return fields.new_empty(samples, 0, columns, dtype=torch.float64)
     # Pairs of neighboring timesteps, [N, M, T − 1, 2, C, H, W]; no copy.
     pairs = fields.unfold(2, 2, 1).movedim(-1, 3)
 
@@ -155,17 +159,17 @@ def _divergence(fields: Tensor) -> Tensor:
 
 
 def _step_columns(spectra: StepSpectra, noise: Tensor, total_noise: Tensor) -> Tensor:
-    """Compute all columns of steps in the order of `response_names`, float64 [B, 16 + C]."""
+    """Compute the columns of `response_names` and `TRANSPORT_NAMES`, float64 [B, 18 + C]."""
     linear = linear_response(spectra, noise, total_noise)
-    transport = displacement_of_spectra(spectra).double()
     values = {
         **linear_columns(spectra, linear),
         **band_gains(spectra, linear),
         **mean_columns(spectra, linear),
         **stencil_column(spectra, linear),
-        **dict(zip(_TRANSPORT_NAMES, transport.unbind(-1), strict=True)),
+        **transport_columns(spectra, noise, total_noise),
     }
-    return torch.stack([values[name] for name in response_names(spectra.channels)], dim=-1)
+    names = (*response_names(spectra.channels), *TRANSPORT_NAMES)
+    return torch.stack([values[name] for name in names], dim=-1)
 
 
 def _chunk(fields: Tensor) -> int:

@@ -5,7 +5,7 @@ The transforms are computed in float32, their products and sums in float64: diff
 equal powers, such as the power that remains after a fit, are then as accurate as the transforms.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -127,4 +127,30 @@ def step_spectra(u: Tensor, w: Tensor) -> StepSpectra:
         cross_power=powers[:, 2],
         empty_bands=empty,
         grid=(height, width),
+    )
+
+
+def filtered(spectra: StepSpectra, factors: Tensor) -> StepSpectra:
+    """Compute the spectra of steps whose input has passed a linear filter.
+
+    Args:
+        spectra: Transforms and moments of B steps.
+        factors: Transfer function of the filter of each step, complex128 [B, H, W // 2 + 1].
+    """
+    own, other = spectra.transforms.chunk(2, dim=1)
+    u_spectrum = spectra.u_spectrum * factors.abs().square()
+    cross = spectra.cross_spectrum * factors.conj()
+    weights, _ = band_weights(*spectra.grid, factors.device)
+    bands = torch.stack((u_spectrum, cross.real), dim=1).flatten(2) @ weights.mT
+    u_bands, cross_bands = bands.unbind(1)
+    powers = bands.sum(-1) / (spectra.channels * (spectra.grid[0] * spectra.grid[1]) ** 2)
+    return replace(
+        spectra,
+        transforms=torch.cat((own * factors[:, None], other), dim=1),
+        u_spectrum=u_spectrum,
+        cross_spectrum=cross,
+        u_bands=u_bands,
+        cross_bands=cross_bands,
+        u_power=powers[:, 0],
+        cross_power=powers[:, 1],
     )
