@@ -5,6 +5,7 @@ from spinlock.datamodules.column_groups import ViewOptions
 from spinlock.datamodules.datasets import FeatureDataset
 from spinlock.datamodules.invariant_columns import InvariantColumns
 from spinlock.datamodules.loading import LoaderOptions
+from spinlock.datamodules.sample_batch import collate_samples
 from spinlock.datamodules.scaling import FeatureScaler
 from spinlock.datamodules.selection import VariantSelection
 from spinlock.datamodules.spinlock_datamodule import SpinlockDataModule
@@ -23,5 +24,6 @@ __all__ = [
     "SpinlockStreamModule",
     "VariantSelection",
     "ViewOptions",
+    "collate_samples",
     "split_operators",
 ]

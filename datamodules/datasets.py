@@ -1,6 +1,7 @@
-"""Map-style datasets whose batches are dictionaries of tensors."""
+"""Map-style datasets whose samples and batches are dictionaries of tensors."""
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from spinlock.datamodules.field_reader import FieldReader
+from spinlock.datamodules.sample_batch import SampleBatch
 from spinlock.storage import schema
 
 Batch = dict[str, Tensor]
@@ -19,10 +21,18 @@ Realizations = Literal["mean", "one", "all"]
 #: Entries of a batch that differ between the probes of one operator.
 PROBE_KEYS = ("features", "initial_features", "variant", "family", "index")
 
+#: Distance between a position in one epoch and the same position in the next one. No dataset is as
+#: long, so that a position that is too large remains an error.
+EPOCH_STRIDE = 2**31
+
 
 @dataclass(eq=False)
 class FeatureDataset(Dataset[Batch]):
     """Selected rows of columns in memory. A batch is one indexed read of each column.
+
+    A map-style dataset as `torch.utils.data` describes it: indices are integers of any type, may be
+    negative, and raise IndexError beyond the end. ``random_split``, ``Subset`` and a ``DataLoader``
+    accept it; with ``collate_fn=collate_samples`` they load as fast as the data module.
 
     Args:
         columns: Mapping of batch entries to tensors (N, ...); datasets may share them.
@@ -34,7 +44,9 @@ class FeatureDataset(Dataset[Batch]):
         >>> dataset = FeatureDataset(columns, torch.tensor([2, 0]))
         >>> dataset[0]
         {'x': tensor(20.), 'index': tensor(2)}
-        >>> dataset.__getitems__([0, 1])["x"]
+        >>> [sample["index"].item() for sample in dataset]
+        [2, 0]
+        >>> dataset.batch([0, 1])["x"]
         tensor([20.,  0.])
     """
 
@@ -45,12 +57,29 @@ class FeatureDataset(Dataset[Batch]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Batch:
-        """Return one sample, without a batch dimension."""
-        return {key: values[0] for key, values in self.__getitems__([index]).items()}
+        """Return one sample, without a batch dimension.
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return a batch. `torch.utils.data.DataLoader` calls this once for each batch."""
-        rows = self.rows[torch.tensor(indices, device="cpu")]
+        Raises:
+            IndexError: If there is no such sample.
+            TypeError: If the index is not an integer.
+        """
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Iterable[int]) -> SampleBatch:
+        """Return several samples. `torch.utils.data.DataLoader` calls this once for each batch."""
+        return SampleBatch(self.batch(indices))
+
+    def batch(self, indices: Iterable[int]) -> Batch:
+        """Return several samples as one batch, tensors (B, ...).
+
+        Args:
+            indices: B positions in the dataset, one or more.
+        """
+        return self._batch(torch.from_numpy(_places(_integers(indices), len(self))))
+
+    def _batch(self, places: Tensor) -> Batch:
+        """Return the samples at places (B,) int64, in 0..n - 1."""
+        rows = self.rows[places]
         return {key: column.index_select(0, rows) for key, column in self.columns.items()}
 
 
@@ -66,10 +95,9 @@ class PairDataset(FeatureDataset):
         super().__init__(columns, pairs[:, 0])
         self.others = FeatureDataset({key: columns[key] for key in PROBE_KEYS}, pairs[:, 1])
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return a batch of pairs."""
-        others = self.others.__getitems__(indices)
-        return super().__getitems__(indices) | {f"other_{k}": v for k, v in others.items()}
+    def _batch(self, places: Tensor) -> Batch:
+        others = self.others._batch(places)
+        return super()._batch(places) | {f"other_{key}": value for key, value in others.items()}
 
 
 class ProbeDataset(FeatureDataset):
@@ -84,20 +112,17 @@ class ProbeDataset(FeatureDataset):
         super().__init__(columns, probes[:, 0])
         self.probes = probes
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return a batch of operators."""
-        probes = self.probes[torch.tensor(indices, device="cpu")]
-        return super().__getitems__(indices) | {
-            key: self.columns[key][probes] for key in PROBE_KEYS
-        }
+    def _batch(self, places: Tensor) -> Batch:
+        probes = self.probes[places]
+        return super()._batch(places) | {key: self.columns[key][probes] for key in PROBE_KEYS}
 
 
 @dataclass(eq=False)
 class FieldDataset(FeatureDataset):
     """Columns in memory with ``input_fields`` and ``output_fields`` read from disk for each batch.
 
-    Position ``epoch * len(dataset) + p`` is position p in that epoch. With one random realization,
-    each epoch selects another one.
+    Position ``epoch * EPOCH_STRIDE + p`` is position p in that epoch, and p alone is that of epoch
+    0. With one random realization, each epoch selects another one.
 
     Args:
         columns: Mapping of batch entries to tensors (N, ...) in memory.
@@ -113,11 +138,11 @@ class FieldDataset(FeatureDataset):
     realizations: Realizations
     seed: int
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return a batch with fields."""
-        epoch, place = np.divmod(np.asarray(indices, dtype=np.int64), len(self))
-        batch = super().__getitems__(place.tolist())
-        samples = self.rows[torch.from_numpy(place)].numpy()
+    def batch(self, indices: Iterable[int]) -> Batch:
+        """Return several samples with fields as one batch, tensors (B, ...)."""
+        epoch, positions = _by_epoch(_integers(indices))
+        places = torch.from_numpy(_places(positions, len(self)))
+        batch, samples = self._batch(places), self.rows[places].numpy()
         batch["input_fields"] = torch.from_numpy(self.reader.read(schema.INPUTS, samples))
         batch["output_fields"] = torch.from_numpy(self._outputs(samples, epoch))
         return batch
@@ -134,23 +159,64 @@ class BatchDataset(Dataset[Batch]):
     """Computed batches as a map-style dataset, whose unit is a whole batch.
 
     Unlike an iterable dataset, it works with samplers: each epoch can have other batches, and an
-    interrupted epoch can be resumed.
+    interrupted epoch can be resumed. Position ``epoch * EPOCH_STRIDE + p`` is position p in that
+    epoch. A loader with ``batch_size=1`` or ``None`` returns the batches as they are.
 
     Args:
-        batch: Function of a number, from 0, that returns a batch.
+        compute: Function of a number, from 0, that returns a batch.
         count: Number of batches in an epoch.
     """
 
-    batch: Callable[[int], Batch]
+    compute: Callable[[int], Batch]
     count: int
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitems__(self, numbers: Sequence[int]) -> Batch:
-        """Return the one batch that a loader with ``batch_size=1`` requests."""
-        (number,) = numbers
-        return self.batch(number)
+    def __getitem__(self, index: int) -> Batch:
+        """Return a batch.
+
+        Raises:
+            IndexError: If an epoch has no such batch.
+            TypeError: If the index is not an integer.
+        """
+        return self.__getitems__([index]).batch
+
+    def __getitems__(self, indices: Iterable[int]) -> SampleBatch:
+        """Return the samples of one or more batches."""
+        epochs, positions = _by_epoch(_integers(indices))
+        numbers = epochs * self.count + _places(positions, self.count)
+        batches = [self.compute(number) for number in numbers.tolist()]
+        return SampleBatch({key: torch.cat([each[key] for each in batches]) for key in batches[0]})
+
+
+def _integers(indices: Iterable[int]) -> NDArray[np.int64]:
+    """Return indices of any integer type as an array."""
+    try:
+        return np.fromiter(map(operator.index, indices), np.int64)
+    except OverflowError as error:
+        raise IndexError(f"index out of range: {error}") from error
+    except TypeError as error:
+        raise TypeError(
+            f"the index of a sample must be an integer ({error}); use torch.utils.data.Subset for "
+            "a part of a dataset"
+        ) from error
+
+
+def _by_epoch(indices: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the epoch of each index, and the position in it, which may be negative."""
+    epoch = np.maximum(indices, 0) // EPOCH_STRIDE
+    return epoch, indices - epoch * EPOCH_STRIDE
+
+
+def _places(positions: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return positions of which negative ones count from the end, in 0..count - 1."""
+    outside = (positions < -count) | (positions >= count)
+    if outside.any():
+        raise IndexError(
+            f"index {positions[outside][0]} is out of range for a dataset of length {count}"
+        )
+    return np.where(positions < 0, positions + count, positions)
 
 
 def choose_realizations(

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from spinlock.configuration.validation import check_types, require_at_least
+from spinlock.datamodules.datasets import EPOCH_STRIDE
+from spinlock.datamodules.sample_batch import collate_samples
 from spinlock.errors import ConfigurationError
 
 #: Largest epoch. A position together with its epoch still fits 64 bits.
@@ -51,9 +53,9 @@ class LoaderOptions:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments of a `DataLoader` whose dataset returns whole batches."""
+        """Keyword arguments of a `DataLoader` of one of this package's datasets."""
         persistent = self.persistent_workers and self.num_workers > 0
-        return asdict(self) | {"persistent_workers": persistent, "collate_fn": _unchanged}
+        return asdict(self) | {"persistent_workers": persistent, "collate_fn": collate_samples}
 
 
 @dataclass(eq=False)
@@ -73,8 +75,8 @@ class EpochSampler(Sampler[int]):
         seed: Seed of the order.
         classes: (n,) int64 class of each position; default: no balancing.
         epoch: Epoch of the first pass.
-        stamp_epoch: Whether to yield ``epoch * n + position``, for a dataset whose samples depend
-            on the epoch.
+        stamp_epoch: Whether to yield ``epoch * EPOCH_STRIDE + position``, for a dataset whose
+            samples depend on the epoch.
 
     Example:
         >>> sampler = EpochSampler(4, seed=0)
@@ -107,7 +109,7 @@ class EpochSampler(Sampler[int]):
         order = random.permutation(self.count)
         if self.classes is not None:
             order = random.permutation(_balanced(order, self.classes, random))
-        offset = self.epoch * self.count if self.stamp_epoch else 0
+        offset = self.epoch * EPOCH_STRIDE if self.stamp_epoch else 0
         self.epoch += 1
         return iter((order + offset).tolist())
 
@@ -126,8 +128,3 @@ def _balanced(
             for which, share in zip(present, shares, strict=True)
         ]
     )
-
-
-def _unchanged(batch: Any) -> Any:  # noqa: ANN401 (torch types it as a list of samples)
-    """Return a batch as it is: ``__getitems__`` of the datasets returns whole batches."""
-    return batch

@@ -72,7 +72,7 @@ def batches_of(path, config, **options):
     found = []
     for loader in (module.train_dataloader(), module.val_dataloader(), module.predict_dataloader()):
         for rows in loader.batch_sampler:
-            batch = loader.dataset.__getitems__(rows)
+            batch = loader.dataset.batch(rows)
             found += [(key, v.dtype, v.numpy().tobytes()) for key, v in batch.items()]
     return found
 

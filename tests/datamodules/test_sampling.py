@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from spinlock.datamodules.datasets import EPOCH_STRIDE
 from spinlock.datamodules.loading import EpochSampler
 from tests.datamodules import collect, ready
 
@@ -36,7 +37,7 @@ def test_the_order_is_a_function_of_seed_and_epoch(classes):
 def test_stamped_positions_tell_their_epoch():
     plain, stamped = EpochSampler(60, seed=1), EpochSampler(60, seed=1, stamp_epoch=True)
     for epoch in range(3):
-        assert [epoch * 60 + position for position in plain] == list(stamped)
+        assert [epoch * EPOCH_STRIDE + position for position in plain] == list(stamped)
 
 
 def test_classes_come_equally_often():
