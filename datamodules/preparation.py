@@ -7,15 +7,18 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.validation import require_at_least, require_choice
 from spinlock.datamodules.datasets import Batch
 from spinlock.datamodules.feature_view import FeatureView
 from spinlock.datamodules.invariant_columns import InvariantColumns
 from spinlock.datamodules.labels import LabelNames
+from spinlock.datamodules.operator_selection import OperatorSelection
 from spinlock.datamodules.scaling import FeatureScaler, Scaling, fit_scalers
 from spinlock.datamodules.selection import VariantMasks
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.splits import SPLITS, split_operators
+from spinlock.storage import require_dataset
 
 Balance = Literal["none", "variant", "family"]
 
@@ -34,12 +37,12 @@ class Subsets(dict[str, Tensor]):
             ConfigurationError: If there are none. Lists the number of rows of each subset.
         """
         if not len(self[name]):
-            share, variants = f"raise {name.split()[0]}_fraction", "eval_variants"
+            share, part = f"raise {name.split()[0]}_fraction", "eval"
             if name == "train":
-                share, variants = "lower val_fraction and test_fraction", "train_variants"
+                share, part = "lower val_fraction and test_fraction", "train"
             raise ConfigurationError(
                 f"the {name} split is empty; there are {self} samples. Generate more samples, "
-                f"{share}, or select other variants in {variants}"
+                f"{share}, or select others in {part}_variants or {part}_operators"
             )
         return self[name]
 
@@ -108,6 +111,8 @@ class Preparation:
         fractions: Fractions of the operators for training, validation and testing.
         split_seed: Seed of the split.
         masks: Variants to train and evaluate on.
+        train_operators: Operators to train on.
+        eval_operators: Operators to validate and test on.
         max_samples: Number of training rows to use; default: all.
         balance: Label of which each value is drawn equally often in training, or ``none``.
         scaling: Scaling method of features.
@@ -121,6 +126,8 @@ class Preparation:
     fractions: tuple[float, float, float]
     split_seed: int
     masks: VariantMasks
+    train_operators: OperatorSelection
+    eval_operators: OperatorSelection
     max_samples: int | None
     balance: Balance
     scaling: Scaling
@@ -179,11 +186,14 @@ class Preparation:
         )
         split = torch.from_numpy(by_operator)[operator]
         subsets = Subsets()
-        subsets["train"] = self._rows("train", self.masks.train, labels, split)[: self.max_samples]
+        chosen = (split == SPLITS.index("train")) & self.train_operators.mask(config)
+        subsets["train"] = self._rows(chosen, self.masks.train, labels)[: self.max_samples]
+        evaluated = self.eval_operators.mask(config)
         for name in ("val", "test"):
             for part, mask in self.masks.parts.items():
                 title = name if len(self.masks.parts) == 1 else f"{name} {part}"
-                subsets[title] = self._rows(name, mask, labels, split)
+                chosen = (split == SPLITS.index(name)) & evaluated
+                subsets[title] = self._rows(chosen, mask, labels)
         if view.selection == "invariant":
             if invariant is None:
                 used = torch.unique(subsets.require("train"))
@@ -212,10 +222,10 @@ class Preparation:
         everything = view.arrange(torch.arange(config.num_samples, device="cpu"), operator)
         return PreparedSamples(scaled | labels, subsets, everything, scalers, invariant)
 
-    def _rows(self, name: str, mask: Tensor, labels: Batch, split: Tensor) -> Tensor:
-        """Return the rows of the samples of a split whose variants are selected."""
-        chosen = (split == SPLITS.index(name)) & mask[labels["variant"]]
-        return self.view.arrange(chosen.nonzero()[:, 0], labels["operator"])
+    def _rows(self, chosen: Tensor, mask: Tensor, labels: Batch) -> Tensor:
+        """Return the rows of the chosen samples, (N,) bool, whose variants are selected."""
+        selected = (chosen & mask[labels["variant"]]).nonzero()[:, 0]
+        return self.view.arrange(selected, labels["operator"])
 
     def describe(self, names: LabelNames) -> dict[str, str]:
         """Describe the settings: title -> text.
@@ -229,10 +239,30 @@ class Preparation:
             "view": str(self.view),
             "split": f"{share} (train, val, test) of the operators, split_seed {self.split_seed}",
             "training order": "random" if self.balance == "none" else f"balanced by {self.balance}",
-            "trained on": _selected(names.variants, self.masks.train),
-            "evaluated on": _selected(names.variants, self.masks.evaluation),
+            "trained on": f"{_selected(names.variants, self.masks.train)}; {self.train_operators}",
+            "evaluated on": f"{_selected(names.variants, self.masks.evaluation)}; "
+            f"{self.eval_operators}",
             "scaling": log + self.scaling,
         }
+
+
+def require_samples(path: str | os.PathLike[str], config: GenerationConfig) -> None:
+    """Check that a file holds the samples of a configuration.
+
+    Args:
+        path: Dataset file.
+        config: Configuration of the dataset.
+
+    Raises:
+        DatasetNotFoundError: If the file is missing.
+        DatasetError: If it is another dataset or not a dataset, or has too few samples.
+    """
+    available = require_dataset(path, config).config.num_samples
+    if available < config.num_samples:
+        raise DatasetError(
+            f"{path} holds {available} samples, but num_samples is {config.num_samples}; call "
+            "prepare_data() to extend the file"
+        )
 
 
 def _selected(names: tuple[str, ...], mask: Tensor) -> str:

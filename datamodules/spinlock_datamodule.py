@@ -2,7 +2,6 @@
 
 import os
 from concurrent.futures import Executor
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -14,15 +13,18 @@ from spinlock.datamodules.base_datamodule import DEFAULT_LOADER, BaseDataModule
 from spinlock.datamodules.checkpoint_state import stored_arguments
 from spinlock.datamodules.column_groups import ViewOptions
 from spinlock.datamodules.datasets import Batch, FeatureDataset, Realizations
+from spinlock.datamodules.existing_file import as_stored
 from spinlock.datamodules.field_reader import FieldReader
 from spinlock.datamodules.loading import LoaderOptions
-from spinlock.datamodules.preparation import Balance, Preparation, PreparedSamples
+from spinlock.datamodules.operator_selection import OperatorSelection
+from spinlock.datamodules.preparation import Balance, Preparation, PreparedSamples, require_samples
 from spinlock.datamodules.scaling import Scaling
 from spinlock.datamodules.selection import VariantSelection, select_variants
 from spinlock.datamodules.views import make_view
-from spinlock.errors import ConfigurationError, DatasetError
+from spinlock.errors import ConfigurationError
 from spinlock.generation import generate
-from spinlock.storage import require_dataset
+from spinlock.runtime.local_paths import local_path
+from spinlock.storage import read_info
 
 
 class SpinlockDataModule(BaseDataModule):
@@ -44,8 +46,7 @@ class SpinlockDataModule(BaseDataModule):
     ``index``             [B] int64          index of the sample in the file
     ====================  =================  ====================================================
 
-    This is the view ``features``. `ViewOptions` describes the others: all timesteps, response
-    features, several probes of one operator, and fields.
+    This is the view ``features``; `ViewOptions` describes the others.
 
     `split_operators` assigns operators to splits, so that all probes of an operator are in one
     split. Scalers and selected columns are fitted on the training samples. The order of these is a
@@ -54,8 +55,10 @@ class SpinlockDataModule(BaseDataModule):
     the validation and test loaders are lists of two loaders: held-in, then held-out (`eval_parts`).
 
     Args:
-        path: Dataset file; `prepare_data` builds it if it is missing.
-        generation: Configuration of the dataset; that of a file is ``read_info(path).config``.
+        path: Dataset file; `prepare_data` builds it if it is missing. Variables and ``~`` are
+            expanded; a relative path is made absolute.
+        generation: Configuration of the dataset; default: that of the file. A file whose stored
+            fields are others is used as it is.
         view: Contents of a batch: ``features``, ``sequence``, ``responses``, ``pairs``,
             ``probes``, ``fields`` or ``both``, or `ViewOptions` to choose columns.
         timestep: Timestep whose features are returned, in 1..T; default: the last.
@@ -66,29 +69,28 @@ class SpinlockDataModule(BaseDataModule):
         val_fraction: Fraction of the operators for validation.
         test_fraction: Fraction of the operators for testing.
         split_seed: Seed of the split.
-        scaling: Scaling method of features: ``standard``, ``robust``, ``rank`` or ``none``; see
-            `FeatureScaler`.
+        scaling: Method of `FeatureScaler`: ``standard``, ``robust``, ``rank`` or ``none``.
         signed_log: Whether a signed logarithm precedes the scaling.
         train_variants: Variants or families of initial conditions to train on; default: all.
-        eval_variants: Variants or families to validate and test on, or ``all``; default: those
-            trained on.
+        eval_variants: Variants or families to evaluate on, or ``all``; default: those trained on.
+        train_operators: Operators to train on, by their values on axes: ``{axis: [value, ...]}``
+            or ``{axis: {low: ..., high: ...}}``; default: all.
+        eval_operators: Operators to evaluate on, in the same form; default: all.
         balance: Label of which each value is drawn equally often in training: ``variant``,
             ``family`` or ``none``.
         max_samples: Number of training samples to use, the first of the split; default: all.
         sampling_seed: Seed of the order of training samples and of random realizations; default:
             the seed of ``seed_everything``, or 0.
-        loader: Options of the data loaders, such as ``num_workers``; see `LoaderOptions`.
-        allow_transfer: Whether to accept a checkpoint of another dataset, split or scaling, and
-            apply its scaling.
-        device: Device that builds the dataset; default: the trainer's device if a trainer is
-            attached, else the first CUDA device, else the CPU.
-        executor: Executor that computes the shards of the dataset, for example on a cluster; see
-            `spinlock.generation.executors`. Default: this process.
+        loader: Options of the data loaders; see `LoaderOptions`.
+        allow_transfer: Whether to accept and apply a checkpoint of another dataset or scaling.
+        device: Device that builds the dataset; default: the trainer's, else a GPU or the CPU.
+        executor: Executor of `spinlock.generation.executors`; default: this process.
         progress: Whether to show the progress of generation.
         prepare_data_per_node: Whether each node builds its own file, on a local disk.
 
     Raises:
         ConfigurationError: If an argument is out of range, or the dataset lacks a view or variant.
+        DatasetError: If no configuration is given, and the file is missing or not a dataset.
 
     Example:
         >>> import tempfile
@@ -108,7 +110,7 @@ class SpinlockDataModule(BaseDataModule):
     def __init__(
         self,
         path: str | os.PathLike[str],
-        generation: GenerationConfig,
+        generation: GenerationConfig | None = None,
         *,
         view: str | ViewOptions = "features",
         timestep: int | None = None,
@@ -121,6 +123,8 @@ class SpinlockDataModule(BaseDataModule):
         signed_log: bool = True,
         train_variants: VariantSelection | None = None,
         eval_variants: VariantSelection | Literal["all"] | None = None,
+        train_operators: dict[str, Any] | None = None,
+        eval_operators: dict[str, Any] | None = None,
         balance: Balance = "none",
         max_samples: int | None = None,
         sampling_seed: int | None = None,
@@ -131,15 +135,19 @@ class SpinlockDataModule(BaseDataModule):
         progress: bool = True,
         prepare_data_per_node: bool = False,
     ) -> None:
+        self.path = local_path(path).absolute()
+        generation = read_info(self.path).config if generation is None else generation
         stored = stored_arguments(SpinlockDataModule, locals())
+        generation = as_stored(self.path, generation)
         super().__init__(generation, batch_size, loader, sampling_seed, allow_transfer)
-        self.path = Path(path)
         self.view = make_view(view, self.generation, timestep=timestep, realizations=realizations)
         self.preparation = Preparation(
             view=self.view,
             fractions=(1 - val_fraction - test_fraction, val_fraction, test_fraction),
             split_seed=split_seed,
             masks=select_variants(self.label_names, train_variants, eval_variants),
+            train_operators=OperatorSelection(train_operators, "train_operators"),
+            eval_operators=OperatorSelection(eval_operators, "eval_operators"),
             max_samples=max_samples,
             balance=balance,
             scaling=scaling,
@@ -172,7 +180,7 @@ class SpinlockDataModule(BaseDataModule):
         """Read the columns, split the operators and scale the features.
 
         Args:
-            stage: Ignored; all stages need the same.
+            stage: Ignored.
 
         Raises:
             DatasetNotFoundError: If the file is missing.
@@ -180,13 +188,10 @@ class SpinlockDataModule(BaseDataModule):
                 changed, has values out of range or is stored in another file.
             ConfigurationError: If no sample is left to train on, or no column is selected.
         """
-        if self.prepared is None:
-            available = require_dataset(self.path, self.generation).config.num_samples
-            if available < self.generation.num_samples:
-                raise DatasetError(
-                    f"{self.path} holds {available} samples, but num_samples is "
-                    f"{self.generation.num_samples}; call prepare_data() to extend the file"
-                )
+        if not self._adopt():
+            self.prepared = None
+        elif self.prepared is None:
+            require_samples(self.path, self.generation)
             try:
                 self._prepare()
             except ConfigurationError as error:
@@ -203,11 +208,7 @@ class SpinlockDataModule(BaseDataModule):
         """
         prepared = self._prepared()
         rows = prepared.subsets.require("train")
-        if self.batch_size > len(rows):
-            raise ConfigurationError(
-                f"batch_size: {self.batch_size} is larger than the training split; there are "
-                f"{prepared.subsets} samples. Lower batch_size or generate more samples"
-            )
+        self._limit_batch_size(len(rows), prepared.subsets)
         balance = self.preparation.balance
         classes = None if balance == "none" else prepared.labels(rows, balance).numpy()
         dataset, random = self._dataset(rows), self.view.has_fields
@@ -227,8 +228,9 @@ class SpinlockDataModule(BaseDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Adopt the scaling of a checkpoint; see `BaseDataModule.load_state_dict`."""
+        outdated = self.prepared is not None or self._failure is not None
         super().load_state_dict(state_dict)
-        if self.prepared is not None or self._failure is not None:
+        if outdated:
             self._prepare()
 
     def __str__(self) -> str:

@@ -1,0 +1,118 @@
+"""Selects the operators to train and to evaluate on by their values on the axes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.errors import ConfigurationError
+from spinlock.simulation.sobol_design import make_design
+
+
+@dataclass(frozen=True)
+class OperatorSelection:
+    """A selection of operators: those that have one of the given values on each given axis.
+
+    Args:
+        axes: Values to select on an axis, by its name: a list of values, or a mapping with ``low``
+            or ``high`` or both for a closed interval; default: all operators.
+        setting: Name of the setting that holds the selection, for messages.
+
+    Raises:
+        ConfigurationError: If a selection has another form.
+
+    Example:
+        >>> from spinlock import GenerationConfig
+        >>> selection = OperatorSelection({"activation": ["relu"], "num_layers": {"high": 3}})
+        >>> selection.mask(GenerationConfig(64)).sum()
+        tensor(10)
+        >>> print(selection)
+        activation relu; num_layers at most 3
+    """
+
+    axes: Mapping[str, Any] | None = None
+    setting: str = "train_operators"
+
+    def __post_init__(self) -> None:
+        for name, chosen in (self.axes or {}).items():
+            bounds = isinstance(chosen, Mapping) and 0 < len(chosen) == len(
+                {"low", "high"} & {*chosen}
+            )
+            numbers = bounds and all(_is_number(bound) for bound in chosen.values())
+            listed = isinstance(chosen, list | tuple) and len(chosen) > 0
+            if not (numbers or listed):
+                raise ConfigurationError(
+                    f"{self.setting}.{name}: must be a list of values, or numbers low and high, "
+                    f"got {chosen!r}"
+                )
+
+    def mask(self, config: GenerationConfig) -> Tensor:
+        """Return a mask of the samples of the selected operators, (N,) bool.
+
+        Args:
+            config: Configuration of the dataset.
+
+        Raises:
+            ConfigurationError: If the dataset has no such axis, a value does not occur, or no
+                operator is selected.
+        """
+        chosen = np.ones(config.num_samples, dtype=np.bool_)
+        values = make_design(config).values if self.axes else np.empty(0)
+        for name, wanted in (self.axes or {}).items():
+            if name not in config.space.names:
+                raise ConfigurationError(
+                    f"{self.setting}: unknown axis {name!r}; the dataset has "
+                    f"{', '.join(config.space.names)}"
+                )
+            column = values[name].astype(str) if values[name].dtype.kind == "S" else values[name]
+            if isinstance(wanted, Mapping):
+                if column.dtype.kind == "U":
+                    raise ConfigurationError(
+                        f"{self.setting}.{name}: the axis has names, not numbers; give a list of "
+                        f"some of {', '.join(np.unique(column))}"
+                    )
+                inside = (column >= wanted.get("low", -np.inf)) & (
+                    column <= wanted.get("high", np.inf)
+                )
+            else:
+                for value in wanted:
+                    if not (column == value).any():
+                        raise ConfigurationError(
+                            f"{self.setting}.{name}: no operator has the value {value!r}; the "
+                            f"dataset has {_occurring(column)}"
+                        )
+                inside = np.isin(column, wanted)
+            chosen &= inside
+        if not chosen.any():
+            raise ConfigurationError(f"{self.setting}: selects no operator ({self})")
+        return torch.from_numpy(chosen)
+
+    def __str__(self) -> str:
+        """Describe the selection."""
+        texts = [f"{name} {_described(chosen)}" for name, chosen in (self.axes or {}).items()]
+        return "; ".join(texts) or "all operators"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _occurring(column: np.ndarray[Any, Any]) -> str:
+    found = np.unique(column)
+    if len(found) > 12:
+        return f"values from {found[0]:g} to {found[-1]:g}"
+    return ", ".join(map(str, found.tolist()))
+
+
+def _described(chosen: Mapping[str, float] | Sequence[object]) -> str:
+    if not isinstance(chosen, Mapping):
+        return ", ".join(map(str, chosen))
+    if len(chosen) == 2:
+        return f"{chosen['low']:g} to {chosen['high']:g}"
+    if "low" in chosen:
+        return f"at least {chosen['low']:g}"
+    return f"at most {chosen['high']:g}"
