@@ -104,6 +104,8 @@ class OperatorConsistency(EvaluationCallback):
         >>> trainer = Trainer(callbacks=[OperatorConsistency(max_pairs=512)], logger=False)
     """
 
+    in_progress_bar = frozenset({"consistency/same_token"})
+
     def __init__(
         self,
         *,

@@ -10,11 +10,13 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from numpy.typing import NDArray
+from torch import Tensor
 
 from spinlock import contract
 from spinlock.configuration.validation import require_at_least
 from spinlock.errors import ConfigurationError
 from spinlock.prototypes import OperatorLatents, token_means
+from spinlock.runtime.local_paths import local_path
 from spinlock.runtime.output_files import check_output, new_file
 from spinlock.runtime.processes import gather_objects
 from spinlock.storage.token_file import MOST_CODES, write_tokens
@@ -73,7 +75,7 @@ class TokenWriter(BasePredictionWriter):
     def __init__(self, path: str | os.PathLike[str], num_prototypes: int = 8) -> None:
         super().__init__(write_interval="batch")
         require_at_least({"num_prototypes": num_prototypes}, 1)
-        self.path = Path(path)
+        self.path = local_path(path)
         self.num_prototypes = num_prototypes
         self._batches: list[Columns] = []
 
@@ -111,9 +113,7 @@ class TokenWriter(BasePredictionWriter):
                 f"TokenWriter needs {' and '.join(missing)} in the return value of "
                 f"{type(pl_module).__name__}.predict_step"
             )
-        self._batches.append(
-            {name: found[name].cpu().numpy() for name in _ENTRIES if name in found}
-        )
+        self._batches.append({name: _values(found[name]) for name in _ENTRIES if name in found})
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather the tokens of all processes and write them."""
@@ -130,6 +130,12 @@ class TokenWriter(BasePredictionWriter):
             with new_file(self.path) as temporary:
                 write_tokens(temporary, columns, _attributes(trainer, pl_module))
         trainer.strategy.barrier("TokenWriter")
+
+
+def _values(entry: Tensor) -> NDArray[Any]:
+    """Return an entry as NumPy has it: without bfloat16, and as the file stores it."""
+    entry = entry.detach().cpu()
+    return (entry.float() if entry.is_floating_point() else entry).numpy()
 
 
 def _sorted_columns(parts: list[Columns]) -> Columns:
@@ -151,7 +157,7 @@ def _prototypes(columns: Columns, model: LightningModule, count: int) -> Columns
     found: Columns = {}
     if callable(codes := getattr(model, "codes", None)):
         with torch.inference_mode():
-            points = codes(torch.arange(size, device=model.device)).detach().cpu()
+            points = codes(torch.arange(size, device=model.device)).detach().float().cpu()
         found["codes"] = points.numpy()
     else:
         points = token_means(tokens[training], latent[training], size)

@@ -4,6 +4,7 @@ SIGTERM ends a command within seconds. While Lightning trains, Lightning handles
 """
 
 import _thread
+import codecs
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from types import FrameType
 
 from yaml import YAMLError
@@ -26,6 +28,7 @@ _SECONDS_TO_END = 6.0
 
 def main() -> None:
     """Run the command line, and report errors that the user can fix without a traceback."""
+    _write_any_text()
     try:
         with _sigterm_raises():
             run()
@@ -40,6 +43,15 @@ def main() -> None:
     # Here the traceback is gone, and with it the frames that keep files open.
     end.announce()
     sys.exit(end.status)
+
+
+def _write_any_text() -> None:
+    """Make the standard streams take any text: as UTF-8 in an ASCII locale, else with escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            ascii_only = codecs.lookup(stream.encoding).name == "ascii"
+            encoding = "utf-8" if ascii_only else stream.encoding
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 class _End:

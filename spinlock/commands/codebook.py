@@ -1,24 +1,24 @@
 """``spinlock codebook`` writes a page that shows what each token means."""
 
-from argparse import ArgumentParser
 from pathlib import Path
 
-from spinlock.commands.file_parser import add_trust
+from spinlock.commands.file_parser import CommandParser, add_trust, path_argument
 
 
 def run(arguments: list[str]) -> None:
     """Write the page and print a summary."""
-    parser = ArgumentParser(
-        prog="spinlock codebook",
-        allow_abbrev=False,
-        description="Write one self-contained HTML page about the tokens of a model: for each "
+    parser = CommandParser(
+        "codebook",
+        "Write one self-contained HTML page about the tokens of a model: for each "
         "token, what its operators do to fields, their dynamics, and their parameters.",
     )
-    parser.add_argument("tokens", type=Path, help="token file of `spinlock predict --out`")
+    parser.add_argument("tokens", type=path_argument, help="token file of `spinlock predict --out`")
     parser.add_argument(
-        "--dataset", type=Path, required=True, help="dataset file that was tokenized"
+        "--dataset", type=path_argument, required=True, help="dataset file that was tokenized"
     )
-    parser.add_argument("--out", type=Path, default=Path("codebook.html"), help="the page to write")
+    parser.add_argument(
+        "--out", type=path_argument, default=Path("codebook.html"), help="the page to write"
+    )
     parser.add_argument("--force", action="store_true", help="replace an earlier page")
     parser.add_argument(
         "--prototypes", type=int, default=4, metavar="N", help="operators to run (default: 4)"

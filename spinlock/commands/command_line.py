@@ -7,17 +7,18 @@ only when the command is run, so that commands start quickly.
 
 import importlib
 import logging
-import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from pathlib import Path
 
-import yaml
+from spinlock.commands.data_sections import Choices, with_whole_operators
+from spinlock.commands.file_parser import usage_error
+from spinlock.runtime.local_paths import local_path
 
 _HELP = """usage: spinlock COMMAND ...
 
   fit | validate | test | predict   train or apply a model: spinlock fit --config FILE;
+                                    fit --data.path DATASET trains on an existing file;
                                     predict --out TOKENS.h5 writes the tokens of all samples
   generate                          generate the dataset of a yaml: spinlock generate --config FILE
   info                              describe a dataset or an unfinished run: spinlock info FILE
@@ -41,6 +42,7 @@ _COMMANDS = {
         "extract-features",
     )
 }
+_TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -60,13 +62,19 @@ def main(args: Sequence[str] | None = None) -> None:
         print(_HELP, end="")
     elif arguments[0] in _COMMANDS:
         importlib.import_module(_COMMANDS[arguments[0]]).run(arguments[1:])
+    elif not arguments[0].startswith("-") and arguments[0] not in _TRAINER_COMMANDS:
+        usage_error("spinlock", f"there is no command {arguments[0]!r}")
     else:
+        arguments = list(with_whole_operators(arguments))
+        choices = Choices.of(arguments)
+        if arguments[0] == "fit" and not (choices.model or choices.generation or choices.by_class):
+            arguments = _with_default_run(arguments)
         if arguments[0] == "predict":
             arguments = _with_token_writer(arguments)
         if args is None:
             # LightningCLI warns if it receives arguments other than those of the process.
             sys.argv[1:] = arguments
-        _run_trainer(None if args is None else arguments)
+        _run_trainer(arguments, choices, of_process=args is None)
 
 
 def _show_log() -> None:
@@ -91,46 +99,45 @@ def _with_token_writer(arguments: list[str]) -> list[str]:
     # Imported here because it takes longer than the rest of this module.
     from spinlock.runtime.output_files import check_output
 
-    check_output(known.out)
+    check_output(out := local_path(known.out))
     writer = ["--trainer.callbacks+=spinlock.callbacks.TokenWriter"]
     # The predictions are in the file and need not be kept in memory.
-    return [*others, *writer, f"--trainer.callbacks.path={known.out}", "--return_predictions=false"]
+    return [*others, *writer, f"--trainer.callbacks.path={out}", "--return_predictions=false"]
 
 
-def _run_trainer(arguments: list[str] | None) -> None:
+def _with_default_run(arguments: list[str]) -> list[str]:
+    """Add the default model to ``fit --data.path FILE``; options of the user win."""
+    # Imported here because it takes longer than the rest of this module.
+    from spinlock.commands.default_run import default_run
+
+    return [arguments[0], *default_run(arguments), *arguments[1:]]
+
+
+def _run_trainer(arguments: Sequence[str], choices: Choices, *, of_process: bool) -> None:
     # Imported here because Lightning takes seconds to import.
     from lightning import LightningDataModule, LightningModule
 
-    from spinlock.commands.trainer_cli import CheckpointPaths, ConfigWriter, TrainerCLI
+    from spinlock.commands.config_writer import ConfigWriter
+    from spinlock.commands.framework_messages import without_tips
+    from spinlock.commands.trainer_cli import CheckpointPaths, TrainerCLI
+    from spinlock.commands.trainer_parser import TrainerParser
     from spinlock.datamodules import SpinlockDataModule
 
-    by_class = _chooses_data_module(sys.argv[1:] if arguments is None else arguments)
-    TrainerCLI(
-        LightningModule,
-        LightningDataModule if by_class else SpinlockDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=by_class,
-        parser_kwargs={"allow_abbrev": False},
-        save_config_callback=ConfigWriter,
-        trainer_defaults={"callbacks": CheckpointPaths()},
-        args=arguments,
-    )
-
-
-def _chooses_data_module(arguments: Sequence[str]) -> bool:
-    """Return whether the arguments or a yaml file choose the data module by ``class_path``."""
-    parser = ArgumentParser(allow_abbrev=False, add_help=False)
-    parser.add_argument("-c", "--config", type=Path, action="append", default=[])
-    parser.add_argument("--data", action="append", default=[])
-    parser.add_argument("--data.class_path", dest="class_path")
-    known = parser.parse_known_args(arguments)[0]
-    # Lightning reports files that are missing.
-    contents = [yaml.safe_load(path.read_text()) for path in known.config if path.is_file()]
-    sections = [content.get("data") for content in contents if isinstance(content, dict)]
-    # The option holds the section itself, a file that holds it, or the name of a class.
-    texts = [Path(text).read_text() if os.path.isfile(text) else text for text in known.data]
-    sections += [yaml.safe_load(text) for text in texts]
-    return known.class_path is not None or any(
-        isinstance(section, str) or (isinstance(section, dict) and "class_path" in section)
-        for section in sections
-    )
+    of_file = not (choices.generation or choices.by_class or {"-h", "--help"} & set(arguments))
+    options = {"of_file": of_file, "allow_abbrev": False}
+    with without_tips():
+        TrainerCLI(
+            LightningModule,
+            LightningDataModule if choices.by_class else SpinlockDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=choices.by_class,
+            parser_class=TrainerParser,
+            parser_kwargs={
+                "prog": "spinlock",
+                "allow_abbrev": False,
+                **dict.fromkeys(_TRAINER_COMMANDS, options),
+            },
+            save_config_callback=ConfigWriter,
+            trainer_defaults={"callbacks": CheckpointPaths()},
+            args=None if of_process else arguments,
+        )

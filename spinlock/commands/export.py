@@ -1,8 +1,6 @@
 """``spinlock export`` writes a dataset file in another layout."""
 
-from pathlib import Path
-
-from spinlock.commands.file_parser import file_parser
+from spinlock.commands.file_parser import file_parser, path_argument
 from spinlock.export.the_well import export_well
 
 
@@ -14,7 +12,7 @@ def run(arguments: list[str]) -> None:
         "well: the layout of The Well's WellDataset, split by operator.",
     )
     parser.add_argument("--format", choices=["well"], required=True)
-    parser.add_argument("--out", type=Path, required=True, help="new folder to write to")
+    parser.add_argument("--out", type=path_argument, required=True, help="new folder to write to")
     given = parser.parse_args(arguments)
     for path in export_well(given.file, given.out):
         print(path)

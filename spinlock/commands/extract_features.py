@@ -1,9 +1,7 @@
 """``spinlock extract-features`` computes the features of a dataset file again."""
 
-from pathlib import Path
-
-from spinlock.commands.file_parser import file_parser
-from spinlock.commands.generate import data_section
+from spinlock.commands.data_sections import data_section
+from spinlock.commands.file_parser import file_parser, path_argument
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.generation.feature_extraction import extract_features
 
@@ -20,7 +18,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument("--device", help="device that computes (default: a GPU if available)")
     parser.add_argument(
         "--config",
-        type=Path,
+        type=path_argument,
         help="yaml file; its settings data.generation.features (default: sdf) and, if given, "
         "data.generation.responses replace those of the file",
     )

@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from spinlock.commands.file_parser import file_parser
+from spinlock.commands.file_parser import file_parser, path_argument
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.runtime.output_files import PNG, new_file
 from spinlock.storage.reader import read_info
@@ -19,7 +19,7 @@ def run(arguments: list[str]) -> None:
     parser.add_argument(
         "--sample", type=int, required=True, metavar="I", help="index of the sample"
     )
-    parser.add_argument("--out", type=Path, help="the PNG (default: FILE-sample-I.png)")
+    parser.add_argument("--out", type=path_argument, help="the PNG (default: FILE-sample-I.png)")
     parser.add_argument("--force", action="store_true", help="replace an existing PNG")
     given = parser.parse_args(arguments)
     out = given.out or Path(f"{given.file.stem}-sample-{given.sample}.png")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from spinlock.commands.file_parser import file_parser
+from spinlock.commands.file_parser import file_parser, path_argument
 
 
 def run(arguments: list[str]) -> None:
@@ -13,7 +13,9 @@ def run(arguments: list[str]) -> None:
         "claims, a gallery, distributions, spectra, design, features, trajectories, time and size.",
         trust=True,
     )
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page to write")
+    parser.add_argument(
+        "--out", type=path_argument, default=Path("report.html"), help="the page to write"
+    )
     parser.add_argument("--force", action="store_true", help="replace an earlier report")
     given = parser.parse_args(arguments)
     # Imported here because other commands do not need matplotlib.

@@ -1,5 +1,6 @@
-"""Lightning's command line, changed to read checkpoints as data and to overwrite no file."""
+"""Lightning's command line, changed to read checkpoints as data and to say what a run has done."""
 
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,13 +8,15 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningCLI
 
+from spinlock import contract
+from spinlock.callbacks import TokenWriter
+from spinlock.commands.closing_table import closing_table, codebook_command, shown_path
 from spinlock.configuration.import_path import imported
 from spinlock.configuration.validation import check_arguments
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.models.resumable import ResumableModule, drop_foreign_paths
-from spinlock.runtime.output_files import unused_path
 
 
 class TrainerCLI(LightningCLI):
@@ -25,7 +28,43 @@ class TrainerCLI(LightningCLI):
     which are then configured by the yaml file alone. Checkpoints, including those at a URL, are
     loaded with ``weights_only=True`` unless the user sets ``--weights_only false``; the arguments
     in the checkpoint are then ignored too.
+
+    A model of this package that is not trained is not validated, tested or applied: these commands
+    need ``--ckpt_path``. ``fit`` ends with the table of `closing_table`.
     """
+
+    def before_instantiate_classes(self) -> None:
+        """Check that there is a checkpoint to apply, and leave the configuration to the file.
+
+        Raises:
+            ConfigurationError: If a command other than ``fit`` has no checkpoint.
+        """
+        command = self.config["subcommand"]
+        settings = self.config[command]
+        model = str(settings.model.get("class_path"))
+        if command != "fit" and settings.get("ckpt_path") is None and model.startswith("spinlock."):
+            raise ConfigurationError(
+                f"{command}: {model.rpartition('.')[2]} is not trained; name a checkpoint with "
+                "--ckpt_path FILE, such as lightning_logs/version_0/checkpoints/NAME.ckpt"
+            )
+        if self._parser(command).of_file:
+            settings["data"]["generation"] = None
+
+    def after_fit(self) -> None:
+        """Print scores, files, and commands to try next."""
+        text = closing_table(self.trainer)
+        if self.trainer.is_global_zero:
+            print(text, flush=True)
+
+    def after_predict(self) -> None:
+        """Print the file of tokens."""
+        dataset = contract.known_property(self.trainer, "path")
+        for writer in self.trainer.callbacks:
+            if isinstance(writer, TokenWriter) and self.trainer.is_global_zero:
+                print(f"\nTokens are in {writer.path}")
+                if dataset is not None:
+                    command = codebook_command(writer.path, shown_path(dataset))
+                    print(f"Next\n  {command}", flush=True)
 
     def _parse_ckpt_path(self) -> None:
         subcommand = self.config.get("subcommand")
@@ -35,6 +74,8 @@ class TrainerCLI(LightningCLI):
         if settings.get("weights_only") is None:
             settings["weights_only"] = True
         path = settings.get("ckpt_path")
+        if path:
+            path = settings["ckpt_path"] = os.path.expanduser(os.path.expandvars(path))
         if not settings["weights_only"] or not path or not Path(path).is_file():
             return
         model = model_of_checkpoint(Path(path))
@@ -55,22 +96,6 @@ class CheckpointPaths(Callback):
     ) -> None:
         """Drop unsafe paths; Lightning calls this before it restores the first callback."""
         drop_foreign_paths(checkpoint, trainer.ckpt_path)
-
-
-class ConfigWriter(SaveConfigCallback):
-    """Saves the configuration of a run in its log folder without replacing a file.
-
-    The file is ``config.yaml``, or ``config-v1.yaml`` and so on if the name is taken: without a
-    logger, the log folder may contain the yaml file of the run itself.
-    """
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the name of the file, and save the configuration."""
-        # log_dir is a collective operation, so every process must access it.
-        folder = trainer.log_dir
-        if folder is not None and not self.already_saved:
-            self.config_filename = unused_path(Path(folder) / "config.yaml").name
-        super().setup(trainer, pl_module, stage)
 
 
 def model_of_checkpoint(path: Path) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.generation.run_summary import describe_design, describe_run, summarize_run
 from spinlock.generation.shard_task import ShardTask, compute_shards
+from spinlock.runtime.local_paths import local_path
 from spinlock.runtime.progress import Progress, announce
 from spinlock.simulation.simulator import Simulator
 from spinlock.storage.assemble import Plan, assemble, plan_assembly
@@ -161,7 +162,7 @@ def assemble_parts(config: GenerationConfig, path: str | os.PathLike[str]) -> No
 
 def _real(path: str | os.PathLike[str]) -> Path:
     """Return the file that a link points to, so that extending it does not replace the link."""
-    return Path(path).resolve()
+    return local_path(path).resolve()
 
 
 def _held(config: GenerationConfig, path: Path) -> int:

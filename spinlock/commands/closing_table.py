@@ -1,0 +1,141 @@
+"""The table at the end of ``spinlock fit``: scores, files, and commands to try next."""
+
+import math
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from lightning import Trainer
+
+from spinlock import contract
+from spinlock.commands.config_writer import ConfigWriter
+from spinlock.runtime.output_files import unused_path
+from spinlock.runtime.progress import printable
+
+Rows = dict[str, str]
+
+
+def closing_table(trainer: Trainer) -> str:
+    """Describe what a fit has learned, where its files are, and what to do next.
+
+    The scores are those that the model and the callbacks logged in the last validation; nothing is
+    computed here. What was not logged or not written is left out. All processes must call, since
+    they agree on the folder of the logs.
+
+    Args:
+        trainer: Trainer whose fit has ended.
+
+    Example:
+        >>> print(closing_table(Trainer(logger=False, enable_checkpointing=False)))
+        <BLANKLINE>
+    """
+    folder = Path(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
+    values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    known = contract.known_property(trainer, "path")
+    dataset = None if known is None else shown_path(Path(known))
+    checkpoint = _checkpoint(trainer)
+    files = _log_files(folder)
+    if dataset is not None:
+        files = {"dataset": dataset, **files}
+    if checkpoint is not None:
+        files["checkpoint"] = checkpoint
+    blocks = {
+        f"Validation after epoch {trainer.current_epoch}": dict(_scores(values)),
+        "Files": files,
+    }
+    parts = [_block(title, rows) for title, rows in blocks.items() if rows]
+    if commands := list(_commands(trainer, dataset, checkpoint)):
+        parts.append("\n".join(["Next", *(f"  {command}" for command in commands)]))
+    return "\n" + "\n\n".join(parts)
+
+
+def program() -> str:
+    """Return how this program was started: ``spinlock`` or ``python -m spinlock``."""
+    return "python -m spinlock" if Path(sys.argv[0]).name == "__main__.py" else "spinlock"
+
+
+def shown_path(path: Path) -> str:
+    """Return a path relative to the current folder if it lies in it."""
+    here = Path.cwd()
+    path = here / path
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def codebook_command(tokens: Path, dataset: str) -> str:
+    """Return the command that draws the page of a token file."""
+    out = unused_path(Path("codebook.html"))
+    return _command("codebook", tokens, "--dataset", dataset, "--out", out)
+
+
+def _scores(values: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    """Yield the title and the text of each score that was logged."""
+
+    def text(key: str, explanation: str) -> str:
+        return f"{values[key]:>6.3f}   {explanation}".rstrip()
+
+    if "val/r2" in values:
+        yield "R2", text("val/r2", "of the features that are decoded from a token; 1 is perfect")
+    if "val/held_out/r2" in values:
+        yield "R2, held out", text("val/held_out/r2", "of variants left out of training")
+    if "codebook/usage" in values:
+        number = values.get("codebook/perplexity", math.nan)
+        effective = "" if math.isnan(number) else f"; effective number of codes {number:.1f}"
+        yield "usage", text("codebook/usage", f"of the codes occur{effective}")
+    if "ic/family_ami" in values:
+        null, p_value = values.get("ic/family_ami_null_95"), values.get("ic/family_p_value")
+        against = "" if null is None else f"; below {null:.3f} in 95% of permutations"
+        against += "" if p_value is None else f", p = {p_value:.2g}"
+        explanation = f"AMI of token and family of the initial condition{against}"
+        yield "token-family information", text("ic/family_ami", explanation)
+    if "consistency/same_token" in values:
+        explanation = "above chance; 1 if all probes of an operator have its token"
+        yield "same-token rate", text("consistency/same_token", explanation)
+
+
+def _log_files(folder: Path | None) -> Rows:
+    """Return the files that loggers and callbacks have written to the folder of the logs."""
+    if folder is None:
+        return {}
+    rows = {"logs": shown_path(folder)}
+    if (table := folder / "metrics.csv").exists():
+        rows["logs"] = shown_path(table)
+    elif any(folder.glob("events.out.tfevents.*")):
+        rows["logs"] += f"   (tensorboard --logdir {shlex.quote(shown_path(folder))})"
+        rows["plots"] = "in TensorBoard, too"
+    if (plots := folder / "plots").exists():
+        rows["plots"] = shown_path(plots)
+    return rows
+
+
+def _checkpoint(trainer: Trainer) -> str | None:
+    """Return the best checkpoint, or else the last one."""
+    saver = trainer.checkpoint_callback
+    names = ("best_model_path", "last_model_path")
+    paths = [getattr(saver, name, "") for name in names]
+    return next((shown_path(Path(path)) for path in paths if path and os.path.exists(path)), None)
+
+
+def _commands(trainer: Trainer, dataset: str | None, checkpoint: str | None) -> Iterator[str]:
+    if dataset is not None:
+        yield _command("report", dataset, "--out", unused_path(Path("report.html")))
+    writer = next((c for c in trainer.callbacks if isinstance(c, ConfigWriter)), None)  # type: ignore[attr-defined]
+    if None in (writer, writer and writer.path, checkpoint):
+        return
+    tokens = unused_path(Path("tokens.h5"))
+    options = ("--config", shown_path(writer.path), "--ckpt_path", checkpoint, "--out", tokens)
+    yield _command("predict", *options)
+    if dataset is not None:
+        yield codebook_command(tokens, dataset)
+
+
+def _command(*words: object) -> str:
+    """Return a command that can be copied into a shell."""
+    return f"{program()} {shlex.join(map(str, words))}"
+
+
+def _block(title: str, rows: Rows) -> str:
+    width = max(map(len, rows))
+    lines = [f"  {name:<{width}}   {printable(text)}" for name, text in rows.items()]
+    return "\n".join([title, *lines])

@@ -1,0 +1,66 @@
+"""The parser of the trainer's commands and of `generate`."""
+
+import re
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from spinlock.commands.file_parser import usage_error
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.datamodules import SpinlockDataModule
+
+
+class TrainerParser(LightningArgumentParser):
+    """Lightning's parser, with errors of one line and an optional configuration of the dataset.
+
+    Args:
+        of_file: Whether the configuration of the dataset is read from its file, so that settings of
+            it are ignored; default: False. Otherwise it has to be given.
+        options: Arguments of Lightning's parser.
+
+    Example:
+        >>> parser = TrainerParser(of_file=True, prog="spinlock fit")
+        >>> names = parser.add_lightning_class_args(SpinlockDataModule, "data")
+        >>> parser.parse_args(["--data.path=a.h5"]).data.generation is None
+        True
+    """
+
+    def __init__(self, *, of_file: bool = False, **options: Any) -> None:  # noqa: ANN401 (theirs)
+        super().__init__(**options)
+        self.of_file = of_file
+
+    def add_lightning_class_args(
+        self,
+        lightning_class: Callable[..., Any] | type[Any],
+        nested_key: str,
+        subclass_mode: bool = False,
+        required: bool = True,
+    ) -> list[str]:
+        """Add the arguments of a class; `SpinlockDataModule` has options for each setting.
+
+        A parser has no options for settings within an optional dataclass, and its errors do not
+        name them. So ``generation`` is added as if it were required, or as a value of any kind.
+        """
+        if lightning_class is not SpinlockDataModule or subclass_mode:
+            added: list[str] = super().add_lightning_class_args(
+                lightning_class, nested_key, subclass_mode=subclass_mode, required=required
+            )
+            return added
+        key = f"{nested_key}.generation"
+        options: dict[str, Any] = {"fail_untyped": False, "sub_configs": True}
+        names = self.add_class_arguments(
+            SpinlockDataModule, nested_key, skip={"generation"}, **options
+        )
+        if self.of_file:
+            self.add_argument(f"--{key}", type=dict[str, Any] | None)
+            return [*names, key]
+        return [*names, *self.add_class_arguments(GenerationConfig, key, **options)]
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the error in one line, and exit with status 2."""
+        parser = getattr(ex, "subcommand_parser", None) or self
+        if "arguments are required" in message:
+            message = re.sub(r"\b(fit|validate|test|predict)\.", "", message)
+            message += "; name a yaml file that has them with --config"
+        usage_error(parser.prog.replace(" [options]", ""), message)
