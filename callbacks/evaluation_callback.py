@@ -9,6 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from spinlock import contract
 from spinlock.callbacks.plot_logging import log_folder, log_plots
+from spinlock.callbacks.repeated_rows import without_repeated_rows
 from spinlock.configuration.validation import require_at_least
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class EvaluationCallback(Callback, ABC):
     A subclass gathers in `_start` and `_observe`, and returns scores in `_finish`, the same on all
     processes. Validation logs them under their keys, testing with ``test/`` in front. Sanity
     checking is observed but not logged, so that a missing entry is reported before training.
+    Samples that a distributed sampler repeats to give all processes equally many count once.
     Batches of sets, as the view ``probes`` has them, are refused unless a subclass sets
     `accepts_sets`.
 
@@ -38,6 +40,8 @@ class EvaluationCallback(Callback, ABC):
 
     accepts_sets: ClassVar[bool] = False
     """Whether a row of a batch may be a set of several samples."""
+    in_progress_bar: ClassVar[frozenset[str]] = frozenset()
+    """Keys of the scores of validation that the progress bar shows."""
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class EvaluationCallback(Callback, ABC):
         Raises:
             ContractError: A row of the batch is a set of several samples; in any epoch.
         """
+        batch, outputs = without_repeated_rows(trainer, batch, outputs, batch_idx, dataloader_idx)
         names = type(pl_module).__name__, type(self).__name__
         step = contract.StepOutputs(batch, outputs, *names, loader=dataloader_idx)
         if not self.accepts_sets:
@@ -112,9 +117,10 @@ class EvaluationCallback(Callback, ABC):
         return int(contract.model_attribute(pl_module, "codebook_size", reader=reader))
 
     def _report(self, trainer: Trainer, pl_module: LightningModule, prefix: str) -> None:
-        scores = self._finish(trainer, pl_module)
-        # Equal on all processes already; Lightning warns about epoch values without sync_dist.
-        pl_module.log_dict({f"{prefix}{k}": v for k, v in scores.items()}, sync_dist=True)
+        for key, value in self._finish(trainer, pl_module).items():
+            name, shown = f"{prefix}{key}", not prefix and key in self.in_progress_bar
+            # Equal on all processes already; Lightning warns about epoch values without sync_dist.
+            pl_module.log(name, value, prog_bar=shown, sync_dist=True)
         if self.plots_every_n_epochs and self._is_due(trainer, self.plots_every_n_epochs):
             folder = log_folder(trainer)
             if trainer.is_global_zero:

@@ -1,6 +1,5 @@
 """Compares tokens of held-in and held-out initial conditions."""
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
@@ -94,7 +93,7 @@ class TokenTransfer(EvaluationCallback):
         tokens = step.tokens
         part = tokens.new_full((len(tokens),), step.loader)
         self._table.add(tokens, part)
-        self._sums.add({"part": part[:1], **_sums(step)})
+        self._sums.add({"part": part.new_full((1,), step.loader), **_sums(step)})
         if all(step.has_entry(key) for key in _SAMPLE_ENTRIES):
             columns = {key: step.entry(key) for key in _SAMPLE_ENTRIES}
             if step.has_entry("dynamics"):
@@ -152,7 +151,7 @@ def _sums(step: contract.StepOutputs) -> dict[str, Tensor]:
         # The total is a difference of sums. Apple's GPUs have no float64.
         features, errors = features.double(), errors.double()
     return {
-        "count": torch.full_like(errors[:1], len(features)),
+        "count": errors.new_full((1,), len(features)),
         "residual": errors.sum()[None] * features.shape[1],
         "sum": features.sum(0, keepdim=True),
         "squares": features.square().sum(0, keepdim=True),

@@ -2,30 +2,32 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.plain_hyperparameters import PlainHyperparameters
 from spinlock.configuration.stored_config import StoredConfig
 from spinlock.configuration.validation import require_at_least, structured
-from spinlock.datamodules.checkpoint_state import CheckpointState
+from spinlock.datamodules.checkpoint_state import CheckpointState, check_selection
 from spinlock.datamodules.datasets import Batch, BatchDataset, FeatureDataset
 from spinlock.datamodules.invariant_columns import InvariantColumns
 from spinlock.datamodules.labels import LabelNames, feature_names
 from spinlock.datamodules.loading import EpochSampler, LoaderOptions
 from spinlock.datamodules.scaling import FeatureScaler
 from spinlock.datamodules.training_loader import TrainingLoader
-from spinlock.errors import ConfigurationError, DatasetError
+from spinlock.errors import ConfigurationError, DatasetError, SpinlockError
 from spinlock.simulation.dynamics_rows import dynamics_names
 
 DEFAULT_LOADER = LoaderOptions()
 
 
-class BaseDataModule(LightningDataModule):
+class BaseDataModule(PlainHyperparameters, LightningDataModule):
     """A data module that knows names and sizes of its dataset before `setup`.
 
     Callbacks take names from here, and yaml files can link the sizes to arguments of models. A
@@ -64,6 +66,9 @@ class BaseDataModule(LightningDataModule):
         ConfigurationError: If an argument is out of range.
     """
 
+    # A running executor is no setting of the data.
+    unstored_arguments: ClassVar[tuple[str, ...]] = ("executor",)
+
     def __init__(
         self,
         generation: GenerationConfig | Mapping[str, Any],
@@ -89,7 +94,7 @@ class BaseDataModule(LightningDataModule):
         self.dynamics_names = dynamics_names(generation)
         self.num_variants = len(names.variants)
         self.num_timesteps = generation.num_timesteps
-        self.batch_size = batch_size
+        self.batch_size = self._given_batch_size = batch_size
         if not isinstance(loader, LoaderOptions):
             loader = structured(LoaderOptions, loader, "loader")
         self.loader = loader
@@ -99,7 +104,9 @@ class BaseDataModule(LightningDataModule):
         self.invariant: InvariantColumns | None = None
         self.settings: dict[str, object] = {}
         # Why `setup` could not prepare the samples.
-        self._failure: ConfigurationError | None = None
+        self._failure: SpinlockError | None = None
+        # State of a checkpoint that was loaded last.
+        self._loaded: dict[str, Any] | None = None
 
     @property
     def feature_scaler(self) -> FeatureScaler:
@@ -156,13 +163,14 @@ class BaseDataModule(LightningDataModule):
         return self.invariant.selected
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint stores: identity, settings, scalers and selected columns."""
+        """Return what a checkpoint stores: identity, settings, scalers and their columns."""
         selection = {} if self.invariant is None else {"invariant": self.invariant.state_dict()}
         return {
             "fingerprint": self.generation.fingerprint,
             "configuration": self.generation.to_json(),
             "settings": self.settings,
             "scalers": {key: scaler.state_dict() for key, scaler in self.scalers.items()},
+            "columns": {key: list(self.column_names(key)) for key in self.scalers},
             **selection,
         }
 
@@ -190,40 +198,44 @@ class BaseDataModule(LightningDataModule):
             raise DatasetError(
                 f"the checkpoint's state of the data module is not valid: {error}"
             ) from error
-        self._check_columns(scalers, invariant)
-        dynamics = scalers.get("dynamics")
-        # Only training needs dynamics, so batches have none if the checkpoint scales others. The
-        # state has no names of columns; files with equally many columns have the same ones.
-        if dynamics and len(dynamics.center) != len(self.candidate_names("dynamics")):
-            del scalers["dynamics"]
-        self.scalers, self.invariant = scalers, invariant
-
-    def _check_columns(
-        self, scalers: Mapping[str, FeatureScaler], invariant: InvariantColumns | None
-    ) -> None:
-        """Raise `DatasetError` if a checkpoint scales or selects other columns than there are."""
-        given = None if invariant is None else invariant.names
-        expected = self.candidate_names("features") if self.selects_columns else None
-        if given != expected:
-            there, here = (
-                "no columns" if names is None else f"from {len(names)} columns"
-                for names in (given, expected)
-            )
-            raise DatasetError(
-                f"the checkpoint selects {there}, and this data module {here}: it was made with "
-                "another view or feature set"
-            )
-        for key, scaler in scalers.items():
-            if key == "dynamics":
-                continue  # Others are left out of the batches.
+        candidates = self.candidate_names("features") if self.selects_columns else None
+        check_selection(None if invariant is None else invariant.names, candidates)
+        for key in list(scalers):
             names = self.candidate_names(key)
             if invariant is not None and key == "features":
                 names = invariant.selected
-            if len(scaler.center) != len(names):
+            difference = state.difference_of_columns(key, len(scalers[key].center), names)
+            if difference and key != "dynamics":
                 raise DatasetError(
-                    f"the checkpoint scales {len(scaler.center)} columns of {key}, the dataset has "
-                    f"{len(names)}: it was made with another feature set"
+                    f"the checkpoint scales other columns of {key} than the data have: "
+                    f"{difference}. Use the columns and the feature set of its training data"
                 )
+            # Only training needs dynamics, so batches have none if the checkpoint scales others.
+            if difference:
+                del scalers[key]
+        self.scalers, self.invariant = scalers, invariant
+        self._loaded, self._failure = state_dict, None
+
+    def _adopt(self) -> bool:
+        """Adopt the state in the checkpoint that the trainer's model was loaded from, if any.
+
+        Returns:
+            Whether that did not fail. A failure is raised by the loaders: the trainer may be about
+            to load another checkpoint.
+        """
+        model = None if self.trainer is None else self.trainer.lightning_module
+        state = getattr(model, "data_state", None)
+        if state is None or state is self._loaded:
+            return True
+        if state == self.state_dict():
+            self._loaded = state
+            return True
+        try:
+            self.load_state_dict(state)
+        except SpinlockError as error:
+            self._failure = error
+            return False
+        return True
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401 (Lightning's)
@@ -248,6 +260,21 @@ class BaseDataModule(LightningDataModule):
             return self.sampling_seed
         # The variable in which seed_everything stores its seed; Lightning's samplers read it too.
         return int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+    def _limit_batch_size(self, samples: int, splits: object) -> None:
+        """Refuse a batch larger than the training split; one that was set later is lowered."""
+        if self.batch_size <= samples:
+            return
+        if self.batch_size == self._given_batch_size:
+            raise ConfigurationError(
+                f"batch_size: {self.batch_size} is larger than the training split; there are "
+                f"{splits} samples. Lower batch_size or generate more samples"
+            )
+        # Lightning's tuner doubles the batch size until a batch fails or is the whole split.
+        rank_zero_warn(f"batch_size: {self.batch_size} is lowered to the training split, {samples}")
+        self.batch_size = samples
+        if "batch_size" in self.hparams:
+            self.hparams["batch_size"] = samples
 
     def _loader(self, dataset: FeatureDataset, batch_size: int) -> DataLoader[Batch]:
         """Return a loader of a dataset in its order."""

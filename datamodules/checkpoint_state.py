@@ -3,7 +3,7 @@
 import inspect
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from spinlock.configuration.config_difference import explain_difference
@@ -22,13 +22,23 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class CheckpointState:
-    """State of a data module in a checkpoint."""
+    """State of a data module in a checkpoint.
+
+    Args:
+        fingerprint: Fingerprint of the dataset.
+        configuration: Configuration of the dataset, JSON.
+        settings: Settings of the data module.
+        scalers: State of the scaler of each scaled entry of a batch.
+        invariant: State of the selection of columns, if there is one.
+        columns: Names of the columns of each scaled entry; none in checkpoints of earlier versions.
+    """
 
     fingerprint: str
     configuration: str
     settings: dict[str, Any]
     scalers: dict[str, Any]
     invariant: dict[str, Any] | None = None
+    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def check(self, config: GenerationConfig, settings: Mapping[str, object]) -> None:
         """Check that the checkpoint belongs to a dataset and to settings.
@@ -56,6 +66,51 @@ class CheckpointState:
             raise DatasetError(
                 f"the checkpoint was trained with other data settings: {differing}. {_REMEDY}"
             )
+
+    def difference_of_columns(self, key: str, count: int, names: tuple[str, ...]) -> str:
+        """Describe how the columns of a scaled entry differ from those of the data.
+
+        Args:
+            key: Entry of a batch.
+            count: Number of columns that the scaler of the checkpoint has.
+            names: Names of the columns of the data.
+
+        Returns:
+            Text for a message; empty if the columns are equal.
+        """
+        there = self.columns.get(key, names)
+        if there != names:
+            return _difference(there, names)
+        return "" if count == len(names) else f"{count} there, {len(names)} here"
+
+
+def _difference(there: tuple[str, ...], here: tuple[str, ...]) -> str:
+    """Describe how names differ."""
+    only = {"there": set(there) - set(here), "here": set(here) - set(there)}
+    parts = [f"only {where}: {reprlib.repr(sorted(own))}" for where, own in only.items() if own]
+    return ", ".join(parts) or "the same columns in another order"
+
+
+def check_selection(there: tuple[str, ...] | None, here: tuple[str, ...] | None) -> None:
+    """Check that a checkpoint selects among the columns that the data have.
+
+    Args:
+        there: Names of the columns that the checkpoint selects from; None if it selects none.
+        here: Names of the columns that the data module selects from, likewise.
+
+    Raises:
+        DatasetError: If they differ.
+    """
+    if there != here:
+        given, expected = (
+            "no columns" if names is None else f"from {len(names)} columns"
+            for names in (there, here)
+        )
+        difference = _difference(there, here) if there and here else ""
+        raise DatasetError(
+            f"the checkpoint selects {given}, and this data module {expected}: it was made with "
+            f"another view or feature set" + (f" ({difference})" if difference else "")
+        )
 
 
 def stored_arguments(kind: type[object], values: Mapping[str, Any]) -> dict[str, Any]:

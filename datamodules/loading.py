@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, asdict, dataclass
+from multiprocessing import get_all_start_methods, get_start_method
 from typing import Any, Literal
 
 import numpy as np
@@ -56,6 +57,15 @@ class LoaderOptions:
         """Keyword arguments of a `DataLoader` of one of this package's datasets."""
         persistent = self.persistent_workers and self.num_workers > 0
         return asdict(self) | {"persistent_workers": persistent, "collate_fn": collate_samples}
+
+    @property
+    def start_method(self) -> str | None:
+        """Start method of the workers; None without workers."""
+        if not self.num_workers:
+            return None
+        # The first method is the default. Asking for the default alone would also set it.
+        default = get_start_method(allow_none=True) or get_all_start_methods()[0]
+        return self.multiprocessing_context or default
 
 
 @dataclass(eq=False)

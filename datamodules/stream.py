@@ -1,5 +1,6 @@
 """Simulates samples on the fly: the batches of a dataset file, without the file."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
@@ -38,7 +39,7 @@ class SpinlockStream(IterableDataset[Batch]):
     ``scaling="none"`` unless scalers are given), and its samples have the same bytes as in a
     dataset file that the same device builds. Pass the stream to a ``DataLoader`` with
     ``batch_size=None``. Batches are divided in turn among the ranks of a distributed run and the
-    workers of the loader.
+    workers of the loader. Workers that simulate on a GPU must be spawned: a fork cannot use it.
 
     Args:
         generation: Configuration of the samples; ``num_samples`` is ignored.
@@ -105,7 +106,25 @@ class SpinlockStream(IterableDataset[Batch]):
 
     @cached_property
     def _simulator(self) -> Simulator:
+        # The process that may use the simulator's GPU.
+        self._process = os.getpid()
         return Simulator(self._computed, self.device)
+
+    def refuse_forks_of_gpus(self, start_method: str | None) -> None:
+        """Check that workers can use the device.
+
+        Args:
+            start_method: Start method of the workers of a loader; None without workers.
+
+        Raises:
+            ConfigurationError: If forked workers would use a GPU.
+        """
+        if start_method == "fork" and self._simulator.device.type == "cuda":
+            raise ConfigurationError(
+                f"device: {self._simulator.device}: forked workers of a data loader cannot use a "
+                "GPU that their parent process uses. Use num_workers=0 or "
+                "multiprocessing_context='spawn' (of the DataLoader, or of LoaderOptions)"
+            )
 
     @property
     def _computed(self) -> GenerationConfig:
@@ -140,11 +159,17 @@ class SpinlockStream(IterableDataset[Batch]):
 
         Args:
             number: Number of the batch, from 0.
+
+        Raises:
+            ConfigurationError: If the process was forked from one that uses the GPU.
         """
+        simulator = self._simulator
+        if self._process != os.getpid():
+            self.refuse_forks_of_gpus("fork")
         parts = [
             self._columns(samples)
             for run in self._ranges(number)
-            for samples in self._simulator.samples(run.start, run.stop)
+            for samples in simulator.samples(run.start, run.stop)
         ]
         batch = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         scalers = {

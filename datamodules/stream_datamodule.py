@@ -112,8 +112,12 @@ class SpinlockStreamModule(BaseDataModule):
 
         Args:
             stage: Ignored; all stages need the same.
+
+        Raises:
+            ConfigurationError: If forked workers of the loader would use a GPU.
         """
-        if not self.scalers:
+        self.stream.refuse_forks_of_gpus(self.loader.start_method)
+        if self._adopt() and not self.scalers:
             samples = self._simulate("scaling")
             features = {key: samples[key] for key in ("features", "initial_features")}
             self.scalers = fit_scalers(features, self.scaling, signed_log=self.signed_log)
@@ -142,6 +146,8 @@ class SpinlockStreamModule(BaseDataModule):
         return self._scaled(**options).batch(0)
 
     def _scaled(self, **changes: Any) -> SpinlockStream:  # noqa: ANN401 (fields of the stream)
+        if self._failure is not None:
+            raise self._failure
         return replace(
             self.stream,
             feature_scaler=self.scalers.get("features"),

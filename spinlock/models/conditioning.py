@@ -43,8 +43,8 @@ class Conditioning(nn.Module):
         self.conditions = tuple(conditions)
         self.num_initial_features = num_initial_features
         self.num_variants = num_variants
-        #: Whether each variant has occurred in training.
-        self.register_buffer("seen", torch.zeros(num_variants, dtype=torch.bool))
+        #: Above 0 if a variant has occurred in training. Averages of weights need numbers.
+        self.register_buffer("seen", torch.zeros(num_variants))
         widths = {"initial_features": num_initial_features, "variant": num_variants}
         self.width = sum(widths[condition] for condition in self.conditions)
 
@@ -61,9 +61,9 @@ class Conditioning(nn.Module):
         variant = variants(batch, self.num_variants)
         one_hot = functional.one_hot(variant, self.num_variants)
         if self.training:
-            self.seen[variant] = True
+            self.seen[variant] = 1.0
             return one_hot
-        return one_hot * self.seen
+        return one_hot * (self.seen > 0)
 
 
 def feature_columns(batch: Batch, key: str, num_columns: int) -> Tensor:

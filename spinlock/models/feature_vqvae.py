@@ -21,11 +21,11 @@ from spinlock.models.autoencoder import ConditionedAutoencoder, Normalization
 from spinlock.models.conditioning import Batch, Condition, variants
 from spinlock.models.independence import IndependenceConfig, IndependenceTerms
 from spinlock.models.losses import LossConfig
-from spinlock.models.model_arguments import configured, data_sizes, plain_arguments
+from spinlock.models.model_arguments import configured, plain_arguments
 from spinlock.models.probe_sets import ProbeSets
 from spinlock.models.quantizers import Quantizer, QuantizerConfig
-from spinlock.models.resumable import ResumableModule
 from spinlock.models.schedule import Schedule, ScheduleConfig
+from spinlock.models.sized_module import SizedModule
 
 Outputs = dict[str, Tensor]
 
@@ -33,7 +33,7 @@ Outputs = dict[str, Tensor]
 _LOADERS = ("", "/held_out")
 
 
-class FeatureVQVAE(ResumableModule):
+class FeatureVQVAE(SizedModule):
     """Encodes features to one token of a codebook, and decodes the token.
 
     With its defaults, the model encodes what an operator does. Its data are response features, of
@@ -155,7 +155,7 @@ class FeatureVQVAE(ResumableModule):
         prefixes = [stage + loader for stage in ("val", "test") for loader in _LOADERS]
         self.r2 = nn.ModuleDict({p: R2Score(multioutput="variance_weighted") for p in prefixes})
         if None not in self._sizes.values():
-            self._build(self._sizes)
+            self._build_with(self._sizes)
 
     @property
     def quantizer(self) -> Quantizer:
@@ -163,12 +163,8 @@ class FeatureVQVAE(ResumableModule):
         return self.autoencoder.quantizer
 
     def configure_model(self) -> None:
-        """Build the network with the sizes of the data module, or check those that were given."""
-        # Lightning also calls this when it loads a checkpoint without a trainer.
-        sizes = data_sizes(self._trainer, self._sizes, reader=type(self).__name__)
-        if not hasattr(self, "autoencoder"):
-            self._build(sizes)
-            self.hparams.update(sizes)
+        """Build the network, and share the codebook among processes."""
+        super().configure_model()
         if self._trainer is not None and self._trainer.world_size > 1:
             self.autoencoder.synchronize_codebook()
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from spinlock import contract
 from spinlock.configuration.plain_data import plain
 from spinlock.configuration.validation import check_arguments, structured
-from spinlock.errors import ConfigurationError
+from spinlock.errors import ConfigurationError, DatasetError
 
 Config = TypeVar("Config")
 
@@ -85,3 +85,24 @@ def data_sizes(trainer: object, given: Mapping[str, int | None], *, reader: str)
             f"{len(known)}; set model.num_variants to {len(known)}"
         )
     return sizes
+
+
+def stored_sizes(checkpoint: Mapping[str, Any]) -> dict[str, int]:
+    """Return the sizes of the model in a checkpoint.
+
+    Args:
+        checkpoint: Loaded checkpoint. Its author is not trusted.
+
+    Raises:
+        DatasetError: If it has none.
+    """
+    stored = checkpoint.get("hyper_parameters")
+    arguments = stored if isinstance(stored, Mapping) else {}
+    sizes = {size: arguments.get(size) for size in _NAMES_OF_SIZES}
+    if missing := [size for size, number in sizes.items() if type(number) is not int]:
+        raise DatasetError(
+            f"the checkpoint's hyperparameters lack {', '.join(missing)}: it is not that of a "
+            "trained model of this package. A subclass must not ignore them in "
+            "save_hyperparameters()"
+        )
+    return {size: int(number) for size, number in sizes.items() if number is not None}

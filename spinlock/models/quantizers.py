@@ -164,6 +164,9 @@ class LearnedCodebooks(Quantizer):
             self.layers = _library().GroupedResidualVQ(groups=count, num_quantizers=1, **options)
             books = [group.layers[0] for group in self.layers.rvqs]
         self._books = list(books)
+        # Averages of weights need numbers, and a boolean is none.
+        for book in self._books:
+            book._codebook.initted = book._codebook.initted.float()
 
     @property
     def codebooks(self) -> list[Tensor]:
@@ -242,8 +245,7 @@ class FiniteScalarQuantizer(Quantizer):
 
     def soft_assignments(self, latent: Tensor) -> list[Tensor]:
         """See `Quantizer.soft_assignments`; distances are those of the bounded columns."""
-        layers = self.layers
-        levels = layers._levels.to(latent.dtype)
+        layers, levels = self.layers, self.layers._levels.to(latent.dtype)
         # The library's bounds, without the rounding.
         half = (levels - 1) * (1 + 1e-3) / 2
         offset = torch.where(levels % 2 == 0, 0.5, 0.0)
@@ -253,8 +255,7 @@ class FiniteScalarQuantizer(Quantizer):
 
     def forward(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         """See `Quantizer.forward`."""
-        # The library takes sequences [B, 1, D].
-        code, tokens = self.layers(latent[:, None])
+        code, tokens = self.layers(latent[:, None])  # The library takes sequences [B, 1, D].
         return code[:, 0], tokens[:, 0].long()
 
 
@@ -279,9 +280,8 @@ def make_quantizer(
 
 def _squared_distances(points: Tensor, codes: Tensor) -> Tensor:
     """Squared Euclidean distances ``[B, K]``. Unlike `cdist`, differentiable at distance 0."""
-    cross = points @ codes.T
     squares = points.square().sum(1, keepdim=True) + codes.square().sum(1)
-    return (squares - 2 * cross).clamp(min=0)
+    return (squares - 2 * points @ codes.T).clamp(min=0)
 
 
 def _soft_nearest(distance: Tensor) -> Tensor:

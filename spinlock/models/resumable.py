@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from spinlock.configuration.plain_hyperparameters import PlainHyperparameters
 from spinlock.errors import DatasetError
 from spinlock.runtime.processes import gather_objects
 
@@ -17,11 +18,13 @@ from spinlock.runtime.processes import gather_objects
 _KEY = "training"
 # Number of latents that k-means uses: 64 for each of 256 codes.
 _MOST_LATENTS = 16384
+# Keys of the state of a data module, whatever its class is.
+_DATA_KEYS = {"fingerprint", "settings", "scalers"}
 # Entries of a callback's state that are paths of files, which Lightning may delete.
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 
 
-class ResumableModule(LightningModule):
+class ResumableModule(PlainHyperparameters, LightningModule):
     """A module whose resumed training ends with the same weights as uninterrupted training.
 
     Besides what Lightning stores, its checkpoints contain, for each process:
@@ -32,7 +35,12 @@ class ResumableModule(LightningModule):
     - Latents of the warm-up, which k-means will use.
     - Gradients, if the checkpoint is between two batches of one optimizer step.
 
-    A fit without a checkpoint starts with none of these.
+    A fit without a checkpoint starts with none of these. Lightning's tuner leaves the random
+    generators as they were, so that a fit after it is the fit without it.
+
+    ``data_state`` is the state of the data module in the checkpoint that the model was loaded from,
+    or None. A data module of this package adopts its scaling and its columns when a trainer sets it
+    up for the model.
 
     Args:
         latent_dim: Number of columns of the latents.
@@ -52,6 +60,9 @@ class ResumableModule(LightningModule):
         self._generators: dict[str, Tensor] = {}
         # Gradients of a checkpoint, until training starts.
         self._gradients: dict[str, Tensor] = {}
+        # States of a checkpoint from before the first step, until training starts.
+        self._initial_generators: dict[str, Tensor] = {}
+        self.data_state: dict[str, Any] | None = None
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401 (Lightning's)
@@ -66,7 +77,7 @@ class ResumableModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Reset the state; Lightning loads a checkpoint after this."""
         if stage == "fit":
-            self._recent, self._gradients = [], {}
+            self._recent, self._gradients, self._initial_generators = [], {}, {}
             self._generators = _generator_states(self.trainer.strategy.root_device)
 
     def on_train_start(self) -> None:
@@ -75,7 +86,16 @@ class ResumableModule(LightningModule):
         for name, gradient in self._gradients.items():
             parameter = self.get_parameter(name)
             parameter.grad = gradient.to(parameter)
-        self._gradients = {}
+        self._gradients, self._initial_generators = {}, {}
+
+    def teardown(self, stage: str) -> None:
+        """Restore the global generators after Lightning's tuner.
+
+        The tuner ends with the state from before its trials, and does not train from there.
+        """
+        if stage == "fit":
+            _set_generator_states(self._initial_generators, self.device)
+            self._initial_generators = {}
 
     def remember(self, latent: Tensor) -> None:
         """Keep the latest latents ``[B, D]`` of the warm-up for k-means."""
@@ -88,10 +108,7 @@ class ResumableModule(LightningModule):
         """Draw random numbers from this model's states, and leave the global generators alone."""
         cuda = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(cuda, device_type="cuda"):
-            if "cpu" in self._generators:
-                torch.set_rng_state(self._generators["cpu"])
-            if cuda and "cuda" in self._generators:
-                torch.cuda.set_rng_state(self._generators["cuda"], self.device)
+            _set_generator_states(self._generators, self.device)
             yield
             self._generators = _generator_states(self.device)
 
@@ -117,6 +134,8 @@ class ResumableModule(LightningModule):
         Raises:
             DatasetError: If the checkpoint contains a state of another form.
         """
+        held = (value for value in checkpoint.values() if isinstance(value, dict))
+        self.data_state = next((state for state in held if state.keys() >= _DATA_KEYS), None)
         if self._trainer is not None:
             # Lightning restores callbacks after this.
             drop_foreign_paths(checkpoint, self._trainer.ckpt_path)
@@ -130,6 +149,8 @@ class ResumableModule(LightningModule):
         if not isinstance(state, dict):
             _refuse("a dictionary for each process", state)
         self._generators = _checked_generators(state.get("generators"))
+        if checkpoint.get("global_step") == 0:
+            self._initial_generators = self._generators
         self._recent = _checked_latents(state.get("latents"), self.latent_dim)
         parameters = dict(self.named_parameters())
         self._gradients = _checked_gradients(state.get("gradients"), parameters)
@@ -192,6 +213,14 @@ def _generator_states(device: torch.device) -> dict[str, Tensor]:
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
     return states
+
+
+def _set_generator_states(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Set the global generators to states as `_generator_states` returns them."""
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if "cuda" in states and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def _checked_generators(states: object) -> dict[str, Tensor]:

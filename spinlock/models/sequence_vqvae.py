@@ -61,7 +61,7 @@ class SequenceVQVAE(FeatureVQVAE):
     def configure_model(self) -> None:
         """Build the network, and check that it has one codebook."""
         super().configure_model()
-        if (count := self.quantizer.num_codebooks) > 1:
+        if self.is_built and (count := self.quantizer.num_codebooks) > 1:
             raise ConfigurationError(
                 f"SequenceVQVAE: quantizer.num_codebooks must be 1, got {count}"
             )

@@ -177,9 +177,11 @@ class Saver(Callback):
 
 @pytest.mark.filterwarnings("ignore")
 def test_two_processes_equal_one(tmp_path):
+    """A loader of 47 samples gives one of them to both processes, so that each has 24."""
 
     def validate(devices, strategy):
         model, data = model_and_data(levels=True)
+        data.count = 94
         # Only FiniteCheck looks there; the second process has the odd samples.
         data.val.columns["other"] = torch.zeros(96, 2)
         data.val.columns["other"][7, 1] = float("nan")

@@ -75,6 +75,24 @@ class Split(Shuffled):
     training_samples = TRAINING
 
 
+class Halved(Rounding):
+    """NumPy has no bfloat16, which models return with ``precision: bf16-true``."""
+
+    def latent(self, batch):
+        return super().latent(batch).bfloat16()
+
+    def codes(self, tokens):
+        return super().codes(tokens).bfloat16()
+
+
+def test_latents_and_codes_of_half_precision(tmp_path):
+    found = predicted(tmp_path, Halved(), Split())
+    expected = Halved().latent(SyntheticData(37, 2000)[:])
+    assert found.latent.dtype == found.codes.dtype == np.float32
+    assert np.array_equal(found.latent, expected.float().numpy())
+    assert np.array_equal(found.codes[:, 0], np.arange(16))
+
+
 def test_prototypes_are_the_nearest_training_operators(tmp_path):
     found = predicted(tmp_path, Rounding(), Split(), num_prototypes=4)
     assert found.index[found.training].tolist() == TRAINING.tolist()

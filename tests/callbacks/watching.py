@@ -46,11 +46,12 @@ class Data(SyntheticDataModule):
 
     def __init__(self):
         super().__init__(size=96, batch_size=16, probes=4)
+        self.count = 96
         for split in (self.train, self.val, self.test):
             split.columns["dynamics"] = split.columns["params"][:, :2]
 
     def _loaders(self, split):
-        return [DataLoader(Subset(split, range(part, 96, 2)), 16) for part in (0, 1)]
+        return [DataLoader(Subset(split, range(part, self.count, 2)), 16) for part in (0, 1)]
 
     def val_dataloader(self):
         return self._loaders(self.val)

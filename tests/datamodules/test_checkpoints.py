@@ -118,7 +118,7 @@ def test_a_checkpoint_of_other_features_is_refused(datasets):
         state["scalers"]["features"][name].append(1.0)
     for name in ("knots", "quantiles"):
         state["scalers"]["features"][name].append([])
-    with pytest.raises(DatasetError, match="scales 47 columns of features, the dataset has 46"):
+    with pytest.raises(DatasetError, match="columns of features than the data have: 47 there, 46"):
         SpinlockDataModule(path, config).load_state_dict(state)
 
 

@@ -1,5 +1,8 @@
 """Datasets of the loaders work with PyTorch's own tools, as any map-style dataset does."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -132,3 +135,15 @@ def test_indices_behave_as_those_of_a_list(data):
             dataset[index]
     else:
         assert dataset[index]["x"].item() == 10 * expected
+
+
+def test_the_code_in_the_documentation_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[2] / "docs" / "datamodules.md"
+    names = {}
+    exec("\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)), names)
+    assert sorted([*names["one"].indices, *names["two"].indices]) == list(
+        range(len(names["dataset"]))
+    )
+    assert sum(len(batch["index"]) for batch in names["batches"]) == len(names["one"])
+    assert names["more"].state_dict() == names["datamodule"].state_dict()

@@ -1,6 +1,8 @@
 """A stream returns the samples of the file without the file, each to one rank and worker."""
 
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -214,3 +216,37 @@ def test_the_arguments_of_a_stream_module_are_checked():
     assert SpinlockStreamModule(**stored).hparams == stored
     with pytest.raises(ConfigurationError, match="num_batches: must be of type int, got '5'"):
         SpinlockStreamModule(**stored | {"num_batches": "5"})
+
+
+MESSAGE = "forked workers .* Use num_workers=0 or multiprocessing_context='spawn'"
+
+
+def on_a_gpu(stream):
+    """Let a stream seem to simulate on a GPU."""
+    stream._simulator = SimpleNamespace(device=torch.device("cuda"))
+    return stream
+
+
+def test_forked_workers_do_not_use_a_gpu():
+    stream = on_a_gpu(SpinlockStream(CONFIG, batch_size=2, num_batches=1, device="cpu"))
+    with pytest.raises(ConfigurationError, match=MESSAGE):
+        list(DataLoader(stream, batch_size=None, num_workers=1, multiprocessing_context="fork"))
+    stream.refuse_forks_of_gpus("spawn")
+    stream.refuse_forks_of_gpus(LoaderOptions().start_method)
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ({"num_workers": 0}, False),
+        ({"num_workers": 1, "multiprocessing_context": "fork"}, True),
+        ({"num_workers": 1, "multiprocessing_context": "spawn"}, False),
+    ],
+)
+def test_a_stream_module_refuses_them_before_training(options, refused):
+    datamodule = SpinlockStreamModule(
+        CONFIG, eval_samples=4, scaling_samples=4, loader=LoaderOptions(**options)
+    )
+    on_a_gpu(datamodule.stream)
+    with pytest.raises(ConfigurationError, match=MESSAGE) if refused else nullcontext():
+        datamodule.setup()
