@@ -1,0 +1,85 @@
+"""What a fit prints, and that its last lines can be followed."""
+
+import csv
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from lightning import Trainer
+
+from spinlock.commands.closing_table import closing_table
+from spinlock.commands.command_line import main
+from spinlock.errors import ConfigurationError
+from spinlock.storage import read_tokens
+from tests.commands.conftest import quiet
+
+SCORES = {
+    "R2": "val/r2",
+    "usage": "codebook/usage",
+    "token-family information": "ic/family_ami",
+    "same-token rate": "consistency/same_token",
+}
+
+
+def rows_of(text, title):
+    """Rows of a block by their names, as words."""
+    block = next(part for part in text.split("\n\n") if part.splitlines()[0].startswith(title))
+    pairs = [re.split(r" {3,}", line.strip()) for line in block.splitlines()[1:]]
+    return {name: rest for name, *rest in pairs}
+
+
+def check_messages(out, err):
+    """No line is printed twice, the framework gives no tips, and the bar shows validation."""
+    lines = [line for line in re.split(r"[\r\n]+", err) if line.strip()]
+    messages = [line for line in lines if "it/s" not in line and "Epoch" not in line]
+    assert len(set(messages)) == len(messages)
+    assert "Seed set to 1" in messages, "other messages are shown"
+    for noise in ("Tip", "deprecated", "litlogger", "TPU", "many workers", "stepping batches"):
+        assert noise not in err + out
+    assert (err + out).count("Trainable params") - (err + out).count("Non-trainable params") <= 1
+    for name in ("val/loss", "val/r2", "consistency/same_token"):
+        assert name in out + err
+
+
+def test_a_fit_ends_with_scores_files_and_commands(fitted):
+    """The scores are those of the logs, the files exist, and the commands run."""
+    check_messages(fitted.out, fitted.err)
+    text = fitted.out[fitted.out.index("Validation after epoch 2") :]
+    with next(fitted.folder.glob("logs/*/metrics.csv")).open() as file:
+        logged = [row for row in csv.DictReader(file) if row["val/r2"]][-1]
+    scores = rows_of(text, "Validation")
+    assert {name: row[0] for name, row in scores.items()} == {
+        name: f"{float(logged[key]):.3f}" for name, key in SCORES.items()
+    }
+    assert f"below {float(logged['ic/family_ami_null_95']):.3f}" in text
+    files = rows_of(text, "Files")
+    assert set(files) == {"dataset", "logs", "plots", "checkpoint"}
+    assert all((fitted.folder / words[0]).exists() for words in files.values())
+
+    commands = [shlex.split(line) for line in text.strip().splitlines()[-3:]]
+    names = [words[words.index("spinlock") + 1] for words in commands]
+    assert names == ["report", "predict", "codebook"]
+    arguments = [words[words.index("spinlock") + 1 :] for words in commands]
+    assert Path(arguments[0][1]).exists(), "tests/test_report.py makes real pages"
+    main(arguments[1])
+    assert len(read_tokens("tokens.h5").tokens) == 32
+    main(arguments[2])
+    assert "tokens" in Path("codebook.html").read_text()
+
+
+def test_what_was_not_logged_is_left_out():
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    assert closing_table(trainer).strip() == ""
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_untrained_models_are_not_applied(command, run_file, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"FeatureVQVAE is not trained; .*--ckpt_path"):
+        main([command, "--config", str(run_file), *quiet(tmp_path)])
+
+
+def test_a_file_alone_is_enough(dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["fit", f"--data.path={dataset}", *quiet(tmp_path, 1), "--data.batch_size=16"])
+    assert set(rows_of(capsys.readouterr().out, "Validation")) == set(SCORES)
