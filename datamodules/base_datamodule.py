@@ -223,6 +223,7 @@ class BaseDataModule(PlainHyperparameters, LightningDataModule):
             Whether that did not fail. A failure is raised by the loaders: the trainer may be about
             to load another checkpoint.
         """
+        self._failure = None
         model = None if self.trainer is None else self.trainer.lightning_module
         state = getattr(model, "data_state", None)
         if state is None or state is self._loaded:

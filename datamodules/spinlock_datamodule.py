@@ -188,9 +188,7 @@ class SpinlockDataModule(BaseDataModule):
                 changed, has values out of range or is stored in another file.
             ConfigurationError: If no sample is left to train on, or no column is selected.
         """
-        if not self._adopt():
-            self.prepared = None
-        elif self.prepared is None:
+        if self._adopt() and self.prepared is None:
             require_samples(self.path, self.generation)
             try:
                 self._prepare()
@@ -275,7 +273,7 @@ class SpinlockDataModule(BaseDataModule):
         self.scalers, self.invariant = self.prepared.scalers, self.prepared.invariant
 
     def _prepared(self) -> PreparedSamples:
-        if self.prepared is None:
+        if self.prepared is None or self._failure is not None:
             raise self._failure or RuntimeError("call setup() before asking for a data loader")
         return self.prepared
 

@@ -10,10 +10,11 @@ from spinlock import SpinlockDataModule
 from spinlock.commands.command_line import main
 from spinlock.datamodules import InvariantColumns, VariantSelection, ViewOptions
 from spinlock.errors import ConfigurationError, DatasetError
-from spinlock.features.response import NOISE_NAMES, response_names
+from spinlock.features.response import NOISE_NAMES, TRANSPORT_NAMES, response_names
 from tests.datamodules import collect, ready
 
 RESPONSES = response_names(3)
+COUNT = len(RESPONSES) + len(NOISE_NAMES)
 INVARIANT = ViewOptions("responses", selection="invariant")
 
 
@@ -31,7 +32,8 @@ def test_invariant_columns_are_those_of_the_training_samples(datasets):
     expected = InvariantColumns.fit(raw["features"][train], *labels, names)
     assert datamodule.invariant == expected
     # The synthetic file has operators in these columns; others of its columns are noise.
-    own = {*RESPONSES[: len(RESPONSES) // 2], *NOISE_NAMES}
+    stored = RESPONSES + TRANSPORT_NAMES
+    own = {*stored[: len(stored) // 2], *NOISE_NAMES}
     assert own >= {*expected.selected}
     assert len(expected.selected) > len(own) / 2
     assert datamodule.feature_names == expected.selected
@@ -117,8 +119,18 @@ def test_a_checkpoint_keeps_the_selection(datasets):
             r"columns: \['responses', 'noise'\] there, \['outputs'\] here",
         ),
         ("responses", INVARIANT, False, "selection: 'all' there, 'invariant' here"),
-        ("responses", INVARIANT, True, "selects no columns, and this data module from 25 col"),
-        (INVARIANT, "responses", True, "selects from 25 columns, and this data module no columns"),
+        (
+            "responses",
+            INVARIANT,
+            True,
+            f"selects no columns, and this data module from {COUNT} col",
+        ),
+        (
+            INVARIANT,
+            "responses",
+            True,
+            f"selects from {COUNT} columns, and this data module no columns",
+        ),
         ("features", "responses", True, "scales other columns of features .* only there: "),
     ],
 )
@@ -135,9 +147,9 @@ def test_checkpoints_of_other_columns_are_refused(datasets, saved, loaded, trans
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda invariant: invariant | {"chosen": [1] * 25}, r"invariant columns.chosen\[0\]"),
-        (lambda invariant: invariant | {"names": ["a"] * 25}, "another view or feature set"),
-        (lambda invariant: invariant | {"chosen": [True] * 25}, "features .* only here: "),
+        (lambda invariant: invariant | {"chosen": [1] * COUNT}, r"invariant columns.chosen\[0\]"),
+        (lambda invariant: invariant | {"names": ["a"] * COUNT}, "another view or feature set"),
+        (lambda invariant: invariant | {"chosen": [True] * COUNT}, "features .* only here: "),
         (lambda _: "persistence", "invariant: must be .*mapping"),
     ],
 )
@@ -155,7 +167,7 @@ def test_forged_selections_are_refused(datasets, change, message):
 def test_checkpoints_name_the_columns_of_every_view(datasets):
     for view in ("features", "pairs", "probes", ViewOptions("features", columns=("outputs",))):
         state = ready(*datasets["responding"], view=view).state_dict()
-        assert set(state) == {"fingerprint", "configuration", "settings", "scalers"}
+        assert set(state) == {"fingerprint", "configuration", "settings", "scalers", "columns"}
         assert state["settings"]["columns"] == ["outputs"]
         assert state["settings"]["selection"] == "all"
 

@@ -34,9 +34,9 @@ def test_the_batch_size_is_scaled_up_to_the_training_split(datasets, mode, found
     """The binary search leaves a margin of 5 %."""
     path, config = datasets["single"]
     datamodule = SpinlockDataModule(path, config, batch_size=16, progress=False)
-    run, model = trainer(1), MeanModel()
+    run, model, options = trainer(1), MeanModel(), {"mode": mode, "init_val": 64}
     with pytest.warns(UserWarning, match="batch_size: 128 is lowered to the training split, 95"):
-        assert Tuner(run).scale_batch_size(model, datamodule=datamodule, mode=mode) == found
+        assert Tuner(run).scale_batch_size(model, datamodule=datamodule, **options) == found
     assert datamodule.batch_size == datamodule.hparams["batch_size"] == found
     run.fit(model, datamodule=datamodule)
     assert run.global_step == 95 // found + (95 % found > 0)
