@@ -42,4 +42,4 @@ def test_files_that_are_mentioned_exist():
 def test_every_command_is_shown():
     """The overview of `spinlock --help` and the README list the same commands."""
     shown = set(re.findall(r"^spinlock ([\w-]+)", README, re.MULTILINE))
-    assert shown == {"fit", "validate", *_COMMANDS}
+    assert shown == {"fit", "validate", "predict", *_COMMANDS}

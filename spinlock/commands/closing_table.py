@@ -85,9 +85,9 @@ def _scores(values: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         yield "usage", text("codebook/usage", f"of the codes occur{effective}")
     if "ic/family_ami" in values:
         null, p_value = values.get("ic/family_ami_null_95"), values.get("ic/family_p_value")
-        against = "" if null is None else f"; below {null:.3f} in 95% of permutations"
+        against = "" if null is None else f"; by chance below {null:.3f} (95%)"
         against += "" if p_value is None else f", p = {p_value:.2g}"
-        explanation = f"AMI of token and family of the initial condition{against}"
+        explanation = f"AMI with the initial condition's family{against}"
         yield "token-family information", text("ic/family_ami", explanation)
     if "consistency/same_token" in values:
         explanation = "above chance; 1 if all probes of an operator have its token"
@@ -120,11 +120,13 @@ def _checkpoint(trainer: Trainer) -> str | None:
 def _commands(trainer: Trainer, dataset: str | None, checkpoint: str | None) -> Iterator[str]:
     if dataset is not None:
         yield _command("report", dataset, "--out", unused_path(Path("report.html")))
-    writer = next((c for c in trainer.callbacks if isinstance(c, ConfigWriter)), None)  # type: ignore[attr-defined]
-    if None in (writer, writer and writer.path, checkpoint):
+    # Lightning does not declare the attribute.
+    callbacks: list[object] = vars(trainer)["callbacks"]
+    configs = [c.path for c in callbacks if isinstance(c, ConfigWriter) and c.path is not None]
+    if not configs or checkpoint is None:
         return
     tokens = unused_path(Path("tokens.h5"))
-    options = ("--config", shown_path(writer.path), "--ckpt_path", checkpoint, "--out", tokens)
+    options = ("--config", shown_path(configs[0]), "--ckpt_path", checkpoint, "--out", tokens)
     yield _command("predict", *options)
     if dataset is not None:
         yield codebook_command(tokens, dataset)

@@ -139,5 +139,5 @@ def _run_trainer(arguments: Sequence[str], choices: Choices, *, of_process: bool
             },
             save_config_callback=ConfigWriter,
             trainer_defaults={"callbacks": CheckpointPaths()},
-            args=None if of_process else arguments,
+            args=None if of_process else [*arguments],
         )

@@ -8,11 +8,14 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningCLI
 
 from spinlock import contract
 from spinlock.callbacks import TokenWriter
 from spinlock.commands.closing_table import closing_table, codebook_command, shown_path
+from spinlock.commands.fit_progress import FitProgress
+from spinlock.commands.trainer_parser import TrainerParser
 from spinlock.configuration.import_path import imported
 from spinlock.configuration.validation import check_arguments
 from spinlock.errors import ConfigurationError, DatasetError
@@ -47,8 +50,20 @@ class TrainerCLI(LightningCLI):
                 f"{command}: {model.rpartition('.')[2]} is not trained; name a checkpoint with "
                 "--ckpt_path FILE, such as lightning_logs/version_0/checkpoints/NAME.ckpt"
             )
-        if self._parser(command).of_file:
+        parser = self._parser(command)
+        if isinstance(parser, TrainerParser) and parser.of_file:
             settings["data"]["generation"] = None
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 (Lightning's)
+        """Make the trainer, with a progress bar that shows scores unless one is given."""
+        settings = self._get(self.config_init, "trainer")
+        given = settings["callbacks"] or []
+        given = given if isinstance(given, list) else [given]
+        if settings["enable_progress_bar"] in (None, True) and not any(
+            isinstance(callback, ProgressBar) for callback in given
+        ):
+            kwargs["callbacks"] = [*given, FitProgress()]
+        return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:
         """Print scores, files, and commands to try next."""
@@ -59,7 +74,8 @@ class TrainerCLI(LightningCLI):
     def after_predict(self) -> None:
         """Print the file of tokens."""
         dataset = contract.known_property(self.trainer, "path")
-        for writer in self.trainer.callbacks:
+        # Lightning does not declare the attribute.
+        for writer in vars(self.trainer)["callbacks"]:
             if isinstance(writer, TokenWriter) and self.trainer.is_global_zero:
                 print(f"\nTokens are in {writer.path}")
                 if dataset is not None:

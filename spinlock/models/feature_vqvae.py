@@ -289,8 +289,8 @@ class FeatureVQVAE(SizedModule):
         r2 = cast(R2Score, self.r2[prefix])
         pooled = probes.pooled.flatten()
         r2.update(outputs["decoded"][pooled], probes.rows["features"][pooled])
-        shared: dict[str, Any] = {"batch_size": len(batch["features"]), "add_dataloader_idx": False}
-        for key, value in {f"{prefix}/{k}": v for k, v in losses.items()}.items():
-            self.log(key, value, prog_bar=key == "val/loss", sync_dist=True, **shared)
-        self.log(f"{prefix}/r2", r2, prog_bar=prefix == "val", **shared)
+        size = len(batch["features"])
+        options: dict[str, Any] = {"batch_size": size, "add_dataloader_idx": False}
+        self.log_dict({f"{prefix}/{k}": v for k, v in losses.items()}, sync_dist=True, **options)
+        self.log(f"{prefix}/r2", r2, prog_bar=prefix == "val", **options)
         return {**self._outputs(outputs, batch), "loss": losses["loss"]}
