@@ -17,6 +17,7 @@ import yaml
 from spinlock import GenerationConfig, StorageConfig, generate
 from spinlock.simulation.dynamics_rows import dynamics_names
 from spinlock.storage import read_columns, schema
+from spinlock.storage.columns import parameter_values
 
 CONFIG = Path(__file__).parent.parent / "configs" / "transport_10k.yaml"
 # Column of the responses, and of the dynamics -> axis of the operator.
@@ -47,16 +48,17 @@ def main(args: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "transport.h5"
         generate(config, path)
-        names = (schema.RESPONSES, schema.DYNAMICS, schema.VALUES, schema.IC_FAMILIES)
+        names = (schema.TRANSPORT_RESPONSES, schema.DYNAMICS, schema.IC_FAMILIES)
+        names += schema.value_names(config)
         columns = read_columns(path, names, config.num_samples)
-    values, families = columns[schema.VALUES], columns[schema.IC_FAMILIES]
-    found = schema.feature_specs(config)[schema.RESPONSES].names
+    values, families = parameter_values(columns, config), columns[schema.IC_FAMILIES]
+    found = schema.feature_specs(config)[schema.TRANSPORT_RESPONSES].names
     print(f"{options.operators} operators, {options.grid} x {options.grid}, seed {options.seed}")
     for family in dict.fromkeys(config.mixture.families):
         rows = families == family
         scores = []
         for column, axis in RESPONSES.items():
-            measured = columns[schema.RESPONSES][rows, -1, found.index(column)]
+            measured = columns[schema.TRANSPORT_RESPONSES][rows, -1, found.index(column)]
             r = np.corrcoef(measured, values[axis][rows])[0, 1]
             scores.append(f"{column} r = {r:.3f}")
         print(f"{family:16} {rows.sum():5d} samples: {', '.join(scores)}")

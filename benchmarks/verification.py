@@ -58,7 +58,7 @@ def measure_setup(folder: Path, samples: int, runs: int) -> None:
         schema.IC_TYPES,
         schema.IC_FAMILIES,
         schema.PARAMS,
-        schema.VALUES,
+        *schema.value_names(config),
         schema.OPERATOR_INDEX,
         schema.PER_TIMESTEP,
         schema.INITIAL_FEATURES,

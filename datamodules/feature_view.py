@@ -17,7 +17,7 @@ from spinlock.datamodules.column_groups import (
 )
 from spinlock.datamodules.datasets import Batch, FeatureDataset, Realizations
 from spinlock.datamodules.field_reader import FieldReader
-from spinlock.datamodules.labels import LABEL_COLUMNS, LabelNames, feature_names, labels_of_file
+from spinlock.datamodules.labels import LabelNames, feature_names, label_columns, labels_of_file
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.features import custom_columns
 from spinlock.simulation.dynamics_rows import dynamics_names
@@ -119,7 +119,7 @@ class FeatureView:
         dynamics = [schema.DYNAMICS] if dynamics_names(self.config) else []
         columns = read_columns(
             path,
-            (*LABEL_COLUMNS, *datasets, *dynamics),
+            (*label_columns(self.config), *datasets, *dynamics),
             self.config.num_samples,
             one_timestep_of=self._per_timestep(datasets) if self.one_timestep else (),
             timestep=self.timestep - 1,
@@ -141,7 +141,7 @@ class FeatureView:
             key: torch.from_numpy(np.concatenate([columns[part] for part in parts], axis=-1))
             for key, parts in sources.items()
         }
-        labels = labels_of_file(columns, names, self.config.channels)
+        labels = labels_of_file(columns, names, self.config)
         if dynamics:
             features["dynamics"] = torch.from_numpy(columns[schema.DYNAMICS])[labels["operator"]]
         return features, labels

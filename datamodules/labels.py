@@ -14,15 +14,18 @@ from spinlock.features import PER_TIMESTEP_NAMES, custom_columns
 from spinlock.simulation.parameter_count import parameter_counts
 from spinlock.simulation.sobol_design import Design
 from spinlock.storage import schema
+from spinlock.storage.columns import parameter_values
 
-#: Columns of the file that labels are computed from or checked against.
-LABEL_COLUMNS = (
-    schema.IC_TYPES,
-    schema.IC_FAMILIES,
-    schema.PARAMS,
-    schema.VALUES,
-    schema.OPERATOR_INDEX,
-)
+
+def label_columns(config: GenerationConfig) -> tuple[str, ...]:
+    """Return the columns of the file that labels are computed from or checked against."""
+    return (
+        schema.IC_TYPES,
+        schema.IC_FAMILIES,
+        schema.PARAMS,
+        *schema.value_names(config),
+        schema.OPERATOR_INDEX,
+    )
 
 
 @dataclass(frozen=True)
@@ -62,15 +65,15 @@ def feature_names(config: GenerationConfig) -> tuple[str, ...]:
 
 
 def labels_of_file(
-    columns: Mapping[str, NDArray[Any]], names: LabelNames, channels: int
+    columns: Mapping[str, NDArray[Any]], names: LabelNames, config: GenerationConfig
 ) -> dict[str, Tensor]:
     """Compute the labels of the first N samples of a file.
 
     Args:
-        columns: The columns `LABEL_COLUMNS`, (N, ...), with text as ``str``, as
+        columns: The columns of `label_columns`, (N, ...), with text as ``str``, as
             `spinlock.storage.columns.require_labels` accepts them.
         names: Names of the labels.
-        channels: Number C of channels of a field.
+        config: Configuration of the dataset.
 
     Returns:
         ``variant``, ``family``, ``update_policy``, ``normalization``, ``parameter_count``,
@@ -79,11 +82,11 @@ def labels_of_file(
     design = Design(
         start=0,
         params=columns[schema.PARAMS],
-        values=columns[schema.VALUES],
+        values=parameter_values(columns, config),
         variant=_positions(columns[schema.IC_TYPES], names.variants),
         operator_index=columns[schema.OPERATOR_INDEX],
     )
-    return labels_of_design(design, names, channels)
+    return labels_of_design(design, names, config.channels)
 
 
 def labels_of_design(design: Design, names: LabelNames, channels: int) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ Each table stands between the lines ``<!-- table: NAME -->`` and ``<!-- end -->`
 pages is written by hand. A test checks that the tables in the repository are up to date.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from spinlock.configuration.parameter_space import PARAMETER_NAMES
 from spinlock.features import FEATURES
 from spinlock.features.response import RESPONSE_FEATURES
 from spinlock.storage import schema
+from spinlock.storage.dimensions import dataset_scales, scale_name
 from spinlock.storage.schema import DatasetSpec, dataset_specs
 from spinlock.storage.token_file import TOKEN_COLUMNS
 
@@ -34,13 +36,14 @@ SYMBOLS = {
     "sample": "N",
     "operator": "O",
     "realization": "M",
-    "stored timestep": "T'",
     "timestep": "T",
     "channel": "C",
     "y": "H",
     "x": "W",
 }
-COLUMN_COUNTS = {schema.RESPONSES: "16 + C", schema.DIVERGENCE: "T"}
+# The timesteps of the outputs are the stored ones.
+OWN_SYMBOLS = {schema.OUTPUTS: {"timestep": "T'"}}
+COLUMN_COUNTS = {schema.RESPONSES: "13 + C", schema.DIVERGENCE: "T"}
 PARAMETER_GROUPS = {
     "architecture": PARAMETER_NAMES[:5],
     "stochastic": PARAMETER_NAMES[5:10],
@@ -89,8 +92,9 @@ def shape_text(spec: DatasetSpec, chunk: bool = False) -> str:
     """Format the shape of a dataset, or of its chunks, with symbols for the dimensions."""
     whole = (0, *spec.shape)
     sizes = (1, *(spec.chunk or ())) if chunk else whole
+    known = SYMBOLS | OWN_SYMBOLS.get(spec.name, {})
     symbols = [
-        SYMBOLS.get(dimension, str(full)) if size == full else str(size)
+        known.get(dimension, str(full)) if size == full else str(size)
         for dimension, size, full in zip(spec.dims, sizes, whole, strict=True)
     ]
     if spec.name in COLUMN_COUNTS:
@@ -103,12 +107,28 @@ def type_text(dtype: np.dtype[np.generic]) -> str:
     text = h5py.check_string_dtype(dtype)
     if text is not None:
         return f"UTF-8, {text.length} bytes"
-    return "compound" if dtype.names else dtype.name
+    return dtype.name
+
+
+def listed_specs() -> list[DatasetSpec]:
+    """Return the datasets of a file, where one stands for the columns of all parameters."""
+    first, *others = schema.value_names(CONFIG)
+    any_axis = {"name": f"{schema.VALUES}/<axis>", "names": (), "description": "value on the axis"}
+    return [
+        dataclasses.replace(spec, **any_axis) if spec.name == first else spec
+        for spec in dataset_specs(CONFIG)
+        if spec.name not in others
+    ]
+
+
+def listed_type(spec: DatasetSpec) -> str:
+    """Format the type of a listed dataset."""
+    return "see Parameters" if spec.name.startswith(schema.VALUES) else type_text(spec.dtype)
 
 
 def tree() -> str:
     """Format the groups and datasets of a file as an indented tree."""
-    specs = dataset_specs(CONFIG)
+    specs = listed_specs()
     roots = list(dict.fromkeys(spec.name.partition("/")[0] for spec in specs))
     lines: list[str] = []
     seen: set[str] = set()
@@ -121,7 +141,7 @@ def tree() -> str:
                 seen.add(path)
                 lines.append(f"{'    ' * depth}{group}/")
         name = f"{'    ' * len(groups)}{leaf}"
-        lines.append(f"{name:<36}{shape_text(spec):<24}{type_text(spec.dtype)}")
+        lines.append(f"{name:<36}{shape_text(spec):<24}{listed_type(spec)}")
     return "\n".join(["```", *lines, "```"])
 
 
@@ -131,12 +151,12 @@ def dataset_table() -> str:
         (
             f"`{spec.name}`",
             shape_text(spec),
-            type_text(spec.dtype),
+            listed_type(spec),
             ", ".join(spec.dims),
             "" if spec.chunk is None else shape_text(spec, chunk=True),
             spec.description,
         )
-        for spec in dataset_specs(CONFIG)
+        for spec in listed_specs()
     ]
     return markdown(("dataset", "shape", "type", "dimensions", "chunk", "content"), rows)
 
@@ -145,7 +165,7 @@ def text_table() -> str:
     """Format the values of the text columns."""
     rows = [
         (f"`{spec.name}`", ", ".join(f"`{value}`" for value in spec.names))
-        for spec in dataset_specs(CONFIG)
+        for spec in listed_specs()
         if h5py.check_string_dtype(spec.dtype) is not None and spec.names
     ]
     return markdown(("dataset", "values"), rows)
@@ -153,7 +173,9 @@ def text_table() -> str:
 
 def parameter_table() -> str:
     """Format the axes of the parameter space."""
-    (stored,) = (spec.dtype for spec in dataset_specs(CONFIG) if spec.name == schema.VALUES)
+    names = zip(CONFIG.space.names, schema.value_names(CONFIG), strict=True)
+    specs = {spec.name: spec.dtype for spec in dataset_specs(CONFIG)}
+    stored = {axis: specs[name] for axis, name in names}
     rows = []
     for group, names in PARAMETER_GROUPS.items():
         for name in names:
@@ -169,6 +191,20 @@ def transport_table() -> str:
         for name, axis in BUILTIN_AXES["transport"].items()
     ]
     return markdown(("axis", "unit", "values (default)"), rows)
+
+
+def scale_table() -> str:
+    """Format the dimension scales of a file."""
+    rows = []
+    for scale in dataset_scales(CONFIG).values():
+        symbol = SYMBOLS.get(scale.dimension, str(scale.size))
+        if scale.name == scale_name(schema.OUTPUTS, "timestep"):
+            symbol = OWN_SYMBOLS[schema.OUTPUTS]["timestep"]
+        for name, count in COLUMN_COUNTS.items():
+            symbol = count if scale.name == scale_name(name, "feature") else symbol
+        kind = "" if not scale.values else "text" if isinstance(scale.values[0], str) else "int64"
+        rows.append((f"`{scale.name}`", f"[{symbol}]", kind, scale.description))
+    return markdown(("scale", "length", "values", "along the dimension"), rows)
 
 
 def attribute_table() -> str:
@@ -196,6 +232,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "spectral features": lambda: feature_table("spectral"),
     "temporal features": lambda: feature_table("temporal"),
     "response features": lambda: feature_table("response"),
+    "transport features": lambda: feature_table("transport"),
     "noise features": lambda: feature_table("noise"),
     "divergence features": lambda: feature_table("divergence"),
     "tree": tree,
@@ -203,6 +240,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "texts": text_table,
     "parameters": parameter_table,
     "transport axes": transport_table,
+    "dimension scales": scale_table,
     "root attributes": attribute_table,
     "token file": token_table,
 }

@@ -61,17 +61,43 @@ def simulate(config, start, stop, device="cpu"):
 
 
 def dataset_contents(path):
-    """Dataset name -> bytes."""
+    """Dataset name -> bytes, and the texts of dimension scales."""
     found = {}
+
+    def note(name, item):
+        if isinstance(item, h5py.Dataset):
+            values = item[...]
+            text = values.dtype.hasobject
+            found[name] = repr(values.tolist()).encode() if text else values.tobytes()
+
     with h5py.File(path) as file:
-        file.visititems(
-            lambda name, item: (
-                found.__setitem__(name, item[...].tobytes())
-                if isinstance(item, h5py.Dataset)
-                else None
-            )
-        )
+        file.visititems(note)
     return found
+
+
+def attached_scales(path):
+    """Dataset name -> names of the scales of its dimensions, which have the right lengths."""
+    found = {}
+
+    def note(name, item):
+        if isinstance(item, h5py.Dataset) and not item.is_scale:
+            scales = [scale for dimension in item.dims for scale in dimension.values()]
+            assert tuple(map(len, scales)) == item.shape, name
+            found[name] = [scale.name for scale in scales]
+
+    with h5py.File(path) as file:
+        file.visititems(note)
+    return found
+
+
+def parameter_values(file):
+    """The typed parameter values of a file as a structured array."""
+    params = file["parameters/params"]
+    columns = {name: file[f"parameters/values/{name}"][:] for name in params.attrs["names"]}
+    values = np.empty(len(params), [(name, column.dtype) for name, column in columns.items()])
+    for name, column in columns.items():
+        values[name] = column
+    return values
 
 
 def seal(file, config):

@@ -16,6 +16,7 @@ from spinlock import SpinlockDataModule
 from spinlock.callbacks import ICMutualInformation
 from spinlock.commands import check, info
 from tests.callbacks import TokenModel, quiet_trainer
+from tests.helpers import parameter_values
 
 DOCS, EXAMPLES = (Path(__file__).parent.parent / name for name in ("docs", "examples"))
 
@@ -99,7 +100,7 @@ def test_everything_in_docs_extending(extended):
         types = file["metadata/ic_types"][:].astype(str)
         initial, fields = file["inputs/fields"][:], file["outputs/fields"][:]
         fraction = file["features/custom/initial/features"][:, 0]
-        values = file["parameters/values"][:]
+        values = parameter_values(file)
     np.testing.assert_allclose(fraction, (initial > 0).mean(axis=(1, 2, 3)), atol=1e-6)
     # |k|^-3: nine tenths of the power in the longest waves.
     power = np.abs(np.fft.fft2(initial[types == "red_noise"])) ** 2
@@ -112,6 +113,25 @@ def test_everything_in_docs_extending(extended):
     assert high.max() < 0.05 * spectrum.max()
 
 
+def test_a_fourier_neural_operator_trains_on_fields(tmp_path, monkeypatch):
+    pytest.importorskip("neuralop", reason="neuraloperator is not installed: no FNO is trained")
+    monkeypatch.chdir(tmp_path)
+    script, found = (EXAMPLES / "train_fno.py").read_text(), {}
+    for full, short in {
+        '"num_samples": 1000': '"num_samples": 160',
+        "range(20)": "range(8)",
+        "(12, 12)": "(6, 6)",
+        "hidden_channels=32": "hidden_channels=16",
+    }.items():
+        assert script.count(full) == 1
+        script = script.replace(full, short)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        exec(script, found)
+    # A prediction of zero has the error 1.
+    assert found["learned"] < min(1, 0.8 * found["unchanged"])
+
+
 def test_axes_of_a_custom_family_are_like_the_others(extended, capsys):
     extended.prepare_data()
     extended.setup()
@@ -119,7 +139,7 @@ def test_axes_of_a_custom_family_are_like_the_others(extended, capsys):
     batch = next(iter(extended.predict_dataloader()))
     assert batch["params"].shape == (4, 17)
     with h5py.File(extended.path) as file:
-        values, params = file["parameters/values"][:], file["parameters/params"][:]
+        values, params = parameter_values(file), file["parameters/params"][:]
         assert tuple(file["parameters/params"].attrs["names"][15:]) == ("amplitude", "coupling")
     # The configuration has changed the lower end of the range; the upper one is as declared.
     np.testing.assert_allclose(values["amplitude"], 4.0 ** params[:, 15].astype(float))

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from spinlock.configuration.file_content import Every, StorageConfig
+from spinlock.configuration.parameter_space import PARAMETER_NAMES
 from spinlock.errors import DatasetError
 from spinlock.export.the_well import WELL_SPLITS, export_well
 from spinlock.generation import generate
@@ -43,13 +44,17 @@ def test_every_trajectory_is_in_the_split_of_its_operator(dataset, exported):
     seen = []
     with h5py.File(dataset) as source:
         initial, outputs = source["inputs/fields"][:], source["outputs/fields"][:]
-        noise_scale = source["parameters/values"]["noise_scale"]
+        noise_scale = source["parameters/values/noise_scale"][:]
         policies = source["metadata/evolution_policies"][:].astype(str)
+        labels = source["metadata/ic_types"][:].astype(str)
     for position, name in enumerate(WELL_SPLITS):
         with h5py.File(exported / "data" / name / "runs.h5".replace(".h5", ".hdf5")) as file:
-            sample = file["scalars/sample"][:].astype(int)
-            realization = file["scalars/realization"][:].astype(int)
+            sample, realization = file["spinlock/sample"][:], file["spinlock/realization"][:]
+            assert file["spinlock/operator"][:].tolist() == (sample // 2).tolist()
             assert (split[sample // 2] == position).all()
+            variants = file["spinlock/initial_condition"].attrs["choices"]
+            chosen = variants[file["spinlock/initial_condition"][:]]
+            assert chosen.tolist() == labels[sample].tolist()
             assert file.attrs["n_trajectories"] == len(sample)
             assert list(file["dimensions"].attrs["spatial_dims"]) == ["y", "x"]
             assert file["dimensions/time"][:].tolist() == [0, 2, 4]
@@ -99,11 +104,14 @@ def test_the_well_reads_it(dataset, exported):
     assert metadata.n_steps_per_trajectory == [3]
     assert len(opened) == sum(metadata.n_trajectories_per_file)
     item = opened[5]
-    scalars = dict(
-        zip(metadata.constant_scalar_names, item["constant_scalars"].tolist(), strict=True)
-    )
+    # Nothing says which sample it is.
+    assert tuple(metadata.constant_scalar_names) == PARAMETER_NAMES
+    with h5py.File(exported / "data" / "train" / "runs.hdf5") as file:
+        sample, realization = (int(file[f"spinlock/{n}"][5]) for n in ("sample", "realization"))
     with h5py.File(dataset) as source:
-        sample, realization = int(scalars["sample"]), int(scalars["realization"])
+        scale = source["parameters/values/noise_scale"][sample]
+        place = PARAMETER_NAMES.index("noise_scale")
+        assert item["constant_scalars"][place].item() == pytest.approx(scale)
         initial, later = source["inputs/fields"][sample], source["outputs/fields"][sample]
     np.testing.assert_array_equal(item["input_fields"][0].numpy(), np.moveaxis(initial, 0, -1))
     expected = np.moveaxis(later[realization], 1, -1)

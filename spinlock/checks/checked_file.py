@@ -12,8 +12,9 @@ from spinlock.simulation.initial_conditions import InitialCondition
 from spinlock.simulation.variants import make_variant
 from spinlock.storage import schema
 from spinlock.storage.columns import encoded
-from spinlock.storage.dataset_file import DatasetFile, Problem
+from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.digests import chunk_digest, content_digest
+from spinlock.storage.layout import Problem
 
 # Bounds on the number and the bytes of the samples whose outputs are read without ``full``.
 _MAX_SAMPLED = 512
@@ -49,9 +50,8 @@ class CheckSource(DatasetFile):
 
     @cached_property
     def problems(self) -> dict[str, Problem]:
-        """Deviations from the schema, by dataset. Such datasets are not read."""
-        found = {name: self.problem(spec) for name, spec in self.specs.items()}
-        return {name: problem for name, problem in found.items() if problem is not None}
+        """Deviations from the schema, by dataset or scale. Such datasets are not read."""
+        return self.layout_problems()
 
     def lacks(self, *names: str) -> str:
         """Return why datasets cannot be read; empty if they can."""

@@ -134,7 +134,7 @@ def _samples_problem(source: CheckSource) -> str:
     configuration must not be able to claim more samples than the file can hold.
     """
     number = source.num_samples
-    if problem := source.problem(source.specs[schema.DIGESTS]):
+    if problem := source.problems.get(schema.DIGESTS):
         return f"{schema.DIGESTS} {problem.text}"
     if source.file.id.get_filesize() < _DIGEST_BYTES * number:
         return f"{schema.DIGESTS} cannot hold {number} digests in a file of this size"

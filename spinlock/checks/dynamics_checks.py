@@ -57,7 +57,7 @@ def dynamics_claims(source: CheckSource) -> Iterator[Claim]:
             ["noise", "noise_length", *(name for name in TRUE_DYNAMICS if name in spec.names)]
         ),
         partial(_known_values, source),
-        (schema.DYNAMICS, schema.VALUES),
+        (schema.DYNAMICS, *schema.value_names(source.config)),
     )
     if source.config.operator == "transport":
         yield from _transport_claims(source)
@@ -65,7 +65,7 @@ def dynamics_claims(source: CheckSource) -> Iterator[Claim]:
 
 def _transport_claims(source: CheckSource) -> Iterator[Claim]:
     chosen = cache(partial(_nearly_linear, source))
-    needs = (schema.DYNAMICS, schema.VALUES)
+    needs = (schema.DYNAMICS, *schema.value_names(source.config))
     for name, (columns, unit) in _TRANSPORT.items():
         allowed = MAX_ERROR * max(_width(f"true_{column}") for column in columns)
         yield Claim(
@@ -110,8 +110,7 @@ def _columns(source: CheckSource) -> dict[str, NDArray[np.float64]]:
 
 def _parameters(source: CheckSource) -> NDArray[np.void]:
     """Return the parameter values of each operator's first sample."""
-    values: NDArray[np.void] = source.column(schema.VALUES)[:: source.config.probes_per_operator]
-    return values
+    return source.parameter_values()[:: source.config.probes_per_operator]
 
 
 def _known_values(source: CheckSource) -> Measurement:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from spinlock.checks.checked_file import CheckSource
 from spinlock.checks.claims import Claim, Measurement, count, count_samples
 from spinlock.checks.field_statistics import FieldStatistics
-from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.runtime.ordered_map import row_blocks
 from spinlock.storage import schema
@@ -35,8 +34,14 @@ _LAYOUT = {
     "elsewhere": ("local storage", "datasets are stored in the file itself"),
     "shape": ("shapes", "datasets have the shapes of the schema"),
     "type": ("types", "datasets have the element types of the schema"),
+    "scale": (
+        "dimension scales",
+        "dimension scales exist, with the lengths and values of the schema",
+    ),
     "attributes": ("dataset attributes", "attributes of datasets match the schema"),
 }
+
+_OPERATOR_METADATA = (schema.POLICIES, schema.GRID_SIZES, schema.NOISE_REGIMES)
 
 
 def integrity_claims(source: CheckSource, fields: FieldStatistics) -> Iterator[Claim]:
@@ -105,11 +110,10 @@ def _equal(source: CheckSource, attribute: str, expected: str) -> Measurement:
 def _dataset_problems(source: CheckSource) -> dict[str, list[str]]:
     """Return the problems of the datasets by kind."""
     found: dict[str, list[str]] = {kind: [] for kind in _LAYOUT}
+    for name, problem in source.problems.items():
+        found[problem.kind].append(f"{name} {problem.text}")
     for name, spec in source.specs.items():
-        problem = source.problems.get(name)
-        if problem is not None:
-            found[problem.kind].append(f"{name} {problem.text}")
-        if problem is None or problem.kind in ("shape", "type"):
+        if name not in source.problems or source.problems[name].kind in ("shape", "type"):
             bad = _bad_attributes(source.file[name], spec)
             found["attributes"] += [f"{name}@{attribute}" for attribute in bad]
     return found
@@ -148,48 +152,49 @@ def _consistency_claims(source: CheckSource) -> Iterator[Claim]:
         (
             "values",
             "parameters/values match parameters/params",
-            (schema.PARAMS, schema.VALUES),
-            values_differ,
+            (schema.PARAMS, *schema.value_names(source.config)),
+            _values_differ,
         ),
         (
             "operator metadata",
             "update policy, grid size and noise regime match parameters/values",
-            (schema.VALUES, schema.POLICIES, schema.GRID_SIZES, schema.NOISE_REGIMES),
+            (*_OPERATOR_METADATA, *schema.value_names(source.config)),
             _operator_metadata_differ,
         ),
         (
             "families",
             "the family of each sample is that of its variant",
             (schema.IC_TYPES, schema.IC_FAMILIES),
-            families_differ,
+            lambda source: families_differ(
+                source.column(schema.IC_TYPES), source.column(schema.IC_FAMILIES), source.config
+            ),
         ),
         (
             "operator index",
             "sample i has operator i // P, where P is the number of probes per operator",
             (schema.OPERATOR_INDEX,),
-            operators_differ,
+            lambda source: operators_differ(source.column(schema.OPERATOR_INDEX), source.config),
         ),
     ):
-        measure = partial(_mismatches, source, needs, differ)
-        yield Claim(name, text, measure, needs)
+        yield Claim(name, text, partial(_mismatches, source, differ), needs)
 
 
 def _mismatches(
-    source: CheckSource, names: tuple[str, ...], differ: Callable[..., NDArray[np.bool_]]
+    source: CheckSource, differ: Callable[[CheckSource], NDArray[np.bool_]]
 ) -> Measurement:
-    return count_samples(differ(*(source.column(name) for name in names), source.config))
+    return count_samples(differ(source))
 
 
-def _operator_metadata_differ(
-    values: NDArray[np.void],
-    policies: NDArray[np.bytes_],
-    grid_sizes: NDArray[np.int32],
-    regimes: NDArray[np.bytes_],
-    config: GenerationConfig,
-) -> NDArray[np.bool_]:
-    expected = operator_columns(values).values()
-    pairs = zip((policies, grid_sizes, regimes), expected, strict=True)
-    return np.asarray(np.logical_or.reduce([stored != computed for stored, computed in pairs]))
+def _values_differ(source: CheckSource) -> NDArray[np.bool_]:
+    params = source.column(schema.PARAMS)
+    return values_differ(params, source.parameter_values(), source.config)
+
+
+def _operator_metadata_differ(source: CheckSource) -> NDArray[np.bool_]:
+    expected = operator_columns(source.parameter_values())
+    return np.asarray(
+        np.logical_or.reduce([source.column(name) != expected[name] for name in _OPERATOR_METADATA])
+    )
 
 
 def _finite(fields: FieldStatistics) -> Measurement:

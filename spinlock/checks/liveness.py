@@ -47,14 +47,14 @@ def liveness_claims(source: CheckSource, fields: FieldStatistics) -> Iterator[Cl
         "spread tracks noise_scale",
         f"rank correlation between the spread of u_{step} and its prediction from noise_scale",
         partial(_rank_correlation, source, fields, step),
-        (schema.OUTPUTS, schema.VALUES),
+        (schema.OUTPUTS, *schema.value_names(source.config)),
         f">= {MIN_RANK_CORRELATION:g}" if step == 1 else "> 0",
     )
     yield Claim(
         "noise amplitude",
         "mean of (spread of u_1 / its prediction)^2",
         partial(_amplitude, source, fields, step),
-        (schema.OUTPUTS, schema.VALUES),
+        (schema.OUTPUTS, *schema.value_names(source.config)),
         "1 ± 5 standard errors, at most ± 0.5",
     )
 
@@ -90,7 +90,7 @@ def expected_spread(source: CheckSource, rows: NDArray[np.int64], step: int) -> 
         step: Timestep t.
     """
     expected = []
-    for row in source.column(schema.VALUES)[rows]:
+    for row in source.parameter_values()[rows]:
         values = typed_row(row)
         factor = {"autoregressive": 1.0, "residual": values.dt, "convex": 1 - values.alpha}
         scale = schedule(values, step, source.config.num_timesteps)

@@ -5,7 +5,9 @@
 
 A trajectory is one noise realization of a sample: u_0, then the stored timesteps. Channels are
 scalar fields. The operator's parameters are scalars; a choice is stored as its position in the
-attribute ``choices``. Operators are split as a data module splits them by default.
+attribute ``choices``. The group ``spinlock``, which ``WellDataset`` does not read, has the sample,
+operator, realization and variant of each trajectory. Operators are split as a data module splits
+them by default.
 
 .. [1] R. Ohana et al., "The Well: a Large-Scale Collection of Diverse Physics Simulations for
    Machine Learning", NeurIPS 2024; package the-well, docs/data_format.md.
@@ -34,6 +36,8 @@ from spinlock.storage.reader import read_info
 
 #: The Well's names of the splits, in the order of `spinlock.splits.SPLITS`.
 WELL_SPLITS = ("train", "valid", "test")
+#: Group of the columns that identify a trajectory.
+ORIGIN = "spinlock"
 
 
 def export_well(
@@ -173,29 +177,35 @@ def _write_header(file: h5py.File, config: GenerationConfig, name: str, samples:
 
 
 def _write_scalars(file: h5py.File, source: DatasetFile, samples: NDArray[np.int64]) -> None:
-    """Write one number per trajectory: parameters, initial condition, sample and realization."""
-    config, values = source.config, source.column(schema.VALUES)[samples]
-    variants = list(source.config.mixture.names)
-    choices: dict[str, list[str]] = {"initial_condition": variants}
-    columns: dict[str, NDArray[Any]] = {}
+    """Write the parameters as scalars, one number per trajectory, and what identifies it apart.
+
+    A model that is conditioned on the scalars must not learn from an index which sample it sees.
+    """
+    config, values = source.config, source.parameter_values()[samples]
+    scalars, choices = file.create_group("scalars"), {}
+    scalars.attrs["field_names"] = list(config.space.names)
     axes = config.parameter_space.base_axes | config.operator_axes
     for axis, allowed in axes.items():
-        columns[axis] = values[axis]
-        if values[axis].dtype.kind == "S" and isinstance(allowed, tuple):
+        column = values[axis]
+        if column.dtype.kind == "S" and isinstance(allowed, tuple):
             choices[axis] = list(allowed)
-            columns[axis] = _positions(values[axis], choices[axis])
-    columns["initial_condition"] = _positions(source.column(schema.IC_TYPES)[samples], variants)
-    columns["sample"] = samples
-    scalars = file.create_group("scalars")
-    scalars.attrs["field_names"] = [*columns, "realization"]
-    repeated = {n: np.repeat(v, config.num_realizations) for n, v in columns.items()}
-    repeated["realization"] = np.tile(np.arange(config.num_realizations), len(samples))
-    for name, column in repeated.items():
-        # WellDataset joins all scalars in one tensor; in float64 indices stay exact.
-        scalars[name] = column.astype(np.float64)
-        scalars[name].attrs.update({"time_varying": False, "sample_varying": True})
-        if name in choices:
-            scalars[name].attrs["choices"] = choices[name]
+            column = _positions(column, choices[axis])
+        # WellDataset joins all scalars in one tensor.
+        scalars[axis] = np.repeat(column, config.num_realizations).astype(np.float64)
+        scalars[axis].attrs.update({"time_varying": False, "sample_varying": True})
+        if axis in choices:
+            scalars[axis].attrs["choices"] = choices[axis]
+    origin = file.create_group(ORIGIN)
+    variants = list(config.mixture.names)
+    columns = {
+        "sample": samples,
+        "operator": samples // config.probes_per_operator,
+        "initial_condition": _positions(source.column(schema.IC_TYPES)[samples], variants),
+    }
+    for name, indices in columns.items():
+        origin[name] = np.repeat(indices, config.num_realizations)
+    origin["initial_condition"].attrs["choices"] = variants
+    origin["realization"] = np.tile(np.arange(config.num_realizations), len(samples))
 
 
 def _positions(labels: NDArray[np.bytes_], choices: list[str]) -> NDArray[np.int64]:

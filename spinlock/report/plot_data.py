@@ -44,7 +44,7 @@ class ReportSource(DatasetFile):
             variant: Variant of the sample.
             update_policy: Update policy of the sample, if the variant has samples with it.
         """
-        values = self.file[schema.VALUES]
+        values = self.parameter_values()
         rows = np.flatnonzero(self.variants == variant)
         distance = np.abs(np.log(values["noise_scale"][rows] / _VISIBLE_NOISE))
         if update_policy is not None:
@@ -53,7 +53,7 @@ class ReportSource(DatasetFile):
 
     def describe(self, row: int) -> str:
         """Return a short description of a sample's operator."""
-        values = self.file[schema.VALUES][row]
+        values = self.parameter_values(range(row, row + 1))[0]
         update_policy, scale = values["update_policy"].decode(), values["noise_scale"]
         return f"sample {row}, {update_policy}, noise_scale {scale:.2g}"
 
@@ -87,6 +87,7 @@ class ReportSource(DatasetFile):
         titles = {
             schema.PER_TIMESTEP: f"Features of u_{steps}",
             schema.RESPONSES: f"Response of u_{steps}",
+            schema.TRANSPORT_RESPONSES: f"Transport to u_{steps}",
             schema.NOISE_RESPONSES: "Noise group",
         }
         found = {}

@@ -29,7 +29,7 @@ def metadata_columns(config: GenerationConfig, design: Design) -> dict[str, NDAr
     mixture = config.mixture
     return {
         schema.PARAMS: design.params,
-        schema.VALUES: design.values,
+        **{name: design.values[axis] for axis, name in _value_columns(config).items()},
         schema.IC_TYPES: encoded(mixture.names)[design.variant],
         schema.IC_FAMILIES: encoded(mixture.families)[design.variant],
         **operator_columns(design.values),
@@ -45,6 +45,29 @@ def operator_columns(values: NDArray[Any]) -> dict[str, NDArray[Any]]:
         schema.GRID_SIZES: values["grid_size"],
         schema.NOISE_REGIMES: encoded(schema.NOISE_REGIME_NAMES)[regime],
     }
+
+
+def parameter_values(
+    columns: Mapping[str, NDArray[Any]], config: GenerationConfig
+) -> NDArray[np.void]:
+    """Join the columns of parameter values.
+
+    Args:
+        columns: Name of a dataset -> (N,) values; text is bytes, or ASCII as ``str``.
+        config: Configuration of the dataset.
+
+    Returns:
+        Structured array (N,) with one field per axis, as `ParameterSpace.values` returns it.
+    """
+    named = _value_columns(config)
+    values = np.empty(len(columns[schema.value_names(config)[0]]), config.space.dtype)
+    for axis, name in named.items():
+        values[axis] = columns[name]
+    return values
+
+
+def _value_columns(config: GenerationConfig) -> dict[str, str]:
+    return dict(zip(config.space.names, schema.value_names(config), strict=True))
 
 
 def encoded(names: tuple[str, ...]) -> NDArray[np.bytes_]:
@@ -75,6 +98,7 @@ def feature_columns(
     }
     if responses is not None:
         columns[schema.RESPONSES] = responses.per_timestep
+        columns[schema.TRANSPORT_RESPONSES] = responses.transport
         columns[schema.NOISE_RESPONSES] = responses.noise
         # Without columns at one timestep, where a file leaves it out.
         columns[schema.DIVERGENCE] = responses.divergence
@@ -145,7 +169,9 @@ def require_labels(
         DatasetError: If labels are out of range or contradict each other. Names the first sample.
     """
     found = {
-        schema.VALUES: values_differ(columns[schema.PARAMS], columns[schema.VALUES], config),
+        schema.VALUES: values_differ(
+            columns[schema.PARAMS], parameter_values(columns, config), config
+        ),
         schema.IC_TYPES: families_differ(
             columns[schema.IC_TYPES], columns[schema.IC_FAMILIES], config
         ),

@@ -15,6 +15,7 @@ from spinlock.runtime.ordered_map import row_blocks
 from spinlock.storage import schema
 from spinlock.storage.compression import encode_chunk
 from spinlock.storage.dataset_file import DatasetFile
+from spinlock.storage.dimensions import SCALE_ATTRIBUTES, dataset_scales
 from spinlock.storage.hdf5_access import attribute_type, holds_references, read_attribute
 
 _REMEDY = "Move it to another file first, or generate to another path"
@@ -63,7 +64,7 @@ def require_copyable(source: DatasetFile, wanted: GenerationConfig) -> None:
             each operator, and there will be more of them.
     """
     file = source.file
-    written = _schema_paths(spec.name for spec in schema.dataset_specs(wanted))
+    written = _schema_paths(wanted)
     named = _named_paths(source, written)
     links = list(_added_links(source, named))
     taken = sorted(set(links) & set(written))
@@ -112,7 +113,7 @@ def copy_additions(source: DatasetFile, target: DatasetFile) -> None:
         source: Dataset file that `require_copyable` accepts.
         target: New dataset file, open for writing.
     """
-    named = _named_paths(source, _schema_paths(target.specs))
+    named = _named_paths(source, _schema_paths(target.config))
     for path in _added_links(source, named):
         parent, name = str(PurePosixPath(path).parent), PurePosixPath(path).name
         link = source.file.get(path, getlink=True)
@@ -127,8 +128,9 @@ def copy_additions(source: DatasetFile, target: DatasetFile) -> None:
         _copy_attribute(holder, kept, attribute)
 
 
-def _schema_paths(names: Iterable[str]) -> list[str]:
-    """Return the paths of datasets and of the groups that contain them."""
+def _schema_paths(config: GenerationConfig) -> list[str]:
+    """Return the paths of datasets, scales and the groups that contain them."""
+    names = (*(spec.name for spec in schema.dataset_specs(config)), *dataset_scales(config))
     paths = [PurePosixPath(name) for name in names]
     groups = (str(group) for path in paths for group in reversed(path.parents))
     return [*dict.fromkeys(group for group in groups if group != "."), *map(str, paths)]
@@ -136,7 +138,7 @@ def _schema_paths(names: Iterable[str]) -> list[str]:
 
 def _named_paths(source: DatasetFile, written: Iterable[str]) -> list[str]:
     """Return the paths of the schema of a file, and of its groups that the new file needs, too."""
-    named = _schema_paths(source.specs)
+    named = _schema_paths(source.config)
     for path in written:
         parent = str(PurePosixPath(path).parent)
         if path not in named and (parent == "." or parent in named):
@@ -156,7 +158,7 @@ def _added_attributes(
         if path == "/":
             named = tuple(schema.ROOT_ATTRIBUTES)
         elif isinstance(holder, h5py.Dataset):
-            named = schema.DATASET_ATTRIBUTES
+            named = (*schema.DATASET_ATTRIBUTES, *SCALE_ATTRIBUTES)
         yield from ((path, holder, name) for name in holder.attrs if name not in named)
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -16,25 +16,13 @@ from spinlock.configuration.stored_config import StoredConfig
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.simulation.sobol_design import Design, make_design
 from spinlock.storage import schema
-from spinlock.storage.compression import FILTERS, decode_chunk, packed_natively
-from spinlock.storage.hdf5_access import is_plain, open_hdf5, storage_problem, text_attribute
+from spinlock.storage.columns import parameter_values
+from spinlock.storage.compression import decode_chunk, packed_natively
+from spinlock.storage.hdf5_access import open_hdf5, text_attribute
+from spinlock.storage.layout import Problem, create_datasets, layout_problems
 
 # Attributes without which nothing in a file can be interpreted.
 _IDENTITY = ("schema_version", "configuration", "fingerprint")
-
-ProblemKind = Literal["missing", "elsewhere", "shape", "type"]
-
-
-class Problem(NamedTuple):
-    """Deviation of a dataset from its `DatasetSpec`.
-
-    Args:
-        kind: Kind of deviation.
-        text: Description that follows the name of the dataset in a sentence.
-    """
-
-    kind: ProblemKind
-    text: str
 
 
 class DatasetFile:
@@ -121,12 +109,7 @@ class DatasetFile:
                 **provenance,
             }
         )
-        filters = FILTERS[self.config.storage.compression]
-        for spec in self.specs.values():
-            shape = (len(spec.rows(self.samples)), *spec.shape)
-            options = {} if spec.chunk is None else {"chunks": (1, *spec.chunk), **filters}
-            dataset = self.file.create_dataset(spec.name, shape, spec.dtype, **options)
-            dataset.attrs.update(spec.attributes)
+        create_datasets(self.file, self.config, self.specs.values(), self.samples)
 
     def close(self) -> None:
         """Close the file."""
@@ -177,6 +160,14 @@ class DatasetFile:
         part = slice(None) if rows is None else self.place(name, rows)
         values: NDArray[Any] = self.file[name][part]
         return values
+
+    def parameter_values(self, rows: range | None = None) -> NDArray[np.void]:
+        """Return the parameter values of the samples in ``rows`` (default: all).
+
+        They are a structured array with one field per axis; text is bytes.
+        """
+        columns = {name: self.column(name, rows) for name in schema.value_names(self.config)}
+        return parameter_values(columns, self.config)
 
     def initial(self, row: int) -> NDArray[np.float32]:
         """Return the initial condition [C, H, W] of a sample."""
@@ -240,29 +231,15 @@ class DatasetFile:
         Raises:
             DatasetError: If a dataset is missing, different or stored elsewhere. Names the first.
         """
-        for name, spec in self.specs.items():
-            if problem := self.problem(spec):
-                raise DatasetError(
-                    f"{self.path}: {name} {problem.text}. Restore the file from a copy, or "
-                    "generate it again"
-                )
+        for name, problem in self.layout_problems().items():
+            raise DatasetError(
+                f"{self.path}: {name} {problem.text}. Restore the file from a copy, or generate "
+                "it again"
+            )
 
-    def problem(self, spec: schema.DatasetSpec) -> Problem | None:
-        """Return how a dataset deviates from its specification; None if it does not."""
-        if elsewhere := storage_problem(self.file, spec.name):
-            return Problem("elsewhere", elsewhere)
-        dataset = self.file.get(spec.name)
-        if not isinstance(dataset, h5py.Dataset):
-            return Problem("missing", "is missing, although the configuration requires it")
-        if not is_plain(dataset.id.get_type()):
-            return Problem("type", "has a type that does not consist of numbers and text")
-        expected = (len(spec.rows(self.samples)), *spec.shape)
-        if dataset.shape != expected:
-            return Problem("shape", f"has the shape {dataset.shape}, expected {expected}")
-        if dataset.dtype != spec.dtype:
-            return Problem("type", f"is {dataset.dtype}, expected {np.dtype(spec.dtype)}")
-        held, wanted = (h5py.check_string_dtype(dtype) for dtype in (dataset.dtype, spec.dtype))
-        return None if held == wanted else Problem("type", f"is text of {held}, expected {wanted}")
+    def layout_problems(self) -> dict[str, Problem]:
+        """Return how datasets and dimension scales deviate from the schema, by name."""
+        return layout_problems(self.file, self.config, self.specs.values(), self.samples)
 
 
 def read_configuration(file: h5py.File, trust: Collection[str] = ()) -> StoredConfig:

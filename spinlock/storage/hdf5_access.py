@@ -112,17 +112,27 @@ def text_attribute(file: h5py.File, name: str) -> str:
     return value
 
 
-def storage_problem(file: h5py.File, name: str) -> str:
-    """Describe why a path of a file leads to data outside of the file; empty if it does not."""
-    holder: h5py.Group | h5py.Dataset = file
+def storage_problem(group: h5py.Group, name: str) -> str:
+    """Describe why a path in a group leads to data outside of the file; empty if it does not."""
+    return local_object(group, name)[1]
+
+
+def local_object(group: h5py.Group, name: str) -> tuple[h5py.Group | h5py.Dataset | None, str]:
+    """Open a path in a group if it leads to data in the file itself.
+
+    Returns:
+        The object, or None if there is none; and why the path leads outside of the file, which is
+        empty if it does not.
+    """
+    holder: h5py.Group | h5py.Dataset = group
     for part in name.split("/"):
-        if not isinstance(holder, h5py.Group) or part not in holder:
-            return ""
-        link = holder.get(part, getlink=True)
+        link = holder.get(part, getlink=True) if isinstance(holder, h5py.Group) else None
+        if link is None:
+            return None, ""
         if not isinstance(link, h5py.HardLink):
-            return f"is reached through a link ({type(link).__name__}); {_LOCAL}"
+            return None, f"is reached through a link ({type(link).__name__}); {_LOCAL}"
         holder = holder[part]
     if isinstance(holder, h5py.Dataset) and (holder.is_virtual or holder.external):
         kind = "a virtual dataset" if holder.is_virtual else "stored in another file"
-        return f"is {kind}; {_LOCAL}"
-    return ""
+        return None, f"is {kind}; {_LOCAL}"
+    return holder, ""

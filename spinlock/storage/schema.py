@@ -9,16 +9,22 @@ import h5py
 import numpy as np
 
 from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.parameter_axes import describe_axis
 from spinlock.features import (
     AGGREGATED_NAMES,
     PER_TIMESTEP_NAMES,
     PER_TRAJECTORY_NAMES,
     custom_columns,
 )
-from spinlock.features.response import NOISE_NAMES, divergence_names, response_names
+from spinlock.features.response import (
+    NOISE_NAMES,
+    TRANSPORT_NAMES,
+    divergence_names,
+    response_names,
+)
 from spinlock.simulation.dynamics_rows import dynamics_names
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 #: Root attributes that describe what computed the samples: JSON lists of distinct records.
 PROVENANCE: dict[str, str] = {
@@ -55,6 +61,7 @@ NOISE_REGIME_NAMES = ("low", "medium", "high")
 INPUTS = "inputs/fields"
 OUTPUTS = "outputs/fields"
 PARAMS = "parameters/params"
+#: Group of a column of values for each axis of the parameter space.
 VALUES = "parameters/values"
 IC_TYPES = "metadata/ic_types"
 IC_FAMILIES = "metadata/ic_families"
@@ -68,6 +75,7 @@ PER_TRAJECTORY = "features/sdf/per_trajectory/features"
 AGGREGATED = "features/sdf/aggregated/features"
 INITIAL_FEATURES = "features/sdf/initial/features"
 RESPONSES = "features/response/per_timestep/features"
+TRANSPORT_RESPONSES = "features/response/transport/features"
 NOISE_RESPONSES = "features/response/noise/features"
 DIVERGENCE = "features/response/divergence/features"
 DYNAMICS = "operators/dynamics"
@@ -148,12 +156,19 @@ def _label_spec(name: str, description: str, labels: tuple[str, ...]) -> Dataset
     return _spec(name, {}, _utf8(width), description, labels)
 
 
-def _values_dtype(config: GenerationConfig) -> np.dtype[Any]:
-    """Return the compound type of parameters/values, with text marked as UTF-8."""
-    plain = [(name, config.space.dtype[name]) for name in config.space.names]
-    return np.dtype(
-        [(name, _utf8(dtype.itemsize) if dtype.kind == "S" else dtype) for name, dtype in plain]
-    )
+def value_names(config: GenerationConfig) -> tuple[str, ...]:
+    """Return the paths of the columns of parameter values, one for each axis."""
+    return tuple(f"{VALUES}/{axis}" for axis in config.space.names)
+
+
+def _value_specs(config: GenerationConfig) -> list[DatasetSpec]:
+    axes, specs = config.parameter_space.base_axes | config.operator_axes, []
+    for name, (axis, values) in zip(value_names(config), axes.items(), strict=True):
+        dtype, labels = config.space.dtype[axis], ()
+        if dtype.kind == "S" and isinstance(values, tuple):
+            dtype, labels = _utf8(dtype.itemsize), values
+        specs.append(_spec(name, {}, dtype, f"{axis}: {describe_axis(values)}", labels))
+    return specs
 
 
 def _field_specs(config: GenerationConfig) -> list[DatasetSpec]:
@@ -162,7 +177,7 @@ def _field_specs(config: GenerationConfig) -> list[DatasetSpec]:
         return []
     field = {"channel": config.channels, "y": config.grid_size, "x": config.grid_size}
     repeated = {"realization": config.num_realizations}
-    repeated |= {"stored timestep": stored} if config.num_timesteps > 1 else {}
+    repeated |= {"timestep": stored} if config.num_timesteps > 1 else {}
     # One channel with all its realizations and timesteps. Deflate looks back 32 KiB, and after the
     # byte shuffle, neighboring realizations of a 128 x 128 channel lie 16 KiB apart: it finds the
     # leading bytes that they share.
@@ -209,11 +224,11 @@ def feature_specs(config: GenerationConfig) -> dict[str, DatasetSpec]:
         custom_features(array): (array, names)
         for array, names in custom_columns(config.features).items()
     }
-    specs = [
+    specs = (
         _spec(name, dims | {"feature": len(names)}, np.float32, description, names)
         for name, (array, names) in (sdf | custom).items()
         for dims, description in [arrays[array]]
-    ]
+    )
     return {spec.name: spec for spec in (*specs, *_response_specs(config))}
 
 
@@ -225,6 +240,11 @@ def _response_specs(config: GenerationConfig) -> list[DatasetSpec]:
             {"timestep": config.num_timesteps},
             response_names(config.channels),
             "response of u_t to u_{t-1}, mean over realizations",
+        ),
+        TRANSPORT_RESPONSES: (
+            {"timestep": config.num_timesteps},
+            TRANSPORT_NAMES,
+            "transport from u_{t-1} to u_t, mean over realizations",
         ),
         NOISE_RESPONSES: (
             {},
@@ -249,7 +269,7 @@ def _dynamics_specs(config: GenerationConfig) -> list[DatasetSpec]:
     if not names:
         return []
     text = "dynamics of each operator, measured without forcing on fields of its own"
-    dims = ("operator", "dynamic")
+    dims = ("operator", "quantity")
     kind = np.dtype(np.float32)
     spec = DatasetSpec(DYNAMICS, (len(names),), kind, dims, text, names, samples_per_row=probes)
     return [spec]
@@ -261,14 +281,13 @@ def dataset_specs(config: GenerationConfig) -> tuple[DatasetSpec, ...]:
     families = tuple(dict.fromkeys(mixture.families))
     policies = config.parameter_space.update_policy
     axes = {"axis": len(config.space.names)}
-    point, values = "the operator as a point of the unit cube", "the operator's parameter values"
     first, second = NOISE_REGIME_BOUNDS
     regimes = f"low < {first:g} <= medium < {second:g} <= high (noise_scale)"
     digests = "SHA-256 (hexadecimal) of everything else that the file holds of the sample"
     return (
         *_field_specs(config),
-        _spec(PARAMS, axes, np.float32, point, config.space.names),
-        _spec(VALUES, {}, _values_dtype(config), values),
+        _spec(PARAMS, axes, np.float32, "operator as a point of the unit cube", config.space.names),
+        *_value_specs(config),
         _label_spec(IC_TYPES, "variant of the initial condition", mixture.names),
         _label_spec(IC_FAMILIES, "family of the initial condition", families),
         _label_spec(POLICIES, "update policy", policies),

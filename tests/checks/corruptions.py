@@ -101,9 +101,9 @@ def amplify_the_noise(file):
 
 
 def unrelated_noise(file):
-    values = file[schema.VALUES][:]
-    scale = values["noise_scale"] * np.where(
-        values["update_policy"] == b"residual", values["dt"], 0.5
+    values = file[schema.VALUES]
+    scale = values["noise_scale"][:] * np.where(
+        values["update_policy"][:] == b"residual", values["dt"][:], 0.5
     )
     noise(file, lambda row: 0.1 / scale[row])
 
@@ -196,14 +196,12 @@ def reorder_samples(file):
 
 
 def roll(name, item):
-    if isinstance(item, h5py.Dataset):
+    if isinstance(item, h5py.Dataset) and not item.is_scale:
         item[:] = np.roll(item[:], 1, axis=0)
 
 
 def contradict_values(file):
-    values = file[schema.VALUES][:]
-    values["alpha"][3] += 1e-6
-    file[schema.VALUES][:] = values
+    file["parameters/values/alpha"][3] += 1e-6
 
 
 def contradict_a_policy(file):

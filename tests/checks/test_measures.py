@@ -17,7 +17,7 @@ from spinlock.features.response import RESPONSE_FEATURES
 from spinlock.simulation.dynamics_columns import DYNAMICS
 from spinlock.simulation.initial_conditions import BandLimited
 from spinlock.storage.dataset_file import read_configuration
-from tests.helpers import small_config
+from tests.helpers import parameter_values, small_config
 
 
 @pytest.mark.parametrize("size", [16, 17, 32])
@@ -79,7 +79,7 @@ def test_tolerances_of_shares_shrink_to_the_promised_ones():
 def test_the_spread_that_noise_gives(pristine):
     with h5py.File(pristine) as file:
         source = CheckSource(file, read_configuration(file))
-        values = file["parameters/values"][:]
+        values = parameter_values(file)
         found = expected_spread(source, np.arange(160), 1)
     period = 2 * math.pi / values["schedule_period"]
     schedule = {b"constant": 1, b"annealing": 1 - 1 / 5, b"periodic": 1 + 0.5 * np.sin(period)}

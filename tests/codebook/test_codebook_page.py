@@ -117,7 +117,7 @@ def test_the_page_needs_nothing_else(page):
 
 def test_bars_are_the_quantiles_of_the_operators(page, folder):
     """One bar, computed again from the file: the token's operators on the axis noise_scale."""
-    columns = read_columns(hostile_name(folder), [schema.PARAMS, schema.VALUES], 24)
+    columns = read_columns(hostile_name(folder), [schema.PARAMS], 24)
     axis = CONFIG.space.names.index("noise_scale")
     points = columns[schema.PARAMS][::2][TOKENS == 5, axis].astype(float)
     low, middle, high = np.quantile(points, (0.1, 0.5, 0.9))

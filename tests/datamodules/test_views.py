@@ -17,7 +17,7 @@ from spinlock.errors import ConfigurationError
 from spinlock.simulation.parameter_count import parameter_count
 from spinlock.storage import schema
 from tests.datamodules import collect, loaders, ready
-from tests.helpers import small_config
+from tests.helpers import parameter_values, small_config
 
 
 def test_labels_are_those_of_the_file(datasets):
@@ -25,7 +25,7 @@ def test_labels_are_those_of_the_file(datasets):
     datamodule = ready(path, config)
     rows = collect(datamodule.predict_dataloader())
     with h5py.File(path) as file:
-        values = file["parameters/values"][:]
+        values = parameter_values(file)
         policies = file["metadata/evolution_policies"][:].astype(str)
     assert [datamodule.update_policy_names[i] for i in rows["update_policy"]] == policies.tolist()
     named = [datamodule.normalization_names[i] for i in rows["normalization"]]

@@ -20,7 +20,7 @@ from spinlock.storage.columns import metadata_columns
 from spinlock.storage.schema import dataset_specs
 from tests.forks import Messages, in_processes
 from tests.generation import CONFIG
-from tests.helpers import dataset_contents, small_config
+from tests.helpers import dataset_contents, parameter_values, small_config
 
 
 def test_plain_h5py_reads_it(dataset):
@@ -33,7 +33,7 @@ def test_plain_h5py_reads_it(dataset):
     assert (features.shape, features.dtype) == ((20, 46), np.float32)
     assert (fields.shape, fields.dtype) == ((20, 5, 3, 32, 32), np.float32)
     assert (params.shape, params.dtype) == ((20, 15), np.float32)
-    assert set(types) <= set(schema.dataset_specs(CONFIG)[4].names)
+    assert set(types) <= set(CONFIG.mixture.names)
     assert len(types) == 20
     assert list(names[:2]) == ["spatial_mean", "spatial_variance"]
     np.testing.assert_allclose(fields.mean(axis=(1, 2, 3, 4)), features[:, 0], atol=1e-5)
@@ -75,9 +75,7 @@ def test_layout(options, shapes, tmp_path):
             assert (file[name].shape if name in file else None) == shape
         for spec in dataset_specs(config):
             assert file[spec.name].attrs["description"] == spec.description
-            assert len(file[spec.name].attrs["dimensions"]) == file[spec.name].ndim or (
-                spec.name == schema.VALUES
-            )
+            assert len(file[spec.name].attrs["dimensions"]) == file[spec.name].ndim
             if spec.chunk is not None:
                 assert file[spec.name].chunks == (1, *spec.chunk)
                 assert spec.chunk[-2:] == (32, 32)
@@ -85,7 +83,7 @@ def test_layout(options, shapes, tmp_path):
 
 def test_metadata_agrees_with_the_parameters(dataset):
     with h5py.File(dataset) as file:
-        values = file["parameters/values"][:]
+        values = parameter_values(file)
         families = file["metadata/ic_families"][:].astype(str)
         types = file["metadata/ic_types"][:].astype(str)
         regimes = file["metadata/noise_regimes"][:].astype(str)

@@ -6,7 +6,8 @@ import h5py
 import numpy as np
 
 from spinlock.storage import schema
-from tests.storage.extended_files import OWN_ATTRIBUTES
+from spinlock.storage.dimensions import SCALE_ATTRIBUTES
+from tests.storage.extended_files import OWN_ATTRIBUTES, SCALES
 from tests.storage.sabotage import (
     DATASETS,
 )
@@ -71,14 +72,15 @@ def plain_attribute(holder, name):
 def additions(path):
     """Everything in a file that the schema does not name, without following links."""
     found = {}
-    groups = {"/".join(name.split("/")[:n]) for name in DATASETS for n in range(1, 6)}
-    groups -= set(DATASETS)
+    own_datasets = {*DATASETS, *SCALES}
+    groups = {"/".join(name.split("/")[:n]) for name in own_datasets for n in range(1, 6)}
+    groups -= own_datasets
 
     def note_attributes(name, holder):
         if name == "/":
             own = tuple(schema.ROOT_ATTRIBUTES)
         else:
-            own = OWN_ATTRIBUTES if name in DATASETS else ()
+            own = (*OWN_ATTRIBUTES, *SCALE_ATTRIBUTES) if name in own_datasets else ()
         for attribute in holder.attrs:
             if attribute not in own:
                 found[name, attribute] = plain_attribute(holder, attribute)
@@ -97,7 +99,7 @@ def additions(path):
                 if name not in groups:
                     found[name] = "group"
                 walk(item, f"{name}/")
-            elif name not in DATASETS:
+            elif name not in own_datasets:
                 empty = isinstance(item[()], h5py.Empty)
                 values = "empty" if empty else repr(np.asarray(item[()]).tolist())
                 packing = (item.chunks, item.compression, item.shuffle, item.fletcher32)

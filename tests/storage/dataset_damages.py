@@ -217,7 +217,8 @@ def claim_another_seed(file):
 SWAPPED = (
     *FIELDS,
     schema.PARAMS,
-    schema.VALUES,
+    "parameters/values/alpha",
+    "parameters/values/activation",
     schema.IC_TYPES,
     schema.POLICIES,
     schema.OPERATOR_INDEX,
@@ -225,9 +226,11 @@ SWAPPED = (
     schema.INITIAL_FEATURES,
     schema.DIGESTS,
 )
+# Two of the columns of parameter values stand for all of them.
+FLIPPED = [n for n in DATASETS if n in SWAPPED or not n.startswith("parameters/values/")]
 # Damage -> (how it is done, what a refusal names).
 DAMAGES = {
-    **{f"a flipped bit in {name}": flipped(name) for name in DATASETS},
+    **{f"a flipped bit in {name}": flipped(name) for name in FLIPPED},
     **{f"swapped rows of {name}": swapped(name) for name in SWAPPED},
     "NaN in inputs": set_value(schema.INPUTS, 2, (1, 3, 3), np.nan),
     "NaN in outputs": set_value(schema.OUTPUTS, 11, (1, 2, 31, 31), np.nan),

@@ -16,7 +16,8 @@ from spinlock.generation.build import generate, shard_folder
 from spinlock.generation.feature_extraction import extract_features
 from spinlock.generation.shard_task import ShardTask, compute_shard
 from spinlock.storage import read_info, schema
-from tests.helpers import dataset_contents
+from spinlock.storage.dimensions import dataset_scales
+from tests.helpers import attached_scales, dataset_contents
 from tests.storage.sabotage import (
     CONFIG,
     DATASETS,
@@ -33,7 +34,7 @@ TYPES = {spec.name: spec.dtype for spec in schema.dataset_specs(WHOLE)}
 SOME_DATASETS = (
     *FIELDS,
     schema.PARAMS,
-    schema.VALUES,
+    "parameters/values/alpha",
     schema.IC_TYPES,
     schema.OPERATOR_INDEX,
     schema.PER_TIMESTEP,
@@ -41,6 +42,7 @@ SOME_DATASETS = (
     schema.DIGESTS,
 )
 OWN_ATTRIBUTES = ("description", "dimensions", "names", "sha256")
+SCALES = tuple(dataset_scales(WHOLE))
 # Instructions that a refusal gives to the user.
 REMEDY = re.compile(r"[Rr]estore|[Gg]enerate|[Rr]epack|[Rr]ewrite|[Cc]onvert|[Rr]emove|[Mm]ove")
 
@@ -68,6 +70,7 @@ class Made:
         self.folder = folder
         self.contents = dataset_contents(folder / "whole.h5")
         self.attributes = own_attributes(folder / "whole.h5")
+        self.scales = attached_scales(folder / "whole.h5")
 
     def short(self, folder, compression="deflate", *, shards=True):
         """A copy of the file of 12 samples; the missing ones lie beside it, to save time."""
@@ -81,6 +84,7 @@ class Made:
         """The file is the one that generating 20 samples at once makes."""
         assert dataset_contents(path) == self.contents
         assert own_attributes(path) == self.attributes
+        assert attached_scales(path) == self.scales
         assert sorted(os.listdir(path.parent)) == ["a.h5", "a.h5.lock"]
         info = read_info(path)
         assert (info.config.num_samples, info.config.storage.compression) == (20, compression)

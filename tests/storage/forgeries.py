@@ -223,6 +223,7 @@ VARIANTS = {
             schema.INPUTS,
             schema.OUTPUTS,
             schema.DIGESTS,
+            "parameters/values/alpha",
             schema.VALUES,
             "features",
             "features/sdf",

@@ -62,7 +62,7 @@ def test_damage_is_found_and_never_certified(path, damage):
     refused(path, pattern, features=OTHER_FEATURES)
 
 
-@pytest.mark.parametrize("name", [*FIELDS, schema.VALUES, schema.PER_TIMESTEP])
+@pytest.mark.parametrize("name", [*FIELDS, "parameters/values/alpha", schema.PER_TIMESTEP])
 def test_damage_beyond_the_first_samples_is_found(path, name):
     """Of those the features would be taken over as they are, and get new digests."""
     flip(path, name, 9)
@@ -150,7 +150,7 @@ def test_undamaged_files_pass(intact, path):
         assert dataset_contents(path) == dataset_contents(intact[compression])
 
 
-WHILE = (schema.INPUTS, schema.OUTPUTS, schema.VALUES, schema.PER_TIMESTEP, schema.DIGESTS)
+WHILE = (schema.INPUTS, schema.OUTPUTS, "parameters/values/dt", schema.PER_TIMESTEP, schema.DIGESTS)
 
 
 @pytest.mark.parametrize("name", WHILE)

@@ -63,7 +63,8 @@ def sabotaged(made, tmp_path, deed, compression="deflate", match=""):
 
 
 @pytest.mark.parametrize(
-    "name", [schema.INPUTS, schema.OUTPUTS, schema.VALUES, schema.PER_TIMESTEP, schema.DIGESTS]
+    "name",
+    [schema.INPUTS, schema.OUTPUTS, "parameters/values/dt", schema.PER_TIMESTEP, schema.DIGESTS],
 )
 def test_damage_while_samples_are_computed_is_found(made, tmp_path, name):
     damaged = {}

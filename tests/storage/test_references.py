@@ -71,9 +71,17 @@ def test_dimension_scales_are_refused(made, tmp_path, written_anew):
     """HDF5 keeps them as attributes with references, on both sides."""
     path = made.short(tmp_path)
     with h5py.File(path, "r+") as file:
-        file["x"] = np.linspace(0, 1, 32)
-        file["x"].make_scale("x")
-        file[schema.INPUTS].dims[3].attach_scale(file["x"])
+        file["mine/x"] = np.linspace(0, 1, 32)
+        file["mine/x"].make_scale("x")
+        file[schema.INPUTS].dims[3].attach_scale(file["mine/x"])
+    references_refused(path, written_anew)
+
+
+@pytest.mark.parametrize("name", [schema.PARAMS, "metadata"])
+def test_other_names_of_datasets_with_scales_are_refused(made, tmp_path, written_anew, name):
+    path = made.short(tmp_path)
+    with h5py.File(path, "r+") as file:
+        file["alias"] = file[name]
     references_refused(path, written_anew)
 
 

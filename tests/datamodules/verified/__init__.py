@@ -22,7 +22,8 @@ LABELS = (
     schema.IC_TYPES,
     schema.IC_FAMILIES,
     schema.PARAMS,
-    schema.VALUES,
+    "parameters/values/num_layers",
+    "parameters/values/activation",
     schema.OPERATOR_INDEX,
 )
 FEATURES = (schema.PER_TIMESTEP, schema.INITIAL_FEATURES)
@@ -91,10 +92,9 @@ def put_value(axis, row, value):
     """Change a typed value of an operator."""
 
     def edit(file):
-        values = file[schema.VALUES][...]
-        assert values[axis][row] != value
-        values[axis][row] = value
-        file[schema.VALUES][...] = values
+        values = file[f"{schema.VALUES}/{axis}"]
+        assert values[row] != value
+        values[row] = value
 
     return edit
 

@@ -71,7 +71,7 @@ IN_FEATURES = {
 IN_LABELS = {
     "swapped labels": (swap_labels, f"{schema.IC_TYPES}|{schema.IC_FAMILIES}"),
     "swapped params": (lambda file: swap(file, [schema.PARAMS]), schema.PARAMS),
-    "swapped values": (lambda file: swap(file, [schema.VALUES]), schema.VALUES),
+    "swapped values": (lambda file: swap(file, schema.value_names(CONFIG)), schema.VALUES),
     "swapped operators": (lambda file: swap(file, [schema.OPERATOR_INDEX]), schema.OPERATOR_INDEX),
     "rolled labels": (
         roll(schema.IC_TYPES, schema.IC_FAMILIES),

@@ -1,0 +1,168 @@
+"""Describes the dimension scales of a dataset file, by which other programs name its dimensions.
+
+A scale is a dataset that stands for a dimension of other datasets [1]_. Programs that read
+netCDF-4, such as xarray, look for it in the group of a dataset and in the groups above, so scales
+that several groups share lie in the root group. A scale without values only has a length.
+
+.. [1] The HDF Group, "HDF5 Dimension Scale Specification and Design Notes", 2005; Unidata, "NetCDF
+   Users Guide: File Format Specifications, The NetCDF-4 Format", section "Dimensions".
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.storage import schema
+from spinlock.storage.hdf5_access import is_plain
+
+#: Attributes of scales, and of datasets that have scales, that HDF5 itself writes.
+SCALE_ATTRIBUTES = ("CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST")
+
+# Name by which netCDF knows a scale without values.
+_NO_VALUES = "This is a netCDF dimension but not a netCDF variable. {:9d}"
+# Dimension -> description of the scale. All groups share the first five; the next lies beside the
+# groups of features and in `outputs`, whose timesteps may be fewer; the others beside the dataset.
+_SHARED = {
+    "sample": "sample",
+    "realization": "realization of the noise",
+    "channel": "channel of the fields",
+    "y": "row of the grid, in pixels",
+    "x": "column of the grid, in pixels",
+}
+_TIMESTEP = "timestep"
+_DESCRIPTIONS = {
+    **_SHARED,
+    _TIMESTEP: "timestep t",
+    "operator": "operator",
+    "axis": "axis of the parameter space",
+    "feature": "name of the feature",
+    "quantity": "name of the quantity",
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A dimension scale of the file.
+
+    Args:
+        name: Path in the file, which ends with the name of the dimension.
+        size: Length of the dimension.
+        values: Numbers or texts along the dimension; default: it has none.
+    """
+
+    name: str
+    size: int
+    values: tuple[int, ...] | tuple[str, ...] = ()
+
+    @property
+    def dimension(self) -> str:
+        """Name of the dimension."""
+        return PurePosixPath(self.name).name
+
+    @property
+    def description(self) -> str:
+        """Content, as stored in the file."""
+        return _DESCRIPTIONS[self.dimension]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements in the file."""
+        if not self.values:
+            # As the netCDF library writes a dimension without a variable.
+            return np.dtype(">f4")
+        text = isinstance(self.values[0], str)
+        # xarray decodes only texts of variable length, with whichever library it reads them.
+        return np.dtype(h5py.string_dtype()) if text else np.dtype(np.int64)
+
+
+def scale_name(dataset: str, dimension: str) -> str:
+    """Return the path of the scale of a dataset's dimension.
+
+    Example:
+        >>> scale_name("outputs/fields", "timestep")
+        'outputs/timestep'
+    """
+    if dimension in _SHARED:
+        return dimension
+    path = PurePosixPath(dataset)
+    group = path.parts[0] if dimension == _TIMESTEP else path.parent
+    return f"{group}/{dimension}"
+
+
+def dataset_scales(config: GenerationConfig, samples: range | None = None) -> dict[str, Scale]:
+    """Return the scales of a file of this configuration, by path.
+
+    Args:
+        config: Configuration of the dataset.
+        samples: Samples in the file; default: all samples of the configuration.
+
+    Example:
+        >>> dataset_scales(GenerationConfig(4, num_timesteps=3))["outputs/timestep"].values
+        (1, 2, 3)
+    """
+    samples = range(config.num_samples) if samples is None else samples
+    found = {}
+    for spec in schema.dataset_specs(config):
+        sizes = (len(spec.rows(samples)), *spec.shape)
+        for dimension, size in zip(spec.dims, sizes, strict=True):
+            values: tuple[int, ...] | tuple[str, ...] = ()
+            if dimension == _TIMESTEP:
+                stored = spec.name == schema.OUTPUTS
+                values = tuple(config.stored_steps if stored else range(1, size + 1))
+            elif dimension == spec.dims[-1] and spec.shape:
+                values = spec.names
+            name = scale_name(spec.name, dimension)
+            found[name] = Scale(name, size, values)
+    return found
+
+
+def write_scales(
+    file: h5py.File, specs: Iterable[schema.DatasetSpec], scales: Iterable[Scale]
+) -> None:
+    """Write scales and attach them to the datasets of a new file.
+
+    Args:
+        file: File that holds the datasets.
+        specs: Datasets of the file.
+        scales: Scales of all their dimensions.
+    """
+    scales = tuple(scales)
+    for scale in scales:
+        data = file.create_dataset(scale.name, (scale.size,), scale.dtype)
+        data.make_scale(scale.dimension if scale.values else _NO_VALUES.format(scale.size))
+        data.attrs["description"] = scale.description
+        if scale.values:
+            data[...] = scale.values
+    for spec in specs:
+        dimensions = file[spec.name].dims
+        for place, dimension in enumerate(spec.dims):
+            dimensions[place].attach_scale(file[scale_name(spec.name, dimension)])
+    for scale in scales:
+        # PyTables fails on these back references, and readers of scales do without them.
+        file[scale.name].attrs.pop("REFERENCE_LIST", None)
+
+
+def scale_problem(data: h5py.Dataset, scale: Scale) -> str:
+    """Describe how a scale of a file deviates from what it must be; empty if it does not."""
+    if not is_plain(data.id.get_type()):
+        return "has a type that does not consist of numbers and text"
+    if data.shape != (scale.size,):
+        return f"has the shape {data.shape}, expected {(scale.size,)}"
+    if data.dtype != scale.dtype:
+        return f"is {data.dtype}, expected {scale.dtype}"
+    if scale.values and _values(data) != list(scale.values):
+        return "does not have the values of the configuration"
+    return ""
+
+
+def _values(data: h5py.Dataset) -> list[object]:
+    held: NDArray[Any] = data[...]
+    if held.dtype.kind != "O":
+        return list(held.tolist())
+    return [text.decode("utf-8", "backslashreplace") for text in held.tolist()]
