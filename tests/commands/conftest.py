@@ -40,7 +40,9 @@ def _no_seed(monkeypatch):
 @pytest.fixture
 def run_file(dataset, tmp_path):
     """A yaml file that trains on the dataset without naming its configuration."""
-    callbacks = ("CodebookUsage", "ICMutualInformation", "OperatorConsistency")
+    names = ("CodebookUsage", "ICMutualInformation", "OperatorConsistency")
+    callbacks = [{"class_path": f"spinlock.callbacks.{name}"} for name in names]
+    callbacks[0]["init_args"] = {"plots_every_n_epochs": 1}
     view = {"name": "pairs", "columns": ["responses", "noise"]}
     content = {
         "seed_everything": 1,
@@ -51,7 +53,7 @@ def run_file(dataset, tmp_path):
                 "class_path": "lightning.pytorch.loggers.CSVLogger",
                 "init_args": {"save_dir": str(tmp_path), "name": "logs"},
             },
-            "callbacks": [{"class_path": f"spinlock.callbacks.{name}"} for name in callbacks],
+            "callbacks": callbacks,
             "log_every_n_steps": 1,
         },
     }
