@@ -48,6 +48,7 @@ OWN = {
     c.drop_a_dataset: {("integrity", "datasets")},
     c.shorten_a_dataset: {("integrity", "shapes")},
     c.widen_a_type: {("integrity", "types")},
+    c.renumber_a_timestep: {("integrity", "dimension scales")},
     c.rename_a_column: {("integrity", "dataset attributes")},
     c.drop_an_attribute: {("integrity", "root attributes")},
     c.garble_an_attribute: {("integrity", "root attributes")},
@@ -87,7 +88,12 @@ ATTRIBUTES = {
     c.reorder_samples,
 }
 # Corruptions of nothing that a sample's digest covers, or of datasets that cannot be read then.
-UNTOUCHED = ATTRIBUTES | {c.drop_a_dataset, c.shorten_a_dataset, c.widen_a_type}
+UNTOUCHED = ATTRIBUTES | {
+    c.drop_a_dataset,
+    c.shorten_a_dataset,
+    c.widen_a_type,
+    c.renumber_a_timestep,
+}
 # Corruptions of no column: of fields, of attributes, or of datasets that cannot be read then.
 NO_COLUMN = {
     c.scale_a_variant,
@@ -101,6 +107,7 @@ NO_COLUMN = {
     c.drop_a_dataset,
     c.shorten_a_dataset,
     c.widen_a_type,
+    c.renumber_a_timestep,
 } | (ATTRIBUTES - {c.reorder_samples})
 # Groups whose claims the corruption breaks as well.
 ALSO = {
