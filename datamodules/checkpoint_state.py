@@ -3,7 +3,7 @@
 import inspect
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from spinlock.configuration.config_difference import explain_difference
@@ -29,16 +29,16 @@ class CheckpointState:
         configuration: Configuration of the dataset, JSON.
         settings: Settings of the data module.
         scalers: State of the scaler of each scaled entry of a batch.
+        columns: Names of the columns of each scaled entry.
         invariant: State of the selection of columns, if there is one.
-        columns: Names of the columns of each scaled entry; none in checkpoints of earlier versions.
     """
 
     fingerprint: str
     configuration: str
     settings: dict[str, Any]
     scalers: dict[str, Any]
+    columns: dict[str, tuple[str, ...]]
     invariant: dict[str, Any] | None = None
-    columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def check(self, config: GenerationConfig, settings: Mapping[str, object]) -> None:
         """Check that the checkpoint belongs to a dataset and to settings.
@@ -78,7 +78,7 @@ class CheckpointState:
         Returns:
             Text for a message; empty if the columns are equal.
         """
-        there = self.columns.get(key, names)
+        there = self.columns.get(key, ())
         if there != names:
             return _difference(there, names)
         return "" if count == len(names) else f"{count} there, {len(names)} here"

@@ -8,6 +8,7 @@ FAMILIES = ("gaussian_noise", "band_limited", "sinusoids", "gaussian_blobs")
 POLICIES = ("autoregressive", "residual", "convex")
 NAMED = ("increment", "evenness", "heterogeneity", "spread", "noise", "noise_length", "lyapunov")
 TRANSPORT = ("diffusion", "shift_x", "shift_y", "growth", "heterogeneity", "lyapunov", "noise")
+UNSEEN = ("num_layers", "base_channels", "kernel_size", "activation", "normalization")
 LEAVE_OUT = tuple(f"leave_out_{family}" for family in FAMILIES)
 
 
@@ -53,7 +54,12 @@ def _by_name(score: str, names: Iterable[str]) -> dict[str, str]:
     return {name: f"test/consistency/{score}/{name}" for name in names}
 
 
-_HELD_OUT_OR_TRANSPORT = (*LEAVE_OUT, "transport", "transport_single")
+_HELD_OUT_OR_TRANSPORT = (
+    *LEAVE_OUT,
+    *(f"unseen_{axis}" for axis in UNSEEN),
+    "transport",
+    "transport_single",
+)
 _ABOUT_DYNAMICS = ("responses", "without_noise", "grouped", "one_probe", "horizon_1", "horizon_3")
 
 TABLES = (
@@ -101,6 +107,18 @@ TABLES = (
             "null, 95 %": "test/transfer/js_divergence_null_95",
             "p of each run": "test/transfer/js_divergence_p_value",
         },
+    ),
+    Table(
+        "Architectures that were left out",
+        {
+            "same token held in": "held_in/test/consistency/same_token",
+            "held out": "test/consistency/same_token",
+            "R² held in": "held_in/test/r2",
+            "held out ": "test/r2",
+            "dynamics held in": "held_in/test/consistency/decoded_dynamics_r2",
+            "held out  ": "test/consistency/decoded_dynamics_r2",
+        },
+        rows=tuple(f"unseen_{axis}" for axis in UNSEEN),
     ),
     Table(
         "R² of the 46 features of each family, by prototypes",

@@ -26,12 +26,15 @@ from typing import Any
 
 import torch
 import yaml
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 
 from scripts.experiment_tables import TABLES
 from scripts.prototype_experiment import prototype_r2
+from spinlock import GenerationConfig
 from spinlock.datamodules import SpinlockDataModule
+from spinlock.datamodules.operator_selection import OperatorSelection
+from spinlock.errors import ConfigurationError
 from spinlock.storage import read_info
 
 Settings = dict[str, Any]
@@ -41,6 +44,7 @@ TABLE: Settings = yaml.safe_load(
 )
 # The callback that compares the probes of an operator.
 CONSISTENCY = "spinlock.callbacks.OperatorConsistency"
+_OPERATORS = ("train_operators", "eval_operators")
 RESULTS = Path("data/experiments/results.jsonl")
 
 
@@ -54,7 +58,6 @@ def settings(name: str) -> Settings:
     result = TABLE["base"]
     for changes in _changes(name):
         result = merged(result, changes)
-    # LightningCLI changes the settings that it is given.
     return deepcopy(result)
 
 
@@ -109,7 +112,8 @@ def assemble(given: Settings, seed: int, dataset: Path | None = None) -> Lightni
             subclass_mode_model=True,
             run=False,
             save_config_callback=None,
-            args=merged(given, fixed),
+            # The parser changes what it is given.
+            args=deepcopy(merged(given, fixed)),
         )
     if dataset is not None:
         others = {k: v for k, v in cli.config.data.as_dict().items() if k != "generation"}
@@ -158,12 +162,24 @@ def run(
         test = assemble(tested, seed, dataset)
         test.datamodule.load_state_dict(data.state_dict())
         trainer, data = test.trainer, test.datamodule
-    trainer.test(cli.model, datamodule=data, verbose=False)
-    logged = trainer.callback_metrics.items()
-    scores = {key: float(value) for key, value in logged if key.startswith("test/")}
+    scores = _tested(trainer, cli.model, data)
+    if trained_on := given["data"].get("train_operators"):
+        # The same model on operators like those it was trained on.
+        known_operators = {"data": tested["data"] | {"eval_operators": trained_on}}
+        test = assemble(tested | known_operators, seed, dataset)
+        test.datamodule.load_state_dict(data.state_dict())
+        held_in = _tested(test.trainer, cli.model, test.datamodule)
+        scores |= {f"held_in/{key}": score for key, score in held_in.items()}
     if prototypes and cli.model.quantizer.num_codebooks == 1:
         scores |= prototype_r2(trainer, cli.model, data, prototypes)
     return scores | {"seconds": seconds}
+
+
+def _tested(trainer: Trainer, model: LightningModule, data: SpinlockDataModule) -> dict[str, float]:
+    """Return the scores of the test split."""
+    trainer.test(model, datamodule=data, verbose=False)
+    logged = trainer.callback_metrics.items()
+    return {key: float(value) for key, value in logged if key.startswith("test/")}
 
 
 def digest(given: Settings, prototypes: int) -> str:
@@ -188,8 +204,17 @@ def applicable(dataset: Path) -> list[str]:
     return [
         name
         for name in names
-        if not name.startswith("leave_out_") or name.removeprefix("leave_out_") in families
+        if (not name.startswith("leave_out_") or name.removeprefix("leave_out_") in families)
+        and all(_has_operators(config, settings(name)["data"].get(key)) for key in _OPERATORS)
     ]
+
+
+def _has_operators(config: GenerationConfig, axes: Settings | None) -> bool:
+    try:
+        OperatorSelection(axes).mask(config)
+    except ConfigurationError:
+        return False
+    return True
 
 
 def main(args: Sequence[str] | None = None) -> None:

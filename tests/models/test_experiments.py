@@ -66,7 +66,8 @@ def test_every_experiment_has_a_model_and_data_that_fit(name):
 @pytest.mark.parametrize(
     ("name", "tables"),
     [
-        ("leave_out_sinusoids", (0, 1, 2, 3, 4, 5)),
+        ("leave_out_sinusoids", (0, 1, 2, 3, 4, 6)),
+        ("unseen_activation", (0, 5)),
         ("one_probe", (0, 1, 2, 3)),
         ("sequence_50", (-1,)),
     ],
@@ -95,7 +96,9 @@ def test_a_file_of_ones_own_has_a_table(tmp_path, monkeypatch, capsys):
     assert "| responses | 1 |" in printed
     assert read_info(path) == before
     assert "leave_out_gaussian_blobs" in run_experiments.applicable(path)
-    assert "transport" not in run_experiments.applicable(path)
+    assert "unseen_activation" in run_experiments.applicable(path)
+    # All of its operators have kernels of 3 x 3.
+    assert not {"transport", "unseen_kernel_size"} & {*run_experiments.applicable(path)}
     with pytest.raises(SystemExit):
         run_experiments.main(["--data", str(path), "--only", "transport"])
     assert "--only: transport need data of their own" in capsys.readouterr().err
