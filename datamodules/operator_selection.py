@@ -61,8 +61,10 @@ class OperatorSelection:
                 operator is selected.
         """
         chosen = np.ones(config.num_samples, dtype=np.bool_)
-        values = make_design(config).values if self.axes else np.empty(0)
-        for name, wanted in (self.axes or {}).items():
+        if not self.axes:
+            return torch.from_numpy(chosen)
+        values = make_design(config).values
+        for name, wanted in self.axes.items():
             if name not in config.space.names:
                 raise ConfigurationError(
                     f"{self.setting}: unknown axis {name!r}; the dataset has "

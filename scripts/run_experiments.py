@@ -44,6 +44,15 @@ TABLE: Settings = yaml.safe_load(
 )
 # The callback that compares the probes of an operator.
 CONSISTENCY = "spinlock.callbacks.OperatorConsistency"
+# Settings were chosen on development data, so runs are neither validated nor logged.
+UNWATCHED = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+    "enable_progress_bar": False,
+    "num_sanity_val_steps": 0,
+    "limit_val_batches": 0,
+}
 _OPERATORS = ("train_operators", "eval_operators")
 RESULTS = Path("data/experiments/results.jsonl")
 
@@ -91,7 +100,7 @@ def assemble(given: Settings, seed: int, dataset: Path | None = None) -> Lightni
         dataset: Existing dataset to use instead of that of the settings. Its configuration is data:
             the command line parser does not see it, and no class that it names is imported.
     """
-    fixed: Settings = {"seed_everything": seed, "trainer": {"enable_progress_bar": False}}
+    fixed: Settings = {"seed_everything": seed, "trainer": UNWATCHED}
     if dataset is not None:
         config = read_info(dataset).config
         sizes = ("num_samples", "probes_per_operator", "num_timesteps", "num_realizations")

@@ -47,7 +47,7 @@ LIGHTNING = ("lightning", "pytorch_lightning")
 # These import what the user asks for; everything else obeys the order.
 ENTRIES = ("spinlock", "spinlock.__main__")
 MAX_LINES = 300
-MAX_PARAMETERS = {"SpinlockDataModule": 22}
+MAX_PARAMETERS = {"SpinlockDataModule": 24}
 
 
 def modules():

@@ -33,7 +33,7 @@ def feature_claims(source: CheckSource) -> Iterator[Claim]:
         condition = "values are NaN if and only if T is too small for the feature"
         if name in (schema.NOISE_RESPONSES, schema.DIVERGENCE):
             condition = "values are NaN if and only if there is one realization"
-        elif name in (schema.RESPONSES, schema.TRANSPORT_RESPONSES):
+        elif "/response/" in name:
             condition = "no value is NaN"
         label = f"{name.removeprefix('features/').removesuffix('/features')}: "
         yield from column_claims(
@@ -100,7 +100,7 @@ def _response_expected(source: CheckSource, spec: schema.DatasetSpec) -> Callabl
     """Return the expected content of the columns of response features."""
     config = source.config
     ranges = {row.name: row.range for row in RESPONSE_FEATURES}
-    undefined = spec.name != schema.RESPONSES and config.num_realizations == 1
+    undefined = "timestep" not in spec.dims and config.num_realizations == 1
     # Operators of the user may be alike, and even the identity.
     custom = not isinstance(config.operator, str)
 

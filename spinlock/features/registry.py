@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-Group = Literal["spatial", "spectral", "temporal", "response", "noise", "divergence"]
+Group = Literal["spatial", "spectral", "temporal", "response", "transport", "noise", "divergence"]
 
 BANDS = 5
 

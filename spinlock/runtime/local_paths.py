@@ -18,7 +18,7 @@ def local_path(path: str | os.PathLike[str]) -> Path:
         path: Path as a user writes it.
 
     Raises:
-        ConfigurationError: If it is a URL, or names a variable or a user that does not exist.
+        ConfigurationError: If it is no path or a URL, or names a variable or a user that does not exist.
 
     Example:
         >>> local_path("~/data.h5") == Path.home() / "data.h5"
@@ -27,6 +27,9 @@ def local_path(path: str | os.PathLike[str]) -> Path:
         Traceback (most recent call last):
         spinlock.errors.ConfigurationError: s3://data/a.h5 is a URL; give the path of a local file
     """
+    # Arguments in a checkpoint can be anything.
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigurationError(f"path: must be text, got {path!r}")
     given = os.fspath(path)
     if _URL.match(given):
         raise ConfigurationError(f"{given} is a URL; give the path of a local file")

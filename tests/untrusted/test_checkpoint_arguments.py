@@ -32,7 +32,6 @@ def data_arguments(s):
         "secret as the configuration": {"generation": str(s.secrets[1])},
         "class as the configuration": {"generation": f"{s.module}.Other"},
         "command as the configuration": {"generation": s.command},
-        "no configuration": {"generation": None},
         "a list as the configuration": {"generation": [s.command]},
         "secret as a section": {"generation": settings() | {"storage": str(s.secrets[0])}},
         "huge weight": {"generation": weight},

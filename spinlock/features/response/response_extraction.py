@@ -131,8 +131,8 @@ def _later_steps(fields: Tensor) -> Tensor:
     """Compute features of the steps after the first, float64 [N, T − 1, 18 + C]."""
     samples, realizations, steps, channels = fields.shape[:4]
     if steps == 1:
-        columns = len(response_names(channels)) + len(TRANSPORT_NAMES)
-        return fields.new_empty(samples, 0, columns, dtype=torch.float64)
+        count = len(response_names(channels)) + len(TRANSPORT_NAMES)
+        return fields.new_empty(samples, 0, count, dtype=torch.float64)
     # Pairs of neighboring timesteps, [N, M, T − 1, 2, C, H, W]; no copy.
     pairs = fields.unfold(2, 2, 1).movedim(-1, 3)
 
