@@ -80,8 +80,7 @@ def dynamics_tracks(values: Values, ranks: Values) -> list[Track]:
 
 def live_axes(config: GenerationConfig) -> dict[str, Axis]:
     """Return the axes of the parameter space that have more than one value, by name."""
-    axes = config.parameter_space.base_axes | config.operator_axes
-    return {name: axis for name, axis in axes.items() if _choices(axis) != 1}
+    return {name: axis for name, axis in config.axes.items() if _choices(axis) != 1}
 
 
 def parameter_tracks(config: GenerationConfig, points: Values) -> list[Track]:

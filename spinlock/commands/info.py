@@ -70,7 +70,7 @@ def _configuration(config: GenerationConfig) -> dict[str, str]:
     usual = GenerationConfig(config.num_samples).parameter_space.base_axes
     axes = [
         f"{name} {describe_axis(value)}"
-        for name, value in (config.parameter_space.base_axes | config.operator_axes).items()
+        for name, value in config.axes.items()
         if value != usual.get(name)
     ]
     family = config.operator

@@ -146,6 +146,11 @@ class GenerationConfig:
         limits = axis_limits(self.operator)
         return resolve_axes(declared, space.operator_axes, space.base_axes, limits)
 
+    @property
+    def axes(self) -> dict[str, Axis]:
+        """All axes of the parameter space, by name."""
+        return self.parameter_space.base_axes | self.operator_axes
+
     def _declared_axes(self) -> dict[str, Axis] | None:
         """Return the axes that the operator family declares; None if the configuration does."""
         return declared_axes(self.operator, self.trusted_modules)
@@ -153,7 +158,7 @@ class GenerationConfig:
     @cached_property
     def space(self) -> ParameterSpace:
         """Parameter space of the operators, with all axes."""
-        return ParameterSpace(self.parameter_space.base_axes | self.operator_axes)
+        return ParameterSpace(self.axes)
 
     @cached_property
     def mixture(self) -> Mixture:

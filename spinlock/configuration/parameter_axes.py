@@ -17,7 +17,7 @@ UpdatePolicy = Literal["autoregressive", "residual", "convex"]
 # Spectral bands and finite differences of the features need at least this many pixels.
 MIN_GRID_SIZE = 8
 MAX_GRID_SIZE = 2**14
-#: Width in bytes of the text of a choice in the compound type of the file.
+#: Width in bytes of the text of a choice in a file.
 TEXT_BYTES = 16
 
 

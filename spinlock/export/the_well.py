@@ -177,15 +177,14 @@ def _write_header(file: h5py.File, config: GenerationConfig, name: str, samples:
 
 
 def _write_scalars(file: h5py.File, source: DatasetFile, samples: NDArray[np.int64]) -> None:
-    """Write the parameters as scalars, one number per trajectory, and what identifies it apart.
+    """Write the parameters as scalars, and the identifiers of trajectories in a separate group.
 
     A model that is conditioned on the scalars must not learn from an index which sample it sees.
     """
     config, values = source.config, source.parameter_values()[samples]
     scalars, choices = file.create_group("scalars"), {}
     scalars.attrs["field_names"] = list(config.space.names)
-    axes = config.parameter_space.base_axes | config.operator_axes
-    for axis, allowed in axes.items():
+    for axis, allowed in config.axes.items():
         column = values[axis]
         if column.dtype.kind == "S" and isinstance(allowed, tuple):
             choices[axis] = list(allowed)
@@ -193,7 +192,7 @@ def _write_scalars(file: h5py.File, source: DatasetFile, samples: NDArray[np.int
         # WellDataset joins all scalars in one tensor.
         scalars[axis] = np.repeat(column, config.num_realizations).astype(np.float64)
         scalars[axis].attrs.update({"time_varying": False, "sample_varying": True})
-        if axis in choices:
+        if 0 < len(choices.get(axis, ())) <= schema.MAX_NAMES:
             scalars[axis].attrs["choices"] = choices[axis]
     origin = file.create_group(ORIGIN)
     variants = list(config.mixture.names)

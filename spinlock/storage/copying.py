@@ -15,7 +15,7 @@ from spinlock.runtime.ordered_map import row_blocks
 from spinlock.storage import schema
 from spinlock.storage.compression import encode_chunk
 from spinlock.storage.dataset_file import DatasetFile
-from spinlock.storage.dimensions import SCALE_ATTRIBUTES, dataset_scales
+from spinlock.storage.dimensions import SCALE_ATTRIBUTES, SCALES_OF_DATASET, dataset_scales
 from spinlock.storage.hdf5_access import attribute_type, holds_references, read_attribute
 
 _REMEDY = "Move it to another file first, or generate to another path"
@@ -157,8 +157,10 @@ def _added_attributes(
         named: tuple[str, ...] = ()
         if path == "/":
             named = tuple(schema.ROOT_ATTRIBUTES)
+        elif path in source.specs:
+            named = (*schema.DATASET_ATTRIBUTES, SCALES_OF_DATASET)
         elif isinstance(holder, h5py.Dataset):
-            named = (*schema.DATASET_ATTRIBUTES, *SCALE_ATTRIBUTES)
+            named = SCALE_ATTRIBUTES
         yield from ((path, holder, name) for name in holder.attrs if name not in named)
 
 

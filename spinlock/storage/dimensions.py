@@ -2,7 +2,7 @@
 
 A scale is a dataset that stands for a dimension of other datasets [1]_. Programs that read
 netCDF-4, such as xarray, look for it in the group of a dataset and in the groups above, so scales
-that several groups share lie in the root group. A scale without values only has a length.
+that several groups share lie in a group above them. A scale without values only has a length.
 
 .. [1] The HDF Group, "HDF5 Dimension Scale Specification and Design Notes", 2005; Unidata, "NetCDF
    Users Guide: File Format Specifications, The NetCDF-4 Format", section "Dimensions".
@@ -15,19 +15,21 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.storage import schema
-from spinlock.storage.hdf5_access import is_plain
+from spinlock.storage.hdf5_access import is_refusal
 
-#: Attributes of scales, and of datasets that have scales, that HDF5 itself writes.
-SCALE_ATTRIBUTES = ("CLASS", "NAME", "REFERENCE_LIST", "DIMENSION_LIST")
+#: Attributes of a scale: the description, and what HDF5 itself writes.
+SCALE_ATTRIBUTES = ("description", "CLASS", "NAME", "REFERENCE_LIST")
+#: Attribute of a dataset that refers to its scales.
+SCALES_OF_DATASET = "DIMENSION_LIST"
 
 # Name by which netCDF knows a scale without values.
 _NO_VALUES = "This is a netCDF dimension but not a netCDF variable. {:9d}"
-# Dimension -> description of the scale. All groups share the first five; the next lies beside the
-# groups of features and in `outputs`, whose timesteps may be fewer; the others beside the dataset.
+# Dimension -> description of the scale. The first five lie in the root group, because all groups
+# share them. `timestep` lies in `features` and in `outputs`, which may store fewer timesteps. Each
+# of the others lies in the group of its dataset.
 _SHARED = {
     "sample": "sample",
     "realization": "realization of the noise",
@@ -148,21 +150,28 @@ def write_scales(
         file[scale.name].attrs.pop("REFERENCE_LIST", None)
 
 
-def scale_problem(data: h5py.Dataset, scale: Scale) -> str:
-    """Describe how a scale of a file deviates from what it must be; empty if it does not."""
-    if not is_plain(data.id.get_type()):
-        return "has a type that does not consist of numbers and text"
-    if data.shape != (scale.size,):
-        return f"has the shape {data.shape}, expected {(scale.size,)}"
-    if data.dtype != scale.dtype:
-        return f"is {data.dtype}, expected {scale.dtype}"
-    if scale.values and _values(data) != list(scale.values):
-        return "does not have the values of the configuration"
-    return ""
+def values_problem(data: h5py.Dataset, scale: Scale) -> str:
+    """Describe why a dataset does not have the values of a scale; empty if it has them.
+
+    Args:
+        data: Dataset of a file, with the shape and the type of the scale.
+        scale: Scale of the configuration.
+
+    Raises:
+        OSError: If the system refuses to read the file.
+    """
+    try:
+        equal = _values_equal(data, scale)
+    except Exception as error:
+        if is_refusal(error):
+            raise
+        # Damaged bytes can fail in any way.
+        return f"cannot be read ({error})"
+    return "" if equal else "does not have the values of the configuration"
 
 
-def _values(data: h5py.Dataset) -> list[object]:
-    held: NDArray[Any] = data[...]
-    if held.dtype.kind != "O":
-        return list(held.tolist())
-    return [text.decode("utf-8", "backslashreplace") for text in held.tolist()]
+def _values_equal(data: h5py.Dataset, scale: Scale) -> bool:
+    if scale.dtype.kind != "O":
+        return not scale.values or bool(data[...].tolist() == list(scale.values))
+    # All texts of a forged scale may refer to one long text, so they are read one at a time.
+    return all(data[place] == str(text).encode() for place, text in enumerate(scale.values))

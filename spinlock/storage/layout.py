@@ -1,5 +1,6 @@
 """Creates the datasets and dimension scales of a file, and finds deviations from the schema."""
 
+import math
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
@@ -8,18 +9,27 @@ import numpy as np
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.storage.compression import FILTERS
-from spinlock.storage.dimensions import dataset_scales, scale_problem, write_scales
+from spinlock.storage.dimensions import dataset_scales, values_problem, write_scales
 from spinlock.storage.hdf5_access import is_plain, local_object
 from spinlock.storage.schema import DatasetSpec
 
 ProblemKind = Literal["missing", "elsewhere", "shape", "type", "scale"]
+
+# HDF5 unpacks a whole chunk to read one element of it, and a chunk of a forged file may be larger
+# than the dataset. Other programs rewrite files with chunks of up to some MiB; a chunk of a scale
+# must fit into the cache of HDF5, because its texts are read one at a time.
+_CHUNK_BYTES = 1 << 26
+_SCALE_CHUNK_BYTES = 1 << 20
+# Bytes of the largest element of a scale: a text of variable length, without its content.
+_ELEMENT_BYTES = 16
 
 
 class Problem(NamedTuple):
     """Deviation of a dataset or a dimension scale from the schema.
 
     Args:
-        kind: Kind of deviation; ``scale`` is any deviation of a dimension scale.
+        kind: Kind of deviation; ``scale`` is any deviation of a dimension scale, except that it is
+            stored elsewhere.
         text: Description that follows the name of the dataset in a sentence.
     """
 
@@ -58,13 +68,20 @@ def layout_problems(
     found: dict[str, Problem | None] = {}
     for spec in specs:
         held = _open(file, spec.name, groups)
-        found[spec.name] = (
-            held if isinstance(held, Problem) else _dataset_problem(held, spec, samples)
-        )
+        shape = (len(spec.rows(samples)), *spec.shape)
+        # A column may be read at once, a chunked dataset is read one sample at a time.
+        size = math.prod(shape if spec.chunk is None else spec.shape) * spec.dtype.itemsize
+        found[spec.name] = _problem(held, shape, spec.dtype, max(size, _CHUNK_BYTES))
     for name, scale in dataset_scales(config, samples).items():
         held = _open(file, name, groups)
-        text = held.text if isinstance(held, Problem) else scale_problem(held, scale)
-        found[name] = Problem("scale", text) if text else None
+        limit = max(_ELEMENT_BYTES * scale.size, _SCALE_CHUNK_BYTES)
+        problem = _problem(held, (scale.size,), scale.dtype, limit)
+        if problem is None and isinstance(held, h5py.Dataset):
+            text = values_problem(held, scale)
+            problem = Problem("scale", text) if text else None
+        if problem is not None and problem.kind != "elsewhere":
+            problem = problem._replace(kind="scale")
+        found[name] = problem
     return {name: problem for name, problem in found.items() if problem is not None}
 
 
@@ -94,13 +111,30 @@ def _member(holder: h5py.Group, name: str, kind: type) -> Any:  # noqa: ANN401 (
     return Problem("missing", "is missing, although the configuration requires it")
 
 
-def _dataset_problem(dataset: h5py.Dataset, spec: DatasetSpec, samples: range) -> Problem | None:
-    if not is_plain(dataset.id.get_type()):
+def _problem(
+    data: h5py.Dataset | Problem, shape: tuple[int, ...], dtype: np.dtype[Any], chunk_bytes: int
+) -> Problem | None:
+    """Return how a dataset deviates from a shape and type, or has chunks of too many bytes."""
+    if isinstance(data, Problem):
+        return data
+    kind = data.id.get_type()
+    if not is_plain(kind):
         return Problem("type", "has a type that does not consist of numbers and text")
-    expected = (len(spec.rows(samples)), *spec.shape)
-    if dataset.shape != expected:
-        return Problem("shape", f"has the shape {dataset.shape}, expected {expected}")
-    if dataset.dtype != spec.dtype:
-        return Problem("type", f"is {dataset.dtype}, expected {np.dtype(spec.dtype)}")
-    held, wanted = (h5py.check_string_dtype(dtype) for dtype in (dataset.dtype, spec.dtype))
-    return None if held == wanted else Problem("type", f"is text of {held}, expected {wanted}")
+    if data.shape != shape:
+        return Problem("shape", f"has the shape {data.shape}, expected {shape}")
+    try:
+        held = data.dtype
+    except Exception as error:
+        # HDF5 has numbers that NumPy lacks, such as integers of 128 bits.
+        return Problem("type", f"has a type that cannot be read ({error}), expected {dtype}")
+    if held != dtype:
+        return Problem("type", f"is {held}, expected {dtype}")
+    # To NumPy, sequences of variable length and such texts are all objects.
+    found, wanted = (h5py.check_string_dtype(one) for one in (held, dtype))
+    if found != wanted:
+        return Problem("type", f"is text of {found}, expected {wanted}")
+    size = math.prod(data.chunks) * kind.get_size() if data.chunks else 0
+    if size > chunk_bytes:
+        text = f"has chunks of {size} bytes, expected at most {chunk_bytes}"
+        return Problem("shape", text)
+    return None

@@ -50,6 +50,8 @@ SAMPLES = "samples"
 COLUMN_DIGEST = "sha256"
 #: Every attribute of a dataset that the schema names.
 DATASET_ATTRIBUTES = ("description", "dimensions", "names", COLUMN_DIGEST)
+#: Largest number of texts in an attribute, which HDF5 limits to 64 KiB: 16 bytes for each.
+MAX_NAMES = 4000
 
 #: Type of metadata/digests: hexadecimal SHA-256 as text.
 DIGEST_DTYPE: np.dtype[Any] = np.dtype(h5py.string_dtype("utf-8", length=64))
@@ -115,11 +117,8 @@ class DatasetSpec:
     @property
     def attributes(self) -> dict[str, str | list[str]]:
         """Attributes of the dataset that describe it."""
-        attributes: dict[str, str | list[str]] = {
-            "description": self.description,
-            "dimensions": list(self.dims),
-        }
-        return attributes | ({"names": list(self.names)} if self.names else {})
+        named = {"names": list(self.names)} if 0 < len(self.names) <= MAX_NAMES else {}
+        return {"description": self.description, "dimensions": list(self.dims), **named}
 
     @cached_property
     def chunk_slices(self) -> tuple[tuple[slice, ...], ...]:
@@ -162,8 +161,8 @@ def value_names(config: GenerationConfig) -> tuple[str, ...]:
 
 
 def _value_specs(config: GenerationConfig) -> list[DatasetSpec]:
-    axes, specs = config.parameter_space.base_axes | config.operator_axes, []
-    for name, (axis, values) in zip(value_names(config), axes.items(), strict=True):
+    specs = []
+    for name, (axis, values) in zip(value_names(config), config.axes.items(), strict=True):
         dtype, labels = config.space.dtype[axis], ()
         if dtype.kind == "S" and isinstance(values, tuple):
             dtype, labels = _utf8(dtype.itemsize), values

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 
 from spinlock.storage import schema
-from spinlock.storage.dimensions import SCALE_ATTRIBUTES
+from spinlock.storage.dimensions import SCALE_ATTRIBUTES, SCALES_OF_DATASET
 from tests.storage.extended_files import OWN_ATTRIBUTES, SCALES
 from tests.storage.sabotage import (
     DATASETS,
@@ -38,6 +38,8 @@ def add_everything(file):
     """What users put into files: everywhere, of every kind."""
     for name in ("/", "inputs", "features/sdf", *DATASETS):
         add_attributes(file[name])
+    file["parameters/params"].attrs.update({"CLASS": "unit cube", "NAME": "points"})
+    file["outputs/timestep"].attrs.update({"names": ["first"], "my unit": "steps"})
     file["notes"] = "measured on a Tuesday"
     file["mine/deep/er/values"] = np.random.default_rng(0).normal(size=(5, 3))
     add_attributes(file["mine"])
@@ -80,7 +82,8 @@ def additions(path):
         if name == "/":
             own = tuple(schema.ROOT_ATTRIBUTES)
         else:
-            own = (*OWN_ATTRIBUTES, *SCALE_ATTRIBUTES) if name in own_datasets else ()
+            own = (*OWN_ATTRIBUTES, SCALES_OF_DATASET) if name in DATASETS else ()
+            own = SCALE_ATTRIBUTES if name in SCALES else own
         for attribute in holder.attrs:
             if attribute not in own:
                 found[name, attribute] = plain_attribute(holder, attribute)
