@@ -132,7 +132,8 @@ def _problem(
     # To NumPy, sequences of variable length and such texts are all objects.
     found, wanted = (h5py.check_string_dtype(one) for one in (held, dtype))
     if found != wanted:
-        return Problem("type", f"is text of {found}, expected {wanted}")
+        what = f"is text of {found}" if found else "is not text"
+        return Problem("type", f"{what}, expected {wanted}")
     size = math.prod(data.chunks) * kind.get_size() if data.chunks else 0
     if size > chunk_bytes:
         text = f"has chunks of {size} bytes, expected at most {chunk_bytes}"

@@ -39,7 +39,7 @@ def add_everything(file):
     for name in ("/", "inputs", "features/sdf", *DATASETS):
         add_attributes(file[name])
     file["parameters/params"].attrs.update({"CLASS": "unit cube", "NAME": "points"})
-    file["outputs/timestep"].attrs.update({"names": ["first"], "my unit": "steps"})
+    file["features/timestep"].attrs.update({"names": ["first"], "my unit": "steps"})
     file["notes"] = "measured on a Tuesday"
     file["mine/deep/er/values"] = np.random.default_rng(0).normal(size=(5, 3))
     add_attributes(file["mine"])

@@ -74,7 +74,7 @@ def test_a_flipped_byte_of_the_heap_of_texts(path):
 @pytest.mark.parametrize("inner", [np.int32, h5py.string_dtype()])
 def test_sequences_are_not_texts(path, inner):
     replaced(path, TEXTS, h5py.vlen_dtype(inner))
-    require_refused(path, f"{TEXTS} is text of None")
+    require_refused(path, f"{TEXTS} is not text")
 
 
 @pytest.mark.parametrize("name", [NUMBERS, COLUMN])
