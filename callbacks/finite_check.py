@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from spinlock.callbacks.finite_report import FiniteReport, floating_tensors, make_report
 from spinlock.configuration.validation import require_at_least, require_choice
+from spinlock.errors import NonFiniteError
 from spinlock.runtime.processes import gather_objects
 
 Policy = Literal["raise", "warn", "stop"]
@@ -46,7 +47,7 @@ class FiniteCheck(Callback):
 
     Raises:
         ValueError: An argument is out of range.
-        FloatingPointError: Values are not finite and the policy is ``"raise"``.
+        NonFiniteError: Values are not finite and the policy is ``"raise"``.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -154,7 +155,7 @@ class FiniteCheck(Callback):
         lines = "".join(report.text for report in reports)
         message = f"FiniteCheck: non-finite values in {where}:{lines}"
         if self.policy == "raise":
-            raise FloatingPointError(message)
+            raise NonFiniteError(message)
         if trainer.is_global_zero:
             warnings.warn(message, RuntimeWarning, stacklevel=2)
         if self.policy == "stop":

@@ -18,7 +18,7 @@ from types import FrameType
 from yaml import YAMLError
 
 from spinlock.commands.command_line import main as run
-from spinlock.errors import SpinlockError
+from spinlock.errors import NonFiniteError, SpinlockError
 from spinlock.runtime.progress import printable
 from spinlock.runtime.threads import end_by
 
@@ -34,7 +34,10 @@ def main() -> None:
             run()
         return
     except (SpinlockError, OSError, YAMLError) as error:
-        message = "\n".join(map(printable, str(error).split("\n")))
+        message = str(error)
+        if isinstance(error, NonFiniteError | YAMLError):
+            message = " ".join(message.split())
+        message = "\n".join(map(printable, message.split("\n")))
         sys.exit(f"spinlock: error: {message}")
     except KeyboardInterrupt:
         end = _End(signal.SIGINT, "interrupted")

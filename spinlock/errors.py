@@ -19,3 +19,7 @@ class DatasetError(SpinlockError):
 
 class DatasetNotFoundError(DatasetError, FileNotFoundError):
     """There is no file where a dataset was expected."""
+
+
+class NonFiniteError(SpinlockError, FloatingPointError):
+    """A value that a model reads or computes is NaN or Inf. The message names it."""

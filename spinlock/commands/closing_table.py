@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lightning import Trainer
 
-from spinlock import contract
 from spinlock.commands.config_writer import ConfigWriter
+from spinlock.datamodules import SpinlockDataModule
 from spinlock.runtime.output_files import unused_path
 from spinlock.runtime.progress import printable
 
@@ -21,8 +21,8 @@ def closing_table(trainer: Trainer) -> str:
     """Describe what a fit has learned, where its files are, and what to do next.
 
     The scores are those that the model and the callbacks logged in the last validation; nothing is
-    computed here. What was not logged or not written is left out. All processes must call, since
-    they agree on the folder of the logs.
+    computed here. What was not logged or not written, or is not finite, is left out. All processes
+    must call, since they agree on the folder of the logs.
 
     Args:
         trainer: Trainer whose fit has ended.
@@ -33,18 +33,15 @@ def closing_table(trainer: Trainer) -> str:
     """
     folder = Path(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    known = contract.known_property(trainer, "path")
-    dataset = None if known is None else shown_path(Path(known))
+    values = {name: value for name, value in values.items() if math.isfinite(value)}
+    dataset = dataset_of(trainer)
     checkpoint = _checkpoint(trainer)
     files = _log_files(folder)
     if dataset is not None:
         files = {"dataset": dataset, **files}
     if checkpoint is not None:
-        files["checkpoint"] = checkpoint
-    blocks = {
-        f"Validation after epoch {trainer.current_epoch}": dict(_scores(values)),
-        "Files": files,
-    }
+        files["checkpoint"] = checkpoint + _criterion(trainer, checkpoint)
+    blocks = {"Last validation": dict(_scores(values)), "Files": files}
     parts = [_block(title, rows) for title, rows in blocks.items() if rows]
     if commands := list(_commands(trainer, dataset, checkpoint)):
         parts.append("\n".join(["Next", *(f"  {command}" for command in commands)]))
@@ -54,6 +51,14 @@ def closing_table(trainer: Trainer) -> str:
 def program() -> str:
     """Return how this program was started: ``spinlock`` or ``python -m spinlock``."""
     return "python -m spinlock" if Path(sys.argv[0]).name == "__main__.py" else "spinlock"
+
+
+def dataset_of(trainer: Trainer) -> str | None:
+    """Return the dataset file of a trainer's data module as it is shown, or None without one."""
+    # Trainer.datamodule exists at runtime once data are attached, but it is not declared.
+    data = getattr(trainer, "datamodule", None)
+    # Data modules of users may have a path of something else.
+    return shown_path(data.path) if isinstance(data, SpinlockDataModule) else None
 
 
 def shown_path(path: Path) -> str:
@@ -73,15 +78,16 @@ def _scores(values: Mapping[str, float]) -> Iterator[tuple[str, str]]:
     """Yield the title and the text of each score that was logged."""
 
     def text(key: str, explanation: str) -> str:
-        return f"{values[key]:>6.3f}   {explanation}".rstrip()
+        # Adding zero turns -0.0 into 0.0.
+        return f"{round(values[key], 3) + 0.0:>6.3f}   {explanation}".rstrip()
 
     if "val/r2" in values:
         yield "R2", text("val/r2", "of the features that are decoded from a token; 1 is perfect")
     if "val/held_out/r2" in values:
         yield "R2, held out", text("val/held_out/r2", "of variants left out of training")
     if "codebook/usage" in values:
-        number = values.get("codebook/perplexity", math.nan)
-        effective = "" if math.isnan(number) else f"; effective number of codes {number:.1f}"
+        number = values.get("codebook/perplexity")
+        effective = "" if number is None else f"; effective number of codes {number:.1f}"
         yield "usage", text("codebook/usage", f"of the codes occur{effective}")
     if "ic/family_ami" in values:
         null, p_value = values.get("ic/family_ami_null_95"), values.get("ic/family_p_value")
@@ -103,7 +109,6 @@ def _log_files(folder: Path | None) -> Rows:
         rows["logs"] = shown_path(table)
     elif any(folder.glob("events.out.tfevents.*")):
         rows["logs"] += f"   (tensorboard --logdir {shlex.quote(shown_path(folder))})"
-        rows["plots"] = "in TensorBoard, too"
     if (plots := folder / "plots").exists():
         rows["plots"] = shown_path(plots)
     return rows
@@ -115,6 +120,14 @@ def _checkpoint(trainer: Trainer) -> str | None:
     names = ("best_model_path", "last_model_path")
     paths = [getattr(saver, name, "") for name in names]
     return next((shown_path(Path(path)) for path in paths if path and os.path.exists(path)), None)
+
+
+def _criterion(trainer: Trainer, checkpoint: str) -> str:
+    """Return the score by which a checkpoint is the best one, or nothing."""
+    saver = trainer.checkpoint_callback
+    monitor, best = getattr(saver, "monitor", None), getattr(saver, "best_model_path", "")
+    is_best = monitor is not None and best and shown_path(Path(best)) == checkpoint
+    return f"   (best {monitor})" if is_best else ""
 
 
 def _commands(trainer: Trainer, dataset: str | None, checkpoint: str | None) -> Iterator[str]:

@@ -11,7 +11,12 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 
-from spinlock.commands.data_sections import Choices, with_whole_operators
+from spinlock.commands.data_sections import (
+    Choices,
+    with_plain_configs,
+    with_whole_operators,
+    without_null_generation,
+)
 from spinlock.commands.file_parser import usage_error
 from spinlock.runtime.local_paths import local_path
 
@@ -65,10 +70,12 @@ def main(args: Sequence[str] | None = None) -> None:
     elif not arguments[0].startswith("-") and arguments[0] not in _TRAINER_COMMANDS:
         usage_error("spinlock", f"there is no command {arguments[0]!r}")
     else:
-        arguments = list(with_whole_operators(arguments))
+        arguments = list(with_whole_operators(list(with_plain_configs(arguments))))
         choices = Choices.of(arguments)
-        if arguments[0] == "fit" and not (choices.model or choices.generation or choices.by_class):
-            arguments = _with_default_run(arguments)
+        if choices.generation:
+            arguments = list(without_null_generation(arguments))
+        elif arguments[0] == "fit" and choices.path and not (choices.model or choices.by_class):
+            arguments = _with_default_run(arguments, choices.path)
         if arguments[0] == "predict":
             arguments = _with_token_writer(arguments)
         if args is None:
@@ -99,18 +106,18 @@ def _with_token_writer(arguments: list[str]) -> list[str]:
     # Imported here because it takes longer than the rest of this module.
     from spinlock.runtime.output_files import check_output
 
-    check_output(out := local_path(known.out))
+    check_output(local_path(known.out))
     writer = ["--trainer.callbacks+=spinlock.callbacks.TokenWriter"]
     # The predictions are in the file and need not be kept in memory.
-    return [*others, *writer, f"--trainer.callbacks.path={out}", "--return_predictions=false"]
+    return [*others, *writer, f"--trainer.callbacks.path={known.out}", "--return_predictions=false"]
 
 
-def _with_default_run(arguments: list[str]) -> list[str]:
-    """Add the default model to ``fit --data.path FILE``; options of the user win."""
+def _with_default_run(arguments: list[str], path: str) -> list[str]:
+    """Add the default model for a dataset file; yaml files and options of the user win."""
     # Imported here because it takes longer than the rest of this module.
     from spinlock.commands.default_run import default_run
 
-    return [arguments[0], *default_run(arguments), *arguments[1:]]
+    return [arguments[0], *default_run(path), *arguments[1:]]
 
 
 def _run_trainer(arguments: Sequence[str], choices: Choices, *, of_process: bool) -> None:
@@ -124,7 +131,7 @@ def _run_trainer(arguments: Sequence[str], choices: Choices, *, of_process: bool
     from spinlock.datamodules import SpinlockDataModule
 
     of_file = not (choices.generation or choices.by_class or {"-h", "--help"} & set(arguments))
-    options = {"of_file": of_file, "allow_abbrev": False}
+    options = {"of_file": of_file, "has_files": choices.files, "allow_abbrev": False}
     with without_tips():
         TrainerCLI(
             LightningModule,
@@ -134,7 +141,8 @@ def _run_trainer(arguments: Sequence[str], choices: Choices, *, of_process: bool
             parser_class=TrainerParser,
             parser_kwargs={
                 "prog": "spinlock",
-                "allow_abbrev": False,
+                "command": arguments[0] if arguments[0] in _TRAINER_COMMANDS else "",
+                **options,
                 **dict.fromkeys(_TRAINER_COMMANDS, options),
             },
             save_config_callback=ConfigWriter,

@@ -2,7 +2,6 @@
 
 import json
 import os
-from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,24 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:  # noqa: ANN401 (any yaml)
     """Return the content of a yaml file, in UTF-8 under any locale.
 
     Raises:
-        OSError: If it cannot be read.
-        yaml.YAMLError: If it is not yaml.
+        ConfigurationError: If it cannot be read or is not yaml. Names the file.
     """
-    return yaml.safe_load(Path(path).read_bytes())
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}; name a yaml file") from error
+    return _parsed(content, os.fspath(path))
+
+
+def _parsed(text: str | bytes, name: str) -> Any:  # noqa: ANN401 (any yaml)
+    """Return the content of a yaml text; an error begins with its name."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ConfigurationError(f"{name}{where}: is not valid yaml: {problem}") from error
 
 
 def data_section(path: Path) -> tuple[str, Any]:
@@ -37,7 +50,7 @@ def data_section(path: Path) -> tuple[str, Any]:
         settings are the whole section, or ``init_args`` if the section has a ``class_path``.
 
     Raises:
-        ConfigurationError: If the file has no such section.
+        ConfigurationError: If the file cannot be read or has no such section.
     """
     content = read_yaml(path)
     if not isinstance(content, dict) or "data" not in content:
@@ -54,58 +67,137 @@ class Choices:
 
     Args:
         by_class: Whether they choose the data module by ``class_path``.
-        generation: Whether they set the configuration of the dataset.
+        generation: Whether they set the configuration of the dataset; ``null`` stands for that of
+            the dataset file.
         model: Whether they choose a model.
+        path: Path of the dataset file, or None.
+        files: Whether they name a yaml file.
     """
 
-    by_class: bool
-    generation: bool
-    model: bool
+    by_class: bool = False
+    generation: bool = False
+    model: bool = False
+    path: str | None = None
+    files: bool = False
 
     @classmethod
     def of(cls, arguments: Sequence[str]) -> "Choices":
-        """Read the arguments and the yaml files that they name.
+        """Read the arguments and the yaml files that they name; the last value decides.
+
+        Args:
+            arguments: Arguments from `with_plain_configs`.
 
         Example:
             >>> Choices.of(["fit", "--data.path=a.h5", "--model", "FeatureVQVAE"])
-            Choices(by_class=False, generation=False, model=True)
+            Choices(by_class=False, generation=False, model=True, path='a.h5', files=False)
         """
-        parser = ArgumentParser(allow_abbrev=False, add_help=False)
-        parser.add_argument("-c", "--config", action="append", default=[])
-        parser.add_argument("--data", action="append", default=[])
-        parser.add_argument("--data.class_path", dest="class_path")
-        parser.add_argument("--data.generation", dest="generation")
-        known, others = parser.parse_known_args(arguments)
-        # Lightning reports files that are missing.
-        paths = [os.path.expanduser(path) for path in known.config]
-        contents = [read_yaml(path) for path in paths if os.path.isfile(path)]
-        contents = [content for content in contents if isinstance(content, dict)]
-        sections = [content["data"] for content in contents if "data" in content]
-        # The option holds the section itself, a file that holds it, or the name of a class.
-        sections += [
-            read_yaml(text) if os.path.isfile(text) else yaml.safe_load(text) for text in known.data
-        ]
-        by_class = known.class_path is not None or any(
-            isinstance(section, str) or (isinstance(section, dict) and "class_path" in section)
-            for section in sections
-        )
-        generations = [
-            section.get("generation") for section in sections if isinstance(section, dict)
-        ]
-        generations += [known.generation, *_settings("--data.generation.", others)]
-        models = [content.get("model") for content in contents] + _settings("--model.", others)
-        return cls(
-            by_class,
-            # --data.generation null stands for that of the file.
-            known.generation != "null" and any(given is not None for given in generations),
-            any(given is not None for given in models),
-        )
+        by_class = generation = model = False
+        path = None
+        for name, value in _settings(arguments):
+            if name == "data":
+                by_class |= isinstance(value, str)
+                section = value if isinstance(value, dict) else {}
+                by_class |= "class_path" in section
+                generation = section.get("generation", generation) not in (None, False)
+                path = section.get("path", path)
+            elif name == "data.class_path":
+                by_class = True
+            elif name == "data.path":
+                path = value
+            elif f"{name}.".startswith("data.generation."):
+                generation = value != "null"
+            elif f"{name}.".startswith("model."):
+                model = value not in (None, "null")
+        files = any(name == "--config" for name, _ in _options(arguments))
+        return cls(by_class, generation, model, path, files)
 
 
-def _settings(prefix: str, options: Sequence[str]) -> list[str]:
-    """Return the options that are a setting, or set one that it contains."""
-    names = [option.partition("=")[0] for option in options]
-    return [name for name in names if f"{name}.".startswith(prefix)]
+def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the name and the value of each option."""
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--"):
+            name, separator, value = argument.partition("=")
+            yield name, value if separator else "".join(arguments[position + 1 : position + 2])
+
+
+def _settings(arguments: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the value of each setting, of yaml files and of options, in order."""
+    for option, text in _options(arguments):
+        if option == "--config":
+            yield from _content(text).items()
+        elif option == "--data":
+            # The option holds the section itself, a file that holds it, or the name of a class.
+            yield "data", read_yaml(text) if os.path.isfile(text) else _parsed(text, option)
+        else:
+            yield option[2:], text
+
+
+def _content(path: str) -> dict[str, Any]:
+    """Return the sections of a yaml file; Lightning reports files that are missing."""
+    content = read_yaml(path) if os.path.isfile(path) else None
+    return content if isinstance(content, dict) else {}
+
+
+def _section(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the section ``data`` of a yaml file if it has settings."""
+    section = content.get("data")
+    return section if isinstance(section, dict) else {}
+
+
+def with_plain_configs(arguments: Sequence[str]) -> Iterator[str]:
+    """Write each ``--config FILE``, ``-c FILE`` and ``-cFILE`` as ``--config=FILE``.
+
+    Args:
+        arguments: Arguments of a command.
+
+    Yields:
+        The same arguments, with the paths of yaml files expanded.
+
+    Example:
+        >>> list(with_plain_configs(["fit", "-ca.yaml", "-c", "b.yaml", "--config"]))
+        ['fit', '--config=a.yaml', '--config=b.yaml', '--config']
+    """
+    rest = iter(arguments)
+    for argument in rest:
+        option, _, value = argument.partition("=")
+        if argument.startswith("-c") and option != "-c":
+            value = argument[2:]
+        elif option not in ("-c", "--config"):
+            yield argument
+            continue
+        value = value or next(rest, "")
+        yield f"--config={local_path(value)}" if value else argument
+
+
+def without_null_generation(arguments: Sequence[str]) -> Iterator[str]:
+    """Leave out ``generation: null`` of arguments that set the configuration later.
+
+    The parser would take it for the value of each setting of the configuration.
+
+    Args:
+        arguments: Arguments from `with_plain_configs`.
+
+    Yields:
+        The same arguments. A yaml file with the setting is replaced by its content without it.
+
+    Example:
+        >>> list(without_null_generation(["--data={path: a.h5, generation: null}"]))
+        ['--data={"path": "a.h5"}']
+    """
+    for argument in arguments:
+        option, _, value = argument.partition("=")
+        content: dict[str, Any] = {}
+        if option == "--config":
+            content = _content(value)
+        elif option == "--data" and value:
+            content = dict(_settings([argument]))
+        section = _section(content)
+        if section.get("generation", section) is None:
+            del section["generation"]
+            kept = content if option == "--config" else section
+            yield f"{option}={json.dumps(kept, default=str)}"
+        elif argument != "--data.generation=null":
+            yield argument
 
 
 def with_data_only(arguments: Sequence[str]) -> Iterator[str]:
@@ -116,25 +208,22 @@ def with_data_only(arguments: Sequence[str]) -> Iterator[str]:
     ``--data.NAME``.
 
     Args:
-        arguments: Arguments of the command.
+        arguments: Arguments from `with_plain_configs`.
 
     Yields:
-        Arguments without ``--config`` and ``-c``.
+        Arguments without ``--config``.
 
     Raises:
         ConfigurationError: If no file has a section ``data``, or it describes another data module
             than `SpinlockDataModule`.
     """
-    rest, errors, sections = iter(arguments), [], 0
-    for argument in rest:
+    errors, sections = [], 0
+    for argument in arguments:
         option, _, value = argument.partition("=")
-        if option not in ("-c", "--config"):
+        if option != "--config" or not value:
             yield argument.replace("--data.init_args.", "--data.", 1)
             continue
-        if not (value := value or next(rest, "")):
-            yield argument
-            continue
-        path = local_path(value)
+        path = Path(value)
         try:
             name, settings = data_section(path)
         except ConfigurationError as error:
@@ -158,7 +247,7 @@ def with_whole_operators(arguments: Sequence[str]) -> Iterator[str]:
     settings of the same class, which it then imports. Without that, it would fail.
 
     Args:
-        arguments: Arguments of a command.
+        arguments: Arguments from `with_plain_configs`.
 
     Yields:
         The same arguments, and options ``--data.generation.operator=convolutional``.
@@ -179,14 +268,11 @@ def with_whole_operators(arguments: Sequence[str]) -> Iterator[str]:
                 f"{option}: an operator family is one value: {_OPERATOR} "
                 "'{class_path: package.Class, init_args: {...}}'"
             )
-        if option in ("-c", "--config"):
-            path = os.path.expanduser(value)
-            content = read_yaml(path) if os.path.isfile(path) else None
-            section = content.get("data") if isinstance(content, dict) else None
-            generation = section.get("generation") if isinstance(section, dict) else None
+        if option == "--config":
+            generation = _section(_content(value)).get("generation")
             given = generation.get("operator") if isinstance(generation, dict) else None
         else:
-            given = yaml.safe_load(value) if option == _OPERATOR else None
+            given = _parsed(value, option) if option == _OPERATOR else None
         if isinstance(given, dict):
             yield f"{_OPERATOR}=convolutional"
         yield argument

@@ -1,8 +1,7 @@
-"""The settings of ``spinlock fit --data.path FILE``, which names a dataset file and no model."""
+"""The settings of a ``spinlock fit`` that names a dataset file and no model."""
 
 import json
-from argparse import ArgumentParser
-from collections.abc import Sequence
+import shlex
 from typing import Any
 
 from spinlock.errors import ConfigurationError
@@ -14,35 +13,36 @@ _EPOCHS = 20
 _CALLBACKS = ("FiniteCheck", "CodebookUsage", "ICMutualInformation")
 
 
-def default_run(arguments: Sequence[str]) -> list[str]:
+def default_run(path: str) -> list[str]:
     """Return options for a small VQ-VAE of what the operators of a dataset do.
 
     With two or more probes of each operator, the model compares pairs of them, as in
     configs/quickstart.yaml; with one, it only decodes. Options of the user come later and win.
 
     Args:
-        arguments: Arguments of ``fit``, which choose no model.
+        path: Dataset file, as the user writes it.
 
     Returns:
-        Options; none if the arguments name no file.
+        Options of ``fit``.
 
     Raises:
         DatasetError: If the file is missing or not a dataset.
+        ConfigurationError: If it has no response features.
 
     Example:
-        >>> default_run(["fit", "--trainer.max_epochs=3"])
-        []
+        >>> default_run("missing.h5")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        spinlock.errors.DatasetNotFoundError: missing.h5 does not exist; ...
     """
-    parser = ArgumentParser(allow_abbrev=False, add_help=False)
-    parser.add_argument("--data.path", dest="path")
-    path = parser.parse_known_args(arguments)[0].path
-    if path is None:
-        return []
     config = read_info(local_path(path)).config
     if not config.responses:
+        add = f"add them with `spinlock extract-features {shlex.quote(path)} --responses`"
+        if config.storage.fields != "all":
+            # They are computed from stored fields.
+            add = "generate the dataset again, to another path, with `responses: true`"
         raise ConfigurationError(
-            f"{path} has no response features, which the default model encodes; add them with "
-            f"`spinlock extract-features {path} --responses`, or choose a model with --config FILE"
+            f"{path} has no response features, which the default model encodes; {add}, or choose a "
+            "model with --config FILE"
         )
     pairs = config.probes_per_operator > 1
     columns = ["responses", "noise"]

@@ -3,7 +3,13 @@
 from argparse import ArgumentTypeError
 from typing import TYPE_CHECKING
 
-from spinlock.commands.data_sections import with_data_only, with_whole_operators
+from spinlock.commands.data_sections import (
+    Choices,
+    with_data_only,
+    with_plain_configs,
+    with_whole_operators,
+    without_null_generation,
+)
 from spinlock.commands.file_parser import CommandParser
 from spinlock.commands.info import describe_file
 from spinlock.configuration.generation_config import GenerationConfig
@@ -30,7 +36,12 @@ def run(arguments: list[str]) -> None:
     )
     plain.add_argument("--part", type=_part, metavar="I/N", help="compute only part I of N")
     plain.add_argument("--assemble", action="store_true", help="only join the parts")
-    known, overrides = plain.parse_known_args([*with_data_only([*with_whole_operators(arguments)])])
+    arguments = list(with_plain_configs(arguments))
+    sets_generation = Choices.of(arguments).generation
+    arguments = list(with_data_only(list(with_whole_operators(arguments))))
+    if sets_generation:
+        arguments = list(without_null_generation(arguments))
+    known, overrides = plain.parse_known_args(arguments)
     data = _data_module(overrides)
     if data.path.exists():
         # The data module would use the file with other stored fields than asked for.

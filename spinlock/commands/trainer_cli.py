@@ -1,6 +1,6 @@
 """Lightning's command line, changed to read checkpoints as data and to say what a run has done."""
 
-import os
+import logging
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,15 +11,17 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningCLI
 
-from spinlock import contract
 from spinlock.callbacks import TokenWriter
-from spinlock.commands.closing_table import closing_table, codebook_command, shown_path
+from spinlock.commands.closing_table import closing_table, codebook_command, dataset_of
 from spinlock.commands.fit_progress import FitProgress
 from spinlock.commands.trainer_parser import TrainerParser
 from spinlock.configuration.import_path import imported
 from spinlock.configuration.validation import check_arguments
 from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.models.resumable import ResumableModule, drop_foreign_paths
+from spinlock.runtime.local_paths import is_url, local_path
+
+_LOG = logging.getLogger(__name__)
 
 
 class TrainerCLI(LightningCLI):
@@ -33,7 +35,8 @@ class TrainerCLI(LightningCLI):
     in the checkpoint are then ignored too.
 
     A model of this package that is not trained is not validated, tested or applied: these commands
-    need ``--ckpt_path``. ``fit`` ends with the table of `closing_table`.
+    need ``--ckpt_path``, and warn about other models without it. ``fit`` ends with the table of
+    `closing_table`.
     """
 
     def before_instantiate_classes(self) -> None:
@@ -45,11 +48,14 @@ class TrainerCLI(LightningCLI):
         command = self.config["subcommand"]
         settings = self.config[command]
         model = str(settings.model.get("class_path"))
-        if command != "fit" and settings.get("ckpt_path") is None and model.startswith("spinlock."):
-            raise ConfigurationError(
-                f"{command}: {model.rpartition('.')[2]} is not trained; name a checkpoint with "
-                "--ckpt_path FILE, such as lightning_logs/version_0/checkpoints/NAME.ckpt"
-            )
+        if command != "fit" and settings.get("ckpt_path") is None:
+            name = model.rpartition(".")[2]
+            if model.startswith("spinlock."):
+                raise ConfigurationError(
+                    f"{command}: {name} is not trained; name a checkpoint with --ckpt_path FILE, "
+                    "such as lightning_logs/version_0/checkpoints/NAME.ckpt"
+                )
+            _LOG.warning("%s: %s keeps its initial weights without --ckpt_path FILE", command, name)
         parser = self._parser(command)
         if isinstance(parser, TrainerParser) and parser.of_file:
             settings["data"]["generation"] = None
@@ -73,13 +79,13 @@ class TrainerCLI(LightningCLI):
 
     def after_predict(self) -> None:
         """Print the file of tokens."""
-        dataset = contract.known_property(self.trainer, "path")
+        dataset = dataset_of(self.trainer)
         # Lightning does not declare the attribute.
         for writer in vars(self.trainer)["callbacks"]:
             if isinstance(writer, TokenWriter) and self.trainer.is_global_zero:
                 print(f"\nTokens are in {writer.path}")
                 if dataset is not None:
-                    command = codebook_command(writer.path, shown_path(dataset))
+                    command = codebook_command(writer.path, dataset)
                     print(f"Next\n  {command}", flush=True)
 
     def _parse_ckpt_path(self) -> None:
@@ -91,7 +97,7 @@ class TrainerCLI(LightningCLI):
             settings["weights_only"] = True
         path = settings.get("ckpt_path")
         if path:
-            path = settings["ckpt_path"] = os.path.expanduser(os.path.expandvars(path))
+            path = settings["ckpt_path"] = path if is_url(path) else str(local_path(path))
         if not settings["weights_only"] or not path or not Path(path).is_file():
             return
         model = model_of_checkpoint(Path(path))

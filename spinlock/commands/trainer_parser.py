@@ -17,6 +17,9 @@ class TrainerParser(LightningArgumentParser):
     Args:
         of_file: Whether the configuration of the dataset is read from its file, so that settings of
             it are ignored; default: False. Otherwise it has to be given.
+        has_files: Whether the user named a yaml file; default: False. Errors then do not suggest
+            one.
+        command: Subcommand that errors name; default: the one that reports them.
         options: Arguments of Lightning's parser.
 
     Example:
@@ -26,9 +29,18 @@ class TrainerParser(LightningArgumentParser):
         True
     """
 
-    def __init__(self, *, of_file: bool = False, **options: Any) -> None:  # noqa: ANN401 (theirs)
+    def __init__(
+        self,
+        *,
+        of_file: bool = False,
+        has_files: bool = False,
+        command: str = "",
+        **options: Any,  # noqa: ANN401 (jsonargparse's)
+    ) -> None:
         super().__init__(**options)
         self.of_file = of_file
+        self.has_files = has_files
+        self.command = command
 
     def add_lightning_class_args(
         self,
@@ -62,5 +74,9 @@ class TrainerParser(LightningArgumentParser):
         parser = getattr(ex, "subcommand_parser", None) or self
         if "arguments are required" in message:
             message = re.sub(r"\b(fit|validate|test|predict)\.", "", message)
-            message += "; name a yaml file that has them with --config"
-        usage_error(parser.prog.replace(" [options]", ""), message)
+            if not self.has_files:
+                message += "; name a yaml file that has them with --config"
+        program = parser.prog.replace(" [options]", "")
+        usage_error(
+            f"{program} {self.command}" if parser is self and self.command else program, message
+        )

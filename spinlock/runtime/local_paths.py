@@ -11,14 +11,28 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|([A-Za-z_]\w*))")
 
 
+def is_url(path: str) -> bool:
+    """Return whether a text is a URL.
+
+    Example:
+        >>> is_url("s3://data/a.h5"), is_url("data/a.h5")
+        (True, False)
+    """
+    return _URL.match(path) is not None
+
+
 def local_path(path: str | os.PathLike[str]) -> Path:
     """Return a path of this machine's file system with ``~`` and ``$VARIABLES`` expanded.
+
+    An absolute `Path` is returned as it is, so that a path is expanded once. The leading folders of
+    a text that exist as they are written, with ``$`` in their names, are not expanded.
 
     Args:
         path: Path as a user writes it.
 
     Raises:
-        ConfigurationError: If it is no path or a URL, or names a variable or a user that does not exist.
+        ConfigurationError: If it is no path or a URL, or names a variable or a user that does not
+            exist.
 
     Example:
         >>> local_path("~/data.h5") == Path.home() / "data.h5"
@@ -30,19 +44,31 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     # Arguments in a checkpoint can be anything.
     if not isinstance(path, str | os.PathLike):
         raise ConfigurationError(f"path: must be text, got {path!r}")
+    if isinstance(path, Path) and path.is_absolute():
+        return path
     given = os.fspath(path)
-    if _URL.match(given):
+    if is_url(given):
         raise ConfigurationError(f"{given} is a URL; give the path of a local file")
-    # A variable may itself begin with ~.
-    expanded = os.path.expanduser(os.path.expandvars(given))
-    if (unknown := _VARIABLE.search(expanded)) is not None:
+    kept = _as_written(given)
+    rest = given[len(kept) :]
+    names = [braced or plain for braced, plain in _VARIABLE.findall(rest)]
+    if (unknown := next((name for name in names if name not in os.environ), None)) is not None:
         raise ConfigurationError(
-            f"{given}: the environment variable {unknown[1] or unknown[2]} is not set; set it, or "
-            "write the path without it"
+            f"{given}: the environment variable {unknown} is not set; set it, or write the path "
+            "without it"
         )
+    # A variable may itself begin with ~.
+    expanded = os.path.expanduser(kept + os.path.expandvars(rest))
     if expanded.startswith("~") and os.path.dirname(expanded):
         raise ConfigurationError(
             f"{given}: there is no home folder of {expanded.partition('/')[0]}; write the path "
             "without ~"
         )
     return Path(expanded)
+
+
+def _as_written(path: str) -> str:
+    """Return the longest leading part that exists and has ``$`` in its name, or nothing."""
+    ends = [match.start() for match in re.finditer("/", path)]
+    parts = [path, *(path[:end] for end in reversed(ends))]
+    return next((part for part in parts if "$" in part and os.path.exists(part)), "")

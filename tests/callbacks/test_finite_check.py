@@ -7,6 +7,7 @@ import torch
 
 from spinlock.callbacks import FiniteCheck
 from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.errors import NonFiniteError
 from tests.callbacks import VARIANTS, SyntheticDataModule, TokenModel, quiet_trainer
 
 NAN, INF = float("nan"), float("inf")
@@ -54,7 +55,7 @@ def test_policy_warn_names_the_same_and_continues(tmp_path, split):
 
 
 def test_sanity_checking_is_checked_too(tmp_path):
-    with pytest.raises(FloatingPointError, match="in sanity_check"):
+    with pytest.raises(NonFiniteError, match="in sanity_check"):
         quiet_trainer(tmp_path, FiniteCheck()).fit(TokenModel(), planted("val"))
 
 

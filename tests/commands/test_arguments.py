@@ -11,14 +11,21 @@ import pytest
 import yaml
 from hypothesis import given, strategies as st
 
+import spinlock.__main__
 from spinlock import SpinlockDataModule
-from spinlock.__main__ import _write_any_text
+from spinlock.__main__ import _write_any_text, main as command_line
+from spinlock.callbacks import TokenWriter
 from spinlock.commands import generate as generate_command
-from spinlock.commands.command_line import main
+from spinlock.commands.command_line import _with_token_writer, main
+from spinlock.commands.data_sections import (
+    Choices,
+    with_plain_configs,
+    without_null_generation,
+)
 from spinlock.commands.trainer_parser import TrainerParser
 from spinlock.configuration.file_content import StorageConfig
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.errors import ConfigurationError, DatasetError
+from spinlock.errors import ConfigurationError, DatasetError, NonFiniteError
 from spinlock.runtime.local_paths import local_path
 from tests.helpers import small_config
 
@@ -59,7 +66,7 @@ def test_generate_merges_files_and_options_as_fit_does(tmp_path, monkeypatch, fo
     monkeypatch.setattr(generate_command, "read_info", lambda path: path)
     monkeypatch.setattr(generate_command, "describe_file", str)
     trainer = written(tmp_path, "t.yaml", {"trainer": {"max_epochs": 3}})
-    main(["generate", "-c", plain[0], f"--config={trainer}", "--config", plain[1], option])
+    main(["generate", f"-c{plain[0]}", f"--config={trainer}", "--config", plain[1], option])
     (made,) = seen
     assert made.generation == expected.generation
     assert (made.path, made.batch_size) == (expected.path, 7)
@@ -74,7 +81,7 @@ def test_the_last_of_several_operators_counts(tmp_path):
     path = written(tmp_path, "run.yaml", {"data": data})
     option = f"--data.generation.operator={json.dumps({'class_path': 'no_such.Second'})}"
     with pytest.raises(ConfigurationError, match=r"cannot import no_such\.Second"):
-        main(["generate", "-c", path, option])
+        main(["generate", f"-c{path}", option])
     with pytest.raises(ConfigurationError, match="an operator family is one value"):
         main(["fit", "-c", path, "--data.generation.operator.class_path=no_such.Second"])
 
@@ -102,7 +109,10 @@ def test_one_file_in_two_ways(command, monkeypatch, capsys):
         (["generate", "--data.nope=3"], "spinlock generate: error: unrecognized arguments"),
         (["generate", "--data.path=a", "--data.batch_size=x"], "data.batch_size"),
         (["fit", "--data.path=a.h5", "--model=FeatureVQVAE", "--nope=3"], "spinlock fit: error"),
-        (["fit"], "required: data.path, model"),
+        (
+            ["fit"],
+            "spinlock fit: error: the following arguments are required: data.path, ",
+        ),
         (["nope"], "spinlock: error: there is no command 'nope'"),
         (["info", "s3://bucket/a.h5"], "s3://bucket/a.h5 is a URL"),
     ],
@@ -115,6 +125,72 @@ def test_wrong_arguments_are_one_line(arguments, message, capsys):
     assert message in err
     assert err.count("\n") == 1
     assert "--help` lists the options" in err
+
+
+def test_a_yaml_file_is_not_suggested_to_who_named_one(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", f"-c{written(tmp_path, 'run.yaml', {'trainer': {}})}"])
+    err = capsys.readouterr().err
+    assert "spinlock fit: error: the following arguments are required: data.path, model. " in err
+
+
+@pytest.mark.parametrize("command", ["generate", "extract-features"])
+def test_faults_of_yaml_files_are_one_line(command, tmp_path, monkeypatch):
+    (tmp_path / "bad.yaml").write_text("data: {path: a.h5\n")
+    file = ["a.h5"] if command == "extract-features" else []
+    for name, fault in (("no.yaml", ": No such file"), ("bad.yaml", ", line 2, column 1: is not")):
+        path = str(tmp_path / name)
+        monkeypatch.setattr(sys, "argv", ["spinlock", command, *file, "--config", path])
+        with pytest.raises(SystemExit) as caught:
+            command_line()
+        assert caught.value.code.startswith(f"spinlock: error: {path}{fault}")
+        assert "\n" not in caught.value.code
+
+
+def test_non_finite_values_are_one_line(monkeypatch):
+    def run():
+        raise NonFiniteError("FiniteCheck: in train:\n  loss: 1 NaN")
+
+    monkeypatch.setattr(spinlock.__main__, "run", run)
+    with pytest.raises(SystemExit) as caught:
+        command_line()
+    assert caught.value.code == "spinlock: error: FiniteCheck: in train: loss: 1 NaN"
+
+
+def test_the_last_generation_decides(tmp_path):
+    """A mapping after null is the configuration, and null after a mapping that of the file."""
+    null = written(tmp_path, "null.yaml", {"data": {"path": "b.h5", "generation": None}})
+    given = written(tmp_path, "given.yaml", {"data": BASE})
+    other = written(tmp_path, "other.yaml", {"data": {"path": "c.h5"}})
+    order = [*with_plain_configs(["fit", "-c", null, f"-c{given}", f"--config={other}"])]
+    assert Choices.of(order) == Choices(generation=True, path="c.h5", files=True)
+    made = parsed_as_fit_does([*without_null_generation(order[1:])])
+    assert (made.generation.num_samples, made.generation.seed) == (9, 5)
+    assert made.path == Path("c.h5").absolute()
+    assert not Choices.of([order[0], order[2], order[1]]).generation
+    assert not Choices.of([*order, "--data.generation=null"]).generation
+    assert Choices.of([order[0], order[1], "--data.generation.seed=3"]).generation
+
+
+@pytest.mark.parametrize("value", [None, "elsewhere"])
+def test_a_dollar_sign_in_the_name_of_a_folder(value, tmp_path, monkeypatch):
+    """Paths are expanded once, and a folder that exists is not a variable."""
+    if value is None:
+        monkeypatch.delenv("zzz", raising=False)
+    else:
+        monkeypatch.setenv("zzz", value)
+    folder = tmp_path / "lit$zzz"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PLACE", str(folder))
+    data = SpinlockDataModule("a.h5", small_config(4), progress=False)
+    data.prepare_data()
+    assert data.path == folder / "a.h5"
+    assert data.path.is_file()
+    for path in (str(data.path), "$PLACE/a.h5", "../lit$zzz/a.h5"):
+        assert SpinlockDataModule(path).path.samefile(data.path)
+    *_, out, _ = _with_token_writer(["predict", "--out", "$PLACE/tokens.h5"])
+    assert TokenWriter(out.partition("=")[2]).path == folder / "tokens.h5"
 
 
 def test_paths_are_expanded_and_pinned(dataset, tmp_path, monkeypatch, capsys):

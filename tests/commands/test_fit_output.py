@@ -1,18 +1,26 @@
 """What a fit prints, and that its last lines can be followed."""
 
 import csv
+import math
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from lightning import Trainer
+from jsonargparse import Namespace
+from lightning import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
+from spinlock.commands import default_run
 from spinlock.commands.closing_table import closing_table
 from spinlock.commands.command_line import main
+from spinlock.commands.trainer_cli import TrainerCLI
+from spinlock.configuration.file_content import StorageConfig
 from spinlock.errors import ConfigurationError
 from spinlock.storage import read_tokens
 from tests.commands.conftest import quiet
+from tests.helpers import small_config
 
 SCORES = {
     "R2": "val/r2",
@@ -24,7 +32,7 @@ SCORES = {
 
 def rows_of(text, title):
     """Rows of a block of the closing table: name -> cells."""
-    text = text[text.index("Validation after") :]
+    text = text[text.index("Last validation") :]
     block = next(part for part in text.split("\n\n") if part.splitlines()[0].startswith(title))
     pairs = [re.split(r" {3,}", line.strip()) for line in block.splitlines()[1:]]
     return {name: rest for name, *rest in pairs}
@@ -46,10 +54,10 @@ def check_messages(out, err):
 def test_a_fit_ends_with_scores_files_and_commands(fitted):
     """The scores are those of the logs, the files exist, and the commands run."""
     check_messages(fitted.out, fitted.err)
-    text = fitted.out[fitted.out.index("Validation after epoch 2") :]
+    text = fitted.out[fitted.out.index("Last validation") :]
     with next(fitted.folder.glob("logs/*/metrics.csv")).open() as file:
         logged = [row for row in csv.DictReader(file) if row["val/r2"]][-1]
-    scores = rows_of(text, "Validation")
+    scores = rows_of(text, "Last validation")
     assert {name: row[0] for name, row in scores.items()} == {
         name: f"{float(logged[key]):.3f}" for name, key in SCORES.items()
     }
@@ -82,5 +90,47 @@ def test_untrained_models_are_not_applied(command, run_file, tmp_path):
 
 def test_a_file_alone_is_enough(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    main(["fit", f"--data.path={dataset}", *quiet(tmp_path, 1), "--data.batch_size=16"])
-    assert set(rows_of(capsys.readouterr().out, "Validation")) == set(SCORES)
+    for name, path in (("first", "missing.h5"), ("second", str(dataset))):
+        Path(f"{name}.yaml").write_text(f"data: {{path: {path}}}")
+    files = ["--config=first.yaml", "-csecond.yaml"]
+    main(["fit", *files, *quiet(tmp_path, 1), "--data.batch_size=16"])
+    assert set(rows_of(capsys.readouterr().out, "Last validation")) == set(SCORES)
+
+
+@pytest.mark.parametrize(("fields", "remedy"), [("all", "extract-features"), ("none", "generate")])
+def test_a_file_without_response_features(fields, remedy, monkeypatch):
+    config = small_config(4, responses=False, storage=StorageConfig(fields=fields, shard_size=4))
+    monkeypatch.setattr(default_run, "read_info", lambda path: SimpleNamespace(config=config))
+    with pytest.raises(ConfigurationError, match=f"no response features.*{remedy}") as caught:
+        default_run.default_run("a.h5")
+    assert ("extract-features" in str(caught.value)) == (fields == "all")
+
+
+def test_a_table_of_what_is_known(tmp_path, monkeypatch):
+    """Scores that are not finite and paths of other data modules are left out."""
+    monkeypatch.chdir(tmp_path)
+    scores = {"val/r2": -0.0001, "codebook/usage": math.nan, "consistency/same_token": math.inf}
+    monkeypatch.setattr(Trainer, "callback_metrics", scores)
+    saver = ModelCheckpoint(monitor="val/loss")
+    trainer = Trainer(logger=False, callbacks=[saver], accelerator="cpu")
+    saver.best_model_path = "best.ckpt"
+    Path("best.ckpt").touch()
+    data = LightningDataModule()
+    data.path = "images"
+    monkeypatch.setattr(trainer, "datamodule", data, raising=False)
+    text = closing_table(trainer)
+    assert {name: row[0] for name, row in rows_of(text, "Last validation").items()} == {
+        "R2": "0.000"
+    }
+    assert rows_of(text, "Files") == {"checkpoint": ["best.ckpt", "(best val/loss)"]}
+    assert "Next" not in text
+
+
+def test_initial_weights_of_other_models_cause_a_warning(caplog):
+    settings = Namespace(model=Namespace(class_path="mine.Net"), ckpt_path=None)
+    cli = SimpleNamespace(
+        config={"subcommand": "test", "test": settings}, _parser=lambda name: None
+    )
+    TrainerCLI.before_instantiate_classes(cli)
+    (record,) = caplog.records
+    assert record.getMessage() == "test: Net keeps its initial weights without --ckpt_path FILE"
