@@ -1,5 +1,7 @@
 """A small dataset and a run on it, shared by the tests of the command line."""
 
+import logging
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -66,6 +68,10 @@ def run_file(dataset, tmp_path):
 def fitted(run_file, tmp_path, monkeypatch, capfd):
     """What a fit printed, and where."""
     monkeypatch.chdir(tmp_path)
+    # The handlers write to the standard error stream of the time when Lightning was imported.
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        for handler in logging.getLogger(name).handlers:
+            monkeypatch.setattr(handler, "stream", sys.stderr, raising=False)
     main(["fit", "--config", str(run_file), *quiet(tmp_path)])
     printed = capfd.readouterr()
     return SimpleNamespace(folder=tmp_path, out=printed.out, err=printed.err)
