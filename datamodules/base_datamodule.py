@@ -14,14 +14,14 @@ from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.plain_hyperparameters import PlainHyperparameters
 from spinlock.configuration.stored_config import StoredConfig
 from spinlock.configuration.validation import require_at_least, structured
-from spinlock.datamodules.checkpoint_state import CheckpointState, check_selection
+from spinlock.datamodules.checkpoint_state import FittedScaling, restored_scaling
 from spinlock.datamodules.datasets import Batch, BatchDataset, FeatureDataset
 from spinlock.datamodules.invariant_columns import InvariantColumns
 from spinlock.datamodules.labels import LabelNames, feature_names
 from spinlock.datamodules.loading import EpochSampler, LoaderOptions
 from spinlock.datamodules.scaling import FeatureScaler
 from spinlock.datamodules.training_loader import TrainingLoader
-from spinlock.errors import ConfigurationError, DatasetError, SpinlockError
+from spinlock.errors import ConfigurationError, SpinlockError
 from spinlock.simulation.dynamics_rows import dynamics_names
 
 DEFAULT_LOADER = LoaderOptions()
@@ -105,8 +105,8 @@ class BaseDataModule(PlainHyperparameters, LightningDataModule):
         self.settings: dict[str, object] = {}
         # Why `setup` could not prepare the samples.
         self._failure: SpinlockError | None = None
-        # State of a checkpoint that was loaded last.
-        self._loaded: dict[str, Any] | None = None
+        # Scalers and selected columns from before those of a loaded model were adopted.
+        self._own: FittedScaling | None = None
 
     @property
     def feature_scaler(self) -> FeatureScaler:
@@ -185,58 +185,56 @@ class BaseDataModule(PlainHyperparameters, LightningDataModule):
                 settings differ, unless ``allow_transfer`` is set; or if it scales or selects other
                 columns. If it scales other dynamics, batches have no ``dynamics``.
         """
-        try:
-            state = structured(CheckpointState, state_dict)
-            scalers = {
-                key: FeatureScaler.from_state_dict(stored) for key, stored in state.scalers.items()
-            }
-            stored = state.invariant
-            invariant = None if stored is None else InvariantColumns.from_state_dict(stored)
-            if not self.allow_transfer:
-                state.check(self.generation, self.settings)
-        except ConfigurationError as error:
-            raise DatasetError(
-                f"the checkpoint's state of the data module is not valid: {error}"
-            ) from error
-        candidates = self.candidate_names("features") if self.selects_columns else None
-        check_selection(None if invariant is None else invariant.names, candidates)
-        for key in list(scalers):
-            names = self.candidate_names(key)
-            if invariant is not None and key == "features":
-                names = invariant.selected
-            difference = state.difference_of_columns(key, len(scalers[key].center), names)
-            if difference and key != "dynamics":
-                raise DatasetError(
-                    f"the checkpoint scales other columns of {key} than the data have: "
-                    f"{difference}. Use the columns and the feature set of its training data"
-                )
-            # Only training needs dynamics, so batches have none if the checkpoint scales others.
-            if difference:
-                del scalers[key]
-        self.scalers, self.invariant = scalers, invariant
-        self._loaded, self._failure = state_dict, None
+        restored = restored_scaling(
+            state_dict,
+            self.generation,
+            None if self.allow_transfer else self.settings,
+            self.candidate_names,
+            selects_columns=self.selects_columns,
+        )
+        before, same = (self.scalers, self.invariant), self._is_scaled_by(restored)
+        self._scale_by(restored)
+        if state_dict is self._state_of_model():
+            self._own = self._own or before
+        elif not same:
+            self._own = None
+        self._failure = None
+
+    def _state_of_model(self) -> Any:  # noqa: ANN401 (a checkpoint's)
+        """Return the state in the checkpoint that the trainer's model was loaded from, or None."""
+        model = None if self.trainer is None else self.trainer.lightning_module
+        return getattr(model, "data_state", None)
 
     def _adopt(self) -> bool:
-        """Adopt the state in the checkpoint that the trainer's model was loaded from, if any.
+        """Scale the data as for the trainer's model, or as before if it comes from no checkpoint.
 
         Returns:
             Whether that did not fail. A failure is raised by the loaders: the trainer may be about
             to load another checkpoint.
         """
         self._failure = None
-        model = None if self.trainer is None else self.trainer.lightning_module
-        state = getattr(model, "data_state", None)
-        if state is None or state is self._loaded:
-            return True
-        if state == self.state_dict():
-            self._loaded = state
-            return True
+        state = self._state_of_model()
         try:
-            self.load_state_dict(state)
+            if state is not None:
+                self.load_state_dict(state)
+            elif self._own is not None:
+                self._scale_by(self._own)
+                self._own = None
         except SpinlockError as error:
             self._failure = error
-            return False
-        return True
+        return self._failure is None
+
+    def _is_scaled_by(self, fitted: FittedScaling) -> bool:
+        """Whether scalers and selected columns are those of this data module."""
+        here, there = (
+            {key: scaler.state_dict() for key, scaler in scalers.items()}
+            for scalers in (self.scalers, fitted[0])
+        )
+        return here == there and self.invariant == fitted[1]
+
+    def _scale_by(self, fitted: FittedScaling) -> None:
+        """Scale and select columns in another way; `setup` fits scalers if there are none."""
+        self.scalers, self.invariant = fitted
 
     @classmethod
     def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401 (Lightning's)
@@ -251,7 +249,7 @@ class BaseDataModule(PlainHyperparameters, LightningDataModule):
     def _scaler(self, key: str) -> FeatureScaler:
         if key not in self.scalers:
             raise ConfigurationError(
-                f"the data module has no scaler of {key}; call setup() and use a view with features"
+                f"no scaler of {key}; call setup() and use a view with features"
             )
         return self.scalers[key]
 

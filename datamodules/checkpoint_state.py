@@ -2,7 +2,7 @@
 
 import inspect
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +10,20 @@ from spinlock.configuration.config_difference import explain_difference
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.plain_data import plain
 from spinlock.configuration.stored_config import StoredConfig
-from spinlock.configuration.validation import check_arguments
-from spinlock.errors import DatasetError
+from spinlock.configuration.validation import check_arguments, structured
+from spinlock.datamodules.invariant_columns import InvariantColumns
+from spinlock.datamodules.scaling import FeatureScaler
+from spinlock.errors import ConfigurationError, DatasetError
 
 _REMEDY = (
     "Use the data that the model was trained on, or set allow_transfer=True: the checkpoint's "
     "scaling is then applied to these data, and samples that the model was trained on may occur in "
-    "the validation and test splits"
+    "the validation and test splits. For a loaded model, model.data_state = None scales the data "
+    "anew, by their own training samples"
 )
+
+FittedScaling = tuple[dict[str, FeatureScaler], InvariantColumns | None]
+"""Scaler of each scaled entry of a batch, and the selection of the columns of ``features``."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ def _difference(there: tuple[str, ...], here: tuple[str, ...]) -> str:
     return ", ".join(parts) or "the same columns in another order"
 
 
-def check_selection(there: tuple[str, ...] | None, here: tuple[str, ...] | None) -> None:
+def _check_selection(there: tuple[str, ...] | None, here: tuple[str, ...] | None) -> None:
     """Check that a checkpoint selects among the columns that the data have.
 
     Args:
@@ -113,6 +119,61 @@ def check_selection(there: tuple[str, ...] | None, here: tuple[str, ...] | None)
         )
 
 
+def restored_scaling(
+    state_dict: Mapping[str, Any],
+    config: GenerationConfig,
+    settings: Mapping[str, object] | None,
+    candidate_names: Callable[[str], tuple[str, ...]],
+    *,
+    selects_columns: bool,
+) -> FittedScaling:
+    """Return the scalers and the selected columns in a checkpoint, after checking that they fit.
+
+    Args:
+        state_dict: State of a data module in a checkpoint. Its author is not trusted.
+        config: Configuration of the dataset.
+        settings: Settings of the data module; None accepts another dataset and other settings.
+        candidate_names: Function that returns the names of the columns of a scaled entry of a
+            batch, before a selection.
+        selects_columns: Whether the data module selects columns of ``features``.
+
+    Returns:
+        Scaler of each scaled entry of a batch, and the selection. There is no scaler of dynamics if
+        the checkpoint scales others than the data have: only training needs them.
+
+    Raises:
+        DatasetError: If it is not a state of a data module, or does not fit the data.
+    """
+    try:
+        state = structured(CheckpointState, state_dict)
+        scalers = {
+            key: FeatureScaler.from_state_dict(stored) for key, stored in state.scalers.items()
+        }
+        stored = state.invariant
+        invariant = None if stored is None else InvariantColumns.from_state_dict(stored)
+        if settings is not None:
+            state.check(config, settings)
+    except ConfigurationError as error:
+        raise DatasetError(
+            f"the checkpoint's state of the data module is not valid: {error}"
+        ) from error
+    candidates = candidate_names("features") if selects_columns else None
+    _check_selection(None if invariant is None else invariant.names, candidates)
+    for key in list(scalers):
+        names = candidate_names(key)
+        if invariant is not None and key == "features":
+            names = invariant.selected
+        difference = state.difference_of_columns(key, len(scalers[key].center), names)
+        if difference and key != "dynamics":
+            raise DatasetError(
+                f"the checkpoint scales other columns of {key} than the data have: "
+                f"{difference}. Use the columns and the feature set of its training data"
+            )
+        if difference:
+            del scalers[key]
+    return scalers, invariant
+
+
 def stored_arguments(kind: type[object], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a data module as plain data, which checkpoints store.
 
@@ -122,7 +183,7 @@ def stored_arguments(kind: type[object], values: Mapping[str, Any]) -> dict[str,
             ignored.
 
     Returns:
-        All arguments except ``executor``, so that checkpoints load with ``weights_only=True``.
+        All arguments, so that checkpoints load with ``weights_only=True``.
 
     Raises:
         ConfigurationError: If the arguments come from a checkpoint, and one has another type than
@@ -132,4 +193,4 @@ def stored_arguments(kind: type[object], values: Mapping[str, Any]) -> dict[str,
     if not isinstance(given["generation"], GenerationConfig):
         # The arguments come from a checkpoint, whose author is not trusted.
         check_arguments(kind.__init__, given)
-    return {name: plain(value) for name, value in given.items() if name != "executor"}
+    return {name: plain(value) for name, value in given.items()}

@@ -1,17 +1,17 @@
 """Uses an existing dataset file whose stored fields are not those that were asked for."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_warn
+
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.stored_config import StoredConfig
+from spinlock.datamodules.feature_view import FeatureView
 from spinlock.errors import DatasetError
 from spinlock.storage import read_info
-
-_LOG = logging.getLogger(__name__)
 
 
 def as_stored(path: Path, generation: GenerationConfig | Mapping[str, Any]) -> GenerationConfig:
@@ -28,17 +28,40 @@ def as_stored(path: Path, generation: GenerationConfig | Mapping[str, Any]) -> G
         >>> as_stored(Path("missing.h5"), GenerationConfig(4)).num_samples
         4
     """
-    if not isinstance(generation, GenerationConfig):
-        generation = StoredConfig.from_dict(generation)
+    generation = _parsed(generation)
     if not path.exists():
         return generation
     try:
         theirs = read_info(path).config
     except DatasetError:
         return generation
-    fields, asked = theirs.storage.fields, generation.storage.fields
-    same = replace(generation, storage=replace(generation.storage, fields=fields))
-    if fields == asked or same.fingerprint != theirs.fingerprint:
+    fields = theirs.storage.fields
+    if fields == generation.storage.fields:
         return generation
-    _LOG.info("%s: storage.fields is %s, %s was asked for; used as it is", path, fields, asked)
-    return same
+    same = replace(generation, storage=replace(generation.storage, fields=fields))
+    return same if same.fingerprint == theirs.fingerprint else generation
+
+
+def warn_of_other_fields(
+    path: Path, asked: GenerationConfig | Mapping[str, Any], view: FeatureView
+) -> None:
+    """Warn if a view reads fields, and the file stores other fields than were asked for.
+
+    Args:
+        path: Dataset file.
+        asked: Configuration that was asked for, or that of a checkpoint as plain data.
+        view: View of the configuration that `as_stored` returned.
+    """
+    wanted, fields = _parsed(asked).storage.fields, view.config.storage.fields
+    if view.has_fields and wanted != fields:
+        rank_zero_warn(
+            f"{path} stores other fields than were asked for, and batches contain the stored ones "
+            f"(storage.fields: {fields} there, {wanted} asked for). For other fields, generate "
+            "another file"
+        )
+
+
+def _parsed(generation: GenerationConfig | Mapping[str, Any]) -> GenerationConfig:
+    if isinstance(generation, GenerationConfig):
+        return generation
+    return StoredConfig.from_dict(generation)

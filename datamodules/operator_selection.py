@@ -39,15 +39,15 @@ class OperatorSelection:
 
     def __post_init__(self) -> None:
         for name, chosen in (self.axes or {}).items():
-            bounds = isinstance(chosen, Mapping) and 0 < len(chosen) == len(
-                {"low", "high"} & {*chosen}
-            )
-            numbers = bounds and all(_is_number(bound) for bound in chosen.values())
-            listed = isinstance(chosen, list | tuple) and len(chosen) > 0
-            if not (numbers or listed):
+            if not (_are_bounds(chosen) or _are_values(chosen)):
                 raise ConfigurationError(
                     f"{self.setting}.{name}: must be a list of values, or numbers low and high, "
                     f"got {chosen!r}"
+                )
+            if _are_bounds(chosen) and len(chosen) == 2 and chosen["low"] > chosen["high"]:
+                raise ConfigurationError(
+                    f"{self.setting}.{name}: low must not be above high, got low {chosen['low']} "
+                    f"and high {chosen['high']}"
                 )
 
     def mask(self, config: GenerationConfig) -> Tensor:
@@ -75,7 +75,7 @@ class OperatorSelection:
                 if column.dtype.kind == "U":
                     raise ConfigurationError(
                         f"{self.setting}.{name}: the axis has names, not numbers; give a list of "
-                        f"some of {', '.join(np.unique(column))}"
+                        f"some of {_occurring(column)}"
                     )
                 inside = (column >= wanted.get("low", -np.inf)) & (
                     column <= wanted.get("high", np.inf)
@@ -99,15 +99,26 @@ class OperatorSelection:
         return "; ".join(texts) or "all operators"
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _are_bounds(chosen: object) -> bool:
+    if not isinstance(chosen, Mapping) or not chosen or not chosen.keys() <= {"low", "high"}:
+        return False
+    return all(
+        isinstance(bound, int | float) and not isinstance(bound, bool) for bound in chosen.values()
+    )
+
+
+def _are_values(chosen: object) -> bool:
+    if not isinstance(chosen, list | tuple) or not chosen:
+        return False
+    return all(isinstance(value, str | int | float) for value in chosen)
 
 
 def _occurring(column: np.ndarray[Any, Any]) -> str:
     found = np.unique(column)
-    if len(found) > 12:
+    if len(found) > 12 and found.dtype.kind != "U":
         return f"values from {found[0]:g} to {found[-1]:g}"
-    return ", ".join(map(str, found.tolist()))
+    shown = ", ".join(map(str, found[:12].tolist()))
+    return shown if len(found) <= 12 else f"{shown} and {len(found) - 12} others"
 
 
 def _described(chosen: Mapping[str, float] | Sequence[object]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -10,10 +11,10 @@ from torch.utils.data import DataLoader
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.datamodules.base_datamodule import DEFAULT_LOADER, BaseDataModule
-from spinlock.datamodules.checkpoint_state import stored_arguments
+from spinlock.datamodules.checkpoint_state import FittedScaling, stored_arguments
 from spinlock.datamodules.column_groups import ViewOptions
 from spinlock.datamodules.datasets import Batch, FeatureDataset, Realizations
-from spinlock.datamodules.existing_file import as_stored
+from spinlock.datamodules.existing_file import as_stored, warn_of_other_fields
 from spinlock.datamodules.field_reader import FieldReader
 from spinlock.datamodules.loading import LoaderOptions
 from spinlock.datamodules.operator_selection import OperatorSelection
@@ -46,19 +47,17 @@ class SpinlockDataModule(BaseDataModule):
     ``index``             [B] int64          index of the sample in the file
     ====================  =================  ====================================================
 
-    This is the view ``features``; `ViewOptions` describes the others.
-
-    `split_operators` assigns operators to splits, so that all probes of an operator are in one
-    split. Scalers and selected columns are fitted on the training samples. The order of these is a
-    pure function of a seed and the epoch. `predict_dataloader` loads all samples in the order of
-    the file. If evaluation includes both variants that are trained on and variants that are not,
-    the validation and test loaders are lists of two loaders: held-in, then held-out (`eval_parts`).
+    This is the view ``features``; `ViewOptions` describes the others. `split_operators` keeps all
+    probes of an operator in one split. Scalers and selected columns are fitted on the training
+    samples, whose order is a pure function of a seed and the epoch. `predict_dataloader` loads all
+    samples in the order of the file. If evaluation includes both variants that are trained on and
+    others, validation and test have two loaders: held-in, then held-out (`eval_parts`).
 
     Args:
         path: Dataset file; `prepare_data` builds it if it is missing. Variables and ``~`` are
             expanded; a relative path is made absolute.
-        generation: Configuration of the dataset; default: that of the file. A file whose stored
-            fields are others is used as it is.
+        generation: Configuration of the dataset; default: that of the file. A file of the same
+            samples that stores other fields is used with the fields that it stores.
         view: Contents of a batch: ``features``, ``sequence``, ``responses``, ``pairs``,
             ``probes``, ``fields`` or ``both``, or `ViewOptions` to choose columns.
         timestep: Timestep whose features are returned, in 1..T; default: the last.
@@ -75,7 +74,8 @@ class SpinlockDataModule(BaseDataModule):
         eval_variants: Variants or families to evaluate on, or ``all``; default: those trained on.
         train_operators: Operators to train on, by their values on axes: ``{axis: [value, ...]}``
             or ``{axis: {low: ..., high: ...}}``; default: all.
-        eval_operators: Operators to evaluate on, in the same form; default: all.
+        eval_operators: Operators to evaluate on, in the same form; default: all, also those that
+            are left out of training, to measure how well a model generalizes to them.
         balance: Label of which each value is drawn equally often in training: ``variant``,
             ``family`` or ``none``.
         max_samples: Number of training samples to use, the first of the split; default: all.
@@ -90,7 +90,7 @@ class SpinlockDataModule(BaseDataModule):
 
     Raises:
         ConfigurationError: If an argument is out of range, or the dataset lacks a view or variant.
-        DatasetError: If no configuration is given, and the file is missing or not a dataset.
+        DatasetError: If there is no configuration and no dataset file.
 
     Example:
         >>> import tempfile
@@ -138,9 +138,10 @@ class SpinlockDataModule(BaseDataModule):
         self.path = local_path(path).absolute()
         generation = read_info(self.path).config if generation is None else generation
         stored = stored_arguments(SpinlockDataModule, locals())
-        generation = as_stored(self.path, generation)
+        asked, generation = generation, as_stored(self.path, generation)
         super().__init__(generation, batch_size, loader, sampling_seed, allow_transfer)
         self.view = make_view(view, self.generation, timestep=timestep, realizations=realizations)
+        warn_of_other_fields(self.path, asked, self.view)
         self.preparation = Preparation(
             view=self.view,
             fractions=(1 - val_fraction - test_fraction, val_fraction, test_fraction),
@@ -154,9 +155,7 @@ class SpinlockDataModule(BaseDataModule):
             signed_log=signed_log,
         )
         self.settings = self.preparation.settings
-        self.device = device
-        self.executor = executor
-        self.progress = progress
+        self.device, self.executor, self.progress = device, executor, progress
         self.prepare_data_per_node = prepare_data_per_node
         self.prepared: PreparedSamples | None = None
         self.save_hyperparameters(stored)
@@ -191,7 +190,7 @@ class SpinlockDataModule(BaseDataModule):
         if self._adopt() and self.prepared is None:
             require_samples(self.path, self.generation)
             try:
-                self._prepare()
+                self._prepare((self.scalers, self.invariant))
             except ConfigurationError as error:
                 # Lightning loads the scaling and the selected columns of a checkpoint after this.
                 self._failure = error
@@ -224,12 +223,11 @@ class SpinlockDataModule(BaseDataModule):
         """Return batches of all samples (or pairs) of all variants, in the order of the file."""
         return self._loader(self._dataset(self._prepared().everything), self.batch_size)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Adopt the scaling of a checkpoint; see `BaseDataModule.load_state_dict`."""
-        outdated = self.prepared is not None or self._failure is not None
-        super().load_state_dict(state_dict)
-        if outdated:
-            self._prepare()
+    def stored_argument(self, name: str, value: Any) -> Any:  # noqa: ANN401 (any argument)
+        """Return an argument as it is stored: plain data, and an absolute path."""
+        return super().stored_argument(
+            name, getattr(self, "path", value) if name == "path" else value
+        )
 
     def __str__(self) -> str:
         """Describe the dataset, the view, the splits by variant and the scaling of each column."""
@@ -266,10 +264,15 @@ class SpinlockDataModule(BaseDataModule):
         """Return the names of the columns of a scaled entry of a batch, before a selection."""
         return self.view.column_names(key)
 
-    def _prepare(self) -> None:
-        self.prepared = self.preparation.prepare(
-            self.path, self.label_names, self.scalers, self.invariant
-        )
+    def _scale_by(self, fitted: FittedScaling) -> None:
+        changed = self.prepared is not None and not self._is_scaled_by(fitted)
+        if changed or (self.prepared is None and self._failure is not None):
+            self._prepare(fitted)
+        else:
+            super()._scale_by(fitted)
+
+    def _prepare(self, fitted: FittedScaling) -> None:
+        self.prepared = self.preparation.prepare(self.path, self.label_names, *fitted)
         self.scalers, self.invariant = self.prepared.scalers, self.prepared.invariant
 
     def _prepared(self) -> PreparedSamples:
@@ -280,8 +283,8 @@ class SpinlockDataModule(BaseDataModule):
     def _device(self) -> torch.device | str | None:
         if self.device is not None or self.executor is not None or self.trainer is None:
             return self.device
-        device = self.trainer.strategy.root_device
         # Generation needs 64-bit integers and floats, which other accelerators lack.
+        device = self.trainer.strategy.root_device
         return device if device.type in ("cpu", "cuda") else "cpu"
 
     def _evaluation(self, split: str) -> DataLoader[Batch] | list[DataLoader[Batch]]:
@@ -292,9 +295,5 @@ class SpinlockDataModule(BaseDataModule):
 
     def _dataset(self, rows: Tensor) -> FeatureDataset:
         readers = max(1, self.loader.num_workers)
-        return self.view.dataset(
-            self._prepared().columns,
-            rows,
-            lambda: FieldReader(self.path, self.generation, readers=readers),
-            self._sampling_seed,
-        )
+        fields = partial(FieldReader, self.path, self.generation, readers=readers)
+        return self.view.dataset(self._prepared().columns, rows, fields, self._sampling_seed)

@@ -44,13 +44,23 @@ class PlainHyperparameters(_Base):
         """Store arguments as plain data; see Lightning's method."""
         if frame is None and (current := inspect.currentframe()) is not None:
             frame = current.f_back
-        super().save_hyperparameters(*args, ignore=ignore, frame=frame, logger=logger)
+        given = [ignore] if isinstance(ignore, str) else ignore or ()
         # The class is chosen by whoever loads the checkpoint, not by the checkpoint.
-        dropped = ["_instantiator", *self.unstored_arguments]
+        dropped = [*given, *self.unstored_arguments, "_instantiator"]
         if inspect.getfullargspec(type(self).__init__).varkw is not None:
             # Lightning would pass the path of the class to a constructor that takes any argument.
             dropped.append("_class_path")
-        for name in dropped:
-            self.hparams.pop(name, None)
-        self.hparams.update({name: plain(value) for name, value in self.hparams.items()})
+        # Lightning copies what it stores, and some unstored arguments cannot be copied.
+        super().save_hyperparameters(*args, ignore=dropped, frame=frame, logger=logger)
+        stored = {name: self.stored_argument(name, value) for name, value in self.hparams.items()}
+        self.hparams.update(stored)
         self._hparams_initial = copy.deepcopy(self.hparams)
+
+    def stored_argument(self, name: str, value: Any) -> Any:  # noqa: ANN401 (any argument)
+        """Return an argument as it is stored: as plain data.
+
+        Args:
+            name: Name of the argument.
+            value: Argument as it was given.
+        """
+        return plain(value)

@@ -164,7 +164,7 @@ class LearnedCodebooks(Quantizer):
             self.layers = _library().GroupedResidualVQ(groups=count, num_quantizers=1, **options)
             books = [group.layers[0] for group in self.layers.rvqs]
         self._books = list(books)
-        # Averages of weights need numbers, and a boolean is none.
+        # Averages of weights need numbers. Booleans cannot be averaged.
         for book in self._books:
             book._codebook.initted = book._codebook.initted.float()
 

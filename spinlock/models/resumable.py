@@ -132,17 +132,14 @@ class ResumableModule(PlainHyperparameters, LightningModule):
         """Load the state of this process, and drop unsafe paths from the states of callbacks.
 
         Raises:
-            DatasetError: If the checkpoint contains a state of another form.
+            DatasetError: If the checkpoint contains no state, or one of another form.
         """
         held = (value for value in checkpoint.values() if isinstance(value, dict))
         self.data_state = next((state for state in held if state.keys() >= _DATA_KEYS), None)
         if self._trainer is not None:
             # Lightning restores callbacks after this.
             drop_foreign_paths(checkpoint, self._trainer.ckpt_path)
-        # Checkpoints of earlier versions have no state.
-        if _KEY not in checkpoint:
-            return
-        states = checkpoint[_KEY]
+        states = checkpoint.get(_KEY)
         if not isinstance(states, list) or not states:
             _refuse("a list of the states of the processes", states)
         state = states[self.global_rank % len(states)]

@@ -24,7 +24,8 @@ class SizedModule(ResumableModule):
         (False, True)
         >>> sizes = {"num_features": 5, "num_dynamics": 0}
         >>> sizes |= {"num_initial_features": 0, "num_variants": 1}
-        >>> model.on_load_checkpoint({"hyper_parameters": sizes})
+        >>> state = {"generators": {}, "latents": [], "gradients": {}}
+        >>> model.on_load_checkpoint({"hyper_parameters": sizes, "training": [state]})
         >>> model.is_built
         True
     """
@@ -48,7 +49,7 @@ class SizedModule(ResumableModule):
         """Build the network with the sizes in the checkpoint, if they are not known.
 
         Raises:
-            DatasetError: If the checkpoint has no sizes, or a training state of another form.
+            DatasetError: If the checkpoint has no sizes, or no training state of this form.
         """
         if not self.is_built:
             self._sizes.update(stored_sizes(checkpoint))

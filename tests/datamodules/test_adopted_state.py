@@ -68,9 +68,56 @@ def test_a_data_module_that_is_ready_reads_its_file_again_only_if_needed(
 ):
     datamodule, file = trained
     reads = []
-    monkeypatch.setattr(datamodule, "_prepare", lambda: reads.append(1))
+    monkeypatch.setattr(datamodule, "_prepare", lambda fitted: reads.append(1))
     predicted(file, datamodule)
     assert not reads
+
+
+def test_a_model_without_a_checkpoint_is_given_the_scaling_of_these_data(datasets, trained):
+    """Also after another model, or after a model whose data were refused."""
+    _, file = trained
+    alone = data(datasets["responding"])
+    alone.setup()
+    new = FeatureVQVAE(latent_dim=4, codebook_size=8, hidden_dims=(8,))
+    run = trainer(1, limit_train_batches=1, limit_val_batches=1)
+    for options in ({}, {"ckpt_path": file}):
+        datamodule = data(datasets["responding"])
+        predicted(file, datamodule, **options)
+        assert datamodule.state_dict() != alone.state_dict()
+        rows = [collect(each.predict_dataloader())["features"] for each in (datamodule, alone)]
+        assert not torch.equal(*rows)
+        run.validate(new, datamodule, verbose=False)
+        assert datamodule.state_dict() == alone.state_dict()
+        rows = [collect(each.predict_dataloader())["features"] for each in (datamodule, alone)]
+        assert torch.equal(*rows)
+    refusing = data(datasets["responding"], scaling="rank")
+    with pytest.raises(DatasetError, match="other data settings"):
+        predicted(file, refusing)
+    run.validate(new, refusing, verbose=False)
+
+
+def test_a_state_that_was_loaded_by_hand_is_kept(datasets, trained):
+    """A model that comes from no checkpoint does not discard it."""
+    trained_on, file = trained
+    datamodule = SpinlockDataModule.load_from_checkpoint(file, max_samples=75)
+    predicted(file, datamodule)
+    new = FeatureVQVAE(latent_dim=4, codebook_size=8, hidden_dims=(8,))
+    trainer(1, limit_val_batches=1).validate(new, datamodule, verbose=False)
+    assert datamodule.state_dict() == trained_on.state_dict()
+
+
+@pytest.mark.parametrize("key", ["fractions", "odd"])
+def test_tensors_in_a_state_are_refused(datasets, trained, key):
+    """They cannot be compared; the author of a checkpoint is not trusted."""
+    trained_on, file = trained
+    model = FeatureVQVAE.load_from_checkpoint(file)
+    settings = model.data_state["settings"] | {key: torch.zeros(2)}
+    model.data_state = model.data_state | {"settings": settings}
+    message = rf"not valid: settings.{key}: must be .* got tensor"
+    with pytest.raises(DatasetError, match=message):
+        trainer().predict(model, trained_on)
+    model.data_state = None
+    trainer().predict(model, trained_on)
 
 
 def test_a_loaded_model_refuses_other_data(datasets, trained, other):
@@ -123,8 +170,8 @@ def test_names_of_columns_are_compared(datasets):
             data(datasets["responding"], view="features", allow_transfer=True).load_state_dict(
                 given
             )
-    # Dynamics that the data lack are left out; checkpoints of earlier versions have no names.
-    given = state | {"columns": {"dynamics": ["a"]}}
+    # Other dynamics are left out, since only training needs them.
+    given = state | {"columns": state["columns"] | {"dynamics": ["a"]}}
     datamodule.load_state_dict(given)
     assert set(datamodule.scalers) == {"features", "initial_features"}
 

@@ -1,5 +1,7 @@
 """Lightning's tools for tuning, averaging and configuring work with the data modules and models."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from lightning import LightningModule, seed_everything
@@ -100,17 +102,6 @@ def test_averages_of_weights(datasets, average):
     assert torch.equal(*tokens)
 
 
-def test_boolean_buffers_of_earlier_checkpoints_are_accepted():
-    settings = {"num_features": 5, "num_dynamics": 0, "num_variants": 3, "num_initial_features": 0}
-    model = FeatureVQVAE(**SMALL, **settings, encoder_conditions=("variant",))
-    state = model.state_dict()
-    flags = [name for name in state if name.endswith(("seen", "initted"))]
-    assert len(flags) == 3
-    model.load_state_dict(state | {name: torch.ones_like(state[name]).bool() for name in flags})
-    assert model.quantizer.is_initialized
-    assert model.autoencoder.encoder_inputs.seen.tolist() == [1.0, 1.0, 1.0]
-
-
 class Named(FeatureVQVAE):
     """Arguments of the base class are named."""
 
@@ -165,6 +156,34 @@ def test_arguments_that_are_not_stored():
 
     found = Holder(object(), 3, _class_path="a.B", _instantiator="c").hparams
     assert dict(found) == {"size": 3}
+
+
+def test_a_subclass_may_have_an_executor(datasets, tmp_path):
+    """It cannot be copied; a relative path is stored as an absolute one."""
+    path, config = datasets["responding"]
+    (tmp_path / "there").mkdir()
+    (tmp_path / "data.h5").symlink_to(path)
+    with ThreadPoolExecutor(1) as executor:
+        for kind, options in ((OwnData, {"tag": "mine"}), (SpinlockDataModule, {})):
+            datamodule = kind("data.h5", config, executor=executor, **options)
+            assert datamodule.executor is executor
+            assert "executor" not in datamodule.hparams
+            assert datamodule.hparams["path"] == str(tmp_path / "data.h5")
+            assert datamodule.hparams_initial == datamodule.hparams
+
+
+def test_a_data_module_of_a_checkpoint_reads_the_same_file(tmp_path, datasets, monkeypatch):
+    """In another working directory, too."""
+    path, config = datasets["responding"]
+    (tmp_path / "data.h5").symlink_to(path)
+    _, run = fit(SpinlockDataModule("data.h5", config, batch_size=32), max_epochs=1)
+    run.save_checkpoint("a.ckpt")
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    again = SpinlockDataModule.load_from_checkpoint("../a.ckpt")
+    again.prepare_data()
+    assert again.path == tmp_path / "data.h5"
+    assert not list((tmp_path / "there").iterdir())
 
 
 def test_a_command_line_of_ones_own_links_sizes(datasets):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spinlock.datamodules.operator_selection import OperatorSelection
+from spinlock.datamodules.operator_selection import OperatorSelection, _occurring
 from spinlock.errors import ConfigurationError
 from spinlock.simulation.sobol_design import make_design
 from tests.datamodules import collect, ready
@@ -37,6 +37,11 @@ def test_values_and_bounds_select_operators():
         ({"alpha": {"least": 1}}, r"alpha: must be a list of values, or numbers low and high"),
         ({"alpha": {"low": "1"}}, r"alpha: must be a list"),
         ({"alpha": []}, r"alpha: must be a list"),
+        ({"alpha": [[0.5]]}, r"alpha: must be a list of values, .* got \[\[0.5\]\]"),
+        (
+            {"alpha": {"low": 5, "high": 3}},
+            "alpha: low must not be above high, got low 5 and high 3",
+        ),
         ({"depth": [1]}, r"unknown axis 'depth'; the dataset has num_layers, .*dt"),
         ({"activation": ["sine"]}, r"no operator has the value 'sine'; .* gelu, relu, silu"),
         ({"alpha": [7]}, r"no operator has the value 7; the dataset has values from 0"),
@@ -47,6 +52,12 @@ def test_values_and_bounds_select_operators():
 def test_errors_say_what_is_allowed(axes, message):
     with pytest.raises(ConfigurationError, match=message):
         OperatorSelection(axes, "eval_operators").mask(CONFIG)
+
+
+def test_a_long_list_of_names_is_shortened():
+    names = np.array([f"kind{i:02}" for i in range(15)])
+    assert _occurring(names).endswith("kind10, kind11 and 3 others")
+    assert _occurring(np.arange(15)) == "values from 0 to 14"
 
 
 def test_training_and_evaluation_are_restricted(datasets):

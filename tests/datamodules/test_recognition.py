@@ -2,13 +2,19 @@
 
 import dataclasses
 import shutil
+import warnings
 
 import h5py
 import pytest
+import torch
 
+from benchmarks.synthetic import write_synthetic
+from spinlock import SpinlockDataModule
 from spinlock.configuration.variant_mixture import InitialConditionConfig
 from spinlock.errors import DatasetError
 from spinlock.storage import read_info, require_dataset
+from tests.datamodules import collect, ready
+from tests.helpers import small_config
 
 
 def test_size_and_packing_may_differ(datasets):
@@ -68,3 +74,20 @@ def test_a_configuration_that_was_changed_is_not_overlooked(datasets, tmp_path):
     assert read_info(tmp_path / "a.h5").config.seed == 9
     with pytest.raises(DatasetError, match=r"holds another dataset.*seed: 9 there, 42 asked for"):
         require_dataset(tmp_path / "a.h5", config)
+
+
+def test_other_stored_fields_are_used_with_a_warning(tmp_path):
+    """Views without fields have the same batches, so they do not warn."""
+    asked = small_config(16, num_timesteps=3, num_realizations=2)
+    storage = dataclasses.replace(asked.storage, fields="last", compression="none")
+    stored, path = dataclasses.replace(asked, storage=storage), tmp_path / "a.h5"
+    write_synthetic(path, stored)
+    with pytest.warns(UserWarning, match="storage.fields: last there, all asked for"):
+        other = ready(path, asked, view="fields")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SpinlockDataModule(path, asked)
+        same = ready(path, stored, view="fields")
+    found, expected = (collect(each.predict_dataloader()) for each in (other, same))
+    assert found["output_fields"].shape[2] == 1
+    assert torch.equal(found["output_fields"], expected["output_fields"])

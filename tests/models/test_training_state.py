@@ -29,13 +29,12 @@ def test_checkpoints_hold_tensors(datasets, checkpoint):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_a_checkpoint_without_a_state_is_taken(datasets, checkpoint, tmp_path):
-    """Of an earlier version."""
+def test_a_checkpoint_without_a_state_is_refused(checkpoint):
     stored = torch.load(checkpoint, weights_only=True)
     del stored["training"]
-    torch.save(stored, tmp_path / "a.ckpt")
-    datamodule = data(datasets)
-    fit(warming_up(datamodule), datamodule, ckpt=tmp_path / "a.ckpt")
+    model = FeatureVQVAE(**{k: v for k, v in stored["hyper_parameters"].items() if k[0] != "_"})
+    with pytest.raises(DatasetError, match="a list of the states of the processes, got NoneType"):
+        model.on_load_checkpoint(stored)
 
 
 def changed(path, value):
