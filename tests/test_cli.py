@@ -91,7 +91,7 @@ STREAM = "spinlock.datamodules.SpinlockStreamModule"
         (["--data", json.dumps({"class_path": STREAM})], True),
         (["--config", str(ROOT / "configs" / "stream.yaml")], True),
         (["--config", str(QUICKSTART), "--data.path=a.h5"], False),
-        (["--data", json.dumps({"path": "a.h5"}), "--data.batch_size=4"], False),
+        (["--data", json.dumps({"path": "a.h5"}), "--model=FeatureVQVAE"], False),
         (["--data", str(QUICKSTART)], False),
     ],
 )

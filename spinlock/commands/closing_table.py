@@ -28,8 +28,8 @@ def closing_table(trainer: Trainer) -> str:
         trainer: Trainer whose fit has ended.
 
     Example:
-        >>> print(closing_table(Trainer(logger=False, enable_checkpointing=False)))
-        <BLANKLINE>
+        >>> closing_table(Trainer(logger=False, enable_checkpointing=False)).strip()
+        ''
     """
     folder = Path(trainer.log_dir) if trainer.loggers and trainer.log_dir else None
     values = {name: float(value) for name, value in trainer.callback_metrics.items()}
