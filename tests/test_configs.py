@@ -48,7 +48,7 @@ def test_every_shipped_configuration_runs(config, tmp_path, monkeypatch):
     main(["fit", "--config", str(config), *shrunk])
     built = next((tmp_path / "data").glob("*.h5"))
     checkpoint = next((tmp_path / "runs").rglob("*.ckpt"))
-    for command in ("validate", "test", "predict"):
+    for command in ("test", "predict"):
         main([command, "--config", str(config), *shrunk, "--ckpt_path", str(checkpoint)])
     state = torch.load(checkpoint, weights_only=True)["SpinlockDataModule"]
     assert state["fingerprint"] == read_info(built).fingerprint

@@ -147,8 +147,8 @@ def test_variance_and_dynamics_are_shown(tmp_path):
         dynamics, names = source.features(schema.DYNAMICS)
         assert dynamics.shape == (12, len(names))
     titles = [axes.get_title() for axes in bars.axes]
-    assert titles == ["Features of u_1", "Response of u_1", "Noise group"]
-    assert [len(axes.get_yticks()) for axes in bars.axes] == [46, 17, 6]
+    assert titles == ["Features of u_1", "Response of u_1", "Transport to u_1", "Noise group"]
+    assert [len(axes.get_yticks()) for axes in bars.axes] == [46, 14, 5, 6]
     assert [axes.get_title() for axes in histograms.axes[: len(names)]] == list(names)
     panels = {axes.get_title(): axes for axes in scatter.axes[:4]}
     assert list(panels) == ["diffusion", "growth", "shift_x", "shift_y"]

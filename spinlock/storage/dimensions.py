@@ -25,6 +25,8 @@ SCALE_ATTRIBUTES = ("description", "CLASS", "NAME", "REFERENCE_LIST")
 #: Attribute of a dataset that refers to its scales.
 SCALES_OF_DATASET = "DIMENSION_LIST"
 
+# Largest size of the texts of a scale that are read together; others are read one at a time.
+_BYTES_AT_ONCE = 1 << 28
 # Name by which netCDF knows a scale without values.
 _NO_VALUES = "This is a netCDF dimension but not a netCDF variable. {:9d}"
 # Dimension -> description of the scale. The first five lie in the root group, because all groups
@@ -173,5 +175,7 @@ def values_problem(data: h5py.Dataset, scale: Scale) -> str:
 def _values_equal(data: h5py.Dataset, scale: Scale) -> bool:
     if scale.dtype.kind != "O":
         return not scale.values or bool(data[...].tolist() == list(scale.values))
-    # All texts of a forged scale may refer to one long text, so they are read one at a time.
+    # All texts of a forged scale may refer to one long text, which is at most as long as the file.
+    if scale.size * data.file.id.get_filesize() <= _BYTES_AT_ONCE:
+        return bool(data[...].tolist() == [str(text).encode() for text in scale.values])
     return all(data[place] == str(text).encode() for place, text in enumerate(scale.values))

@@ -245,7 +245,7 @@ def test_names_need_neither_file_nor_setup(datasets):
 
 def test_a_view_without_features_has_no_scaling(datasets):
     datamodule = ready(*datasets["single"], view="fields")
-    with pytest.raises(ConfigurationError, match="has no scaler of features; call setup"):
+    with pytest.raises(ConfigurationError, match="no scaler of features; call setup"):
         datamodule.feature_scaler  # noqa: B018
 
 

@@ -55,9 +55,9 @@ def test_examples_run():
     shapes = [tuple(getattr(namespace["features"], name).shape) for name in arrays]
     assert shapes == [(8, 10, 46), (8, 5, 13), (8, 39)]
     exec(responses, namespace)
-    arrays = ("per_timestep", "noise", "divergence")
+    arrays = ("per_timestep", "transport", "noise", "divergence")
     shapes = [tuple(getattr(namespace["responses"], name).shape) for name in arrays]
-    assert shapes == [(8, 10, 19), (8, 6), (8, 10)]
+    assert shapes == [(8, 10, 16), (8, 10, 5), (8, 6), (8, 10)]
     exec(custom, namespace)
     assert namespace["mean_modulus"](namespace["fields"][:, 0, 0, 0]).shape == (8,)
     assert namespace["energy_gain"](namespace["fields"][:, 0, :, 0]).shape == (8,)

@@ -16,7 +16,7 @@ FINGERPRINTS = {
     "one_probe-101": "5944e12b",
     "transport-101": "361a0a0c",
     "horizon-101": "7bd97f59",
-    "trajectories-101": "6bab43ff",
+    "trajectories-101": "e9a1a883",
     "swapped_distribution-101": "58808e2d",
     "new_family-101": "feac4de1",
 }
@@ -80,7 +80,8 @@ def test_a_run_gives_the_scores_of_its_tables(name, tables, tmp_path, monkeypatc
     scores = run_experiments.run(small(name), seed=0, prototypes=prototypes)
     expected = {score for number in tables for score in TABLES[number].columns.values()}
     assert not expected - set(scores)
-    assert json.loads(json.dumps(scores)) == scores
+    # Scores that are unknown are NaN, which equals nothing.
+    assert json.dumps(json.loads(json.dumps(scores))) == json.dumps(scores)
 
 
 def test_a_file_of_ones_own_has_a_table(tmp_path, monkeypatch, capsys):

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from benchmarks.synthetic import write_synthetic
 from spinlock import SpinlockDataModule, metrics
 from spinlock.configuration.file_content import StorageConfig
-from spinlock.datamodules import FeatureDataset, ViewOptions
+from spinlock.datamodules import FeatureDataset, ViewOptions, collate_samples
 from spinlock.features.response import NOISE_NAMES, response_names
 from spinlock.models import LossConfig
 from spinlock.simulation.dynamics_rows import dynamics_names
@@ -48,8 +48,7 @@ def trained(tmp_path, **settings):
     model = small_model(codebook_size=OPERATORS, hidden_dims=(64,), learning_rate=1e-2, **settings)
     trainer = quiet_trainer(tmp_path, max_epochs=15)
     data = FeatureDataset(planted(1536, 1), torch.arange(1536))
-    # The dataset returns whole batches.
-    whole = DataLoader(data, batch_size=128, shuffle=True, collate_fn=lambda batch: batch)
+    whole = DataLoader(data, batch_size=128, shuffle=True, collate_fn=collate_samples)
     trainer.fit(model, whole)
     held_out = planted(4096, 2)
     return model.eval()(held_out)["tokens"], held_out

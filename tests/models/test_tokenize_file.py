@@ -171,5 +171,5 @@ def test_a_file_without_responses_is_refused(checkpoint, tmp_path):
 def test_a_file_without_noise_columns_is_refused(checkpoint, tmp_path):
     _, _, data = checkpoint
     other = other_data(tmp_path / "a.h5", config(8, 2, num_realizations=1), "pairs")
-    with pytest.raises(DatasetError, match=r"from \d+ columns, .* only there: \['noise_abs', "):
+    with pytest.raises(DatasetError, match=r"from \d+ columns, .*only there: \['noise_abs', "):
         other.load_state_dict(data.state_dict())

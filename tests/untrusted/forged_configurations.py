@@ -10,6 +10,7 @@ import h5py
 from spinlock.configuration import StoredConfig
 from spinlock.errors import SpinlockError
 from spinlock.storage import schema
+from spinlock.storage.dimensions import dataset_scales, scale_name
 from tests.helpers import reseal, seal
 from tests.untrusted.scene import CONFIG, SETTINGS, Scene
 
@@ -34,6 +35,8 @@ def forge(path: Path, text: str, *, sealed: bool) -> None:
                 data.attrs["description"] = spec.description
                 data.attrs["dimensions"] = list(spec.dims)
                 data.attrs["names"] = list(spec.names)
+                scale = dataset_scales(config)[scale_name(spec.name, "feature")]
+                file.create_dataset(scale.name, data=list(scale.values), dtype=scale.dtype)
         if all(spec.name in file for spec in specs):
             reseal(file, config)
         else:
