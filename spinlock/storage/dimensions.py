@@ -26,7 +26,7 @@ SCALE_ATTRIBUTES = ("description", "CLASS", "NAME", "REFERENCE_LIST")
 SCALES_OF_DATASET = "DIMENSION_LIST"
 
 # Largest size of the texts of a scale that are read together; others are read one at a time.
-_BYTES_AT_ONCE = 1 << 28
+_BYTES_AT_ONCE = 1 << 26
 # Name by which netCDF knows a scale without values.
 _NO_VALUES = "This is a netCDF dimension but not a netCDF variable. {:9d}"
 # Dimension -> description of the scale. The first five lie in the root group, because all groups
