@@ -16,7 +16,7 @@ def usage_error(program: str, message: str) -> NoReturn:
 
     Args:
         program: Command as it is typed, such as ``spinlock info``.
-        message: What is wrong; line breaks become spaces.
+        message: Description of what is wrong; line breaks become spaces.
     """
     line = printable(" ".join(message.split()).rstrip("."))
     sys.stderr.write(f"{program}: error: {line}. `{program} --help` lists the options\n")

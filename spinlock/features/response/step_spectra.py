@@ -107,10 +107,9 @@ def step_spectra(u: Tensor, w: Tensor) -> StepSpectra:
     squares = torch.view_as_real(transforms).square()
     squares = squares.reshape(len(u), 2, channels, *squares.shape[2:]).sum(2)
     of_u, of_w = (squares[..., 0] + squares[..., 1]).unbind(1)
-    weights, empty = band_weights(height, width, u.device)
-    bands = torch.stack((of_u, of_w, cross.real), dim=1).flatten(2) @ weights.mT
+    _, empty = band_weights(height, width, u.device)
+    bands, powers = _sums((of_u, of_w, cross.real), (height, width), channels)
     u_bands, w_bands, cross_bands = bands.unbind(1)
-    powers = bands.sum(-1) / (channels * (height * width) ** 2)
     means = means.double()
     return StepSpectra(
         transforms=transforms,
@@ -140,10 +139,8 @@ def filtered(spectra: StepSpectra, factors: Tensor) -> StepSpectra:
     own, other = spectra.transforms.chunk(2, dim=1)
     u_spectrum = spectra.u_spectrum * factors.abs().square()
     cross = spectra.cross_spectrum * factors.conj()
-    weights, _ = band_weights(*spectra.grid, factors.device)
-    bands = torch.stack((u_spectrum, cross.real), dim=1).flatten(2) @ weights.mT
+    bands, powers = _sums((u_spectrum, cross.real), spectra.grid, spectra.channels)
     u_bands, cross_bands = bands.unbind(1)
-    powers = bands.sum(-1) / (spectra.channels * (spectra.grid[0] * spectra.grid[1]) ** 2)
     return replace(
         spectra,
         transforms=torch.cat((own * factors[:, None], other), dim=1),
@@ -154,3 +151,13 @@ def filtered(spectra: StepSpectra, factors: Tensor) -> StepSpectra:
         u_power=powers[:, 0],
         cross_power=powers[:, 1],
     )
+
+
+def _sums(
+    spectra: tuple[Tensor, ...], grid: tuple[int, int], channels: int
+) -> tuple[Tensor, Tensor]:
+    """Sum S spectra of B steps over octaves, float64 [B, S, 5], and to mean powers [B, S]."""
+    weights, _ = band_weights(*grid, spectra[0].device)
+    bands = torch.stack(spectra, dim=1).flatten(2) @ weights.mT
+    height, width = grid
+    return bands, bands.sum(-1) / (channels * (height * width) ** 2)
