@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from spinlock.simulation import convolutional_operator as operators
 from spinlock.simulation.calibration import calibration_fields
@@ -195,13 +196,50 @@ def test_every_convolution_is_rounded_to_bfloat16(num_layers, count, monkeypatch
     )
     seen = []
 
-    def recorded(x, weight, bias=None):
-        seen.append(weight.dtype)
+    def recorded(x, weight, bias=None, *, tf32=False):
+        seen.append((weight.dtype, tf32))
         return periodic_convolution(x, weight, bias)
 
     monkeypatch.setattr(operators, "periodic_convolution", recorded)
     operator(torch.ones(1, 3, 16, 16))
-    assert seen == [torch.bfloat16] * count
+    assert seen == [(torch.bfloat16, False)] * count
+
+
+class Convolutions(TorchDispatchMode):
+    """Records dtype and arithmetic of the convolutions of a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if "conv" in str(func):
+            named = dict(zip([a.name for a in func._schema.arguments], args, strict=False))
+            tf32 = (named | (kwargs or {}))["allow_tf32"]
+            self.seen.append((result.dtype, tf32))
+        return result
+
+
+@pytest.mark.parametrize(
+    ("precision", "applied"),
+    [
+        ("float32", (torch.float32, False)),
+        ("tf32", (torch.float32, True)),
+        ("bfloat16", (torch.bfloat16, False)),
+    ],
+)
+@pytest.mark.parametrize("layers", [2, 5])
+def test_calibration_on_a_device_is_float32_in_every_precision(layers, precision, applied):
+    """The meta device takes the way of an accelerator, without computing."""
+    drawn = values(num_layers=layers, grid_size=16, normalization="batch")
+    with torch.inference_mode(), Convolutions() as calibration:
+        operator = ConvOperator(drawn, seed=SEED, index=INDEX, precision=precision, device="meta")
+    with torch.inference_mode(), Convolutions() as application:
+        operator(torch.empty(1, 3, 16, 16, device="meta"))
+    assert len(calibration.seen) == len(application.seen) == {2: 4, 5: 14}[layers]
+    assert set(calibration.seen) == {(torch.float32, False)}
+    assert set(application.seen) == {applied}
 
 
 def test_calibration_fields_run_from_white_to_smooth():

@@ -70,9 +70,9 @@ class GenerationConfig:
         dynamics: Whether files hold the dynamics of each operator, which do not depend on an
             initial condition; default: True. Measuring them takes up to a third of the time of
             generation at T = 1.
-        precision: Arithmetic of the operators' convolutions; everything else is float32. ``tf32``
-            has an effect on CUDA devices only. ``bfloat16`` rounds operands and results, on any
-            device.
+        precision: Arithmetic of the operators' convolutions; everything else, also the calibration
+            of operators, is float32. ``tf32`` has an effect on CUDA devices only. ``bfloat16``
+            rounds operands and results, on any device.
         block_size: Number of samples computed together. Shapes decide rounding, so it determines
             the bytes of a sample. Default: 16.
         storage: Which fields are stored, and how.

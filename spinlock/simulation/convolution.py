@@ -17,7 +17,9 @@ from spinlock.simulation.fourier_tiles import (
 )
 
 
-def periodic_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def periodic_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, tf32: bool = False
+) -> Tensor:
     """Compute the periodic cross-correlation of fields, which keeps their size.
 
     Args:
@@ -25,6 +27,8 @@ def periodic_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) 
         weight: Weights, (O, I, k, k) with odd k, fastest in the layout of `prepared`. If they are
             bfloat16, fields and results are also rounded to bfloat16, and sums are float32.
         bias: Bias, (O,); default: none.
+        tf32: Whether a CUDA device may round float32 operands to TF32, default: no. The switches of
+            the process have no influence.
 
     Returns:
         Result, (n, O, H, W), in the dtype of x; on a CPU in the ``channels_last`` layout.
@@ -38,7 +42,7 @@ def periodic_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) 
     if weight.dtype == torch.bfloat16:
         return _bfloat16_convolution(x, weight, bias)
     if x.device.type != "cpu":
-        return direct_convolution(x, weight, bias)
+        return direct_convolution(x, weight, bias, tf32=tf32)
     fan_out, fan_in, kernel, _ = weight.shape
     # The tiles write into reused buffers, which automatic differentiation does not support.
     differentiated = torch.is_grad_enabled() and x.requires_grad
@@ -63,7 +67,9 @@ def _bfloat16_convolution(x: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
     return wide if bias is None else wide.add_(bias[:, None, None])
 
 
-def direct_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def direct_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, tf32: bool = False
+) -> Tensor:
     """Compute `periodic_convolution` by direct sums; arguments and result are the same.
 
     On a CPU it takes one matrix product for each row of the kernel: k consecutive pixels of I
@@ -74,7 +80,11 @@ def direct_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) ->
     margin = weight.shape[-1] // 2
     if x.device.type != "cpu":
         padded = F.pad(x, (margin, margin, margin, margin), mode="circular") if margin else x
-        return F.conv2d(padded, weight, bias)
+        # Unlike torch.conv2d, this function takes the rules of rounding as arguments. They are then
+        # no switches of the process, which other threads would have to share.
+        where = [1, 1], [0, 0], [1, 1], False, [0, 0], 1  # stride, padding, dilation, no transpose
+        rules = {"benchmark": False, "deterministic": True, "cudnn_enabled": True}
+        return torch._convolution(padded, weight, bias, *where, **rules, allow_tf32=tf32)
     fields, taps = x.permute(0, 2, 3, 1), weight.permute(2, 3, 1, 0)
     (num, height, width, fan_in), (kernel, _, _, fan_out) = fields.shape, taps.shape
     taps = taps.reshape(kernel, kernel * fan_in, fan_out)

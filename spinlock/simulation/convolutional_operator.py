@@ -26,7 +26,7 @@ from spinlock.configuration.parameter_space import ParameterValues
 from spinlock.runtime.stage_clock import StageClock
 from spinlock.simulation.calibration import calibration_fields
 from spinlock.simulation.convolution import periodic_convolution, select_channels, select_outputs
-from spinlock.simulation.operator_weights import OperatorDrawing
+from spinlock.simulation.operator_weights import OperatorDrawing, rounded_weight
 
 #: Bound b of the operator's output: |F(u)| <= b.
 OUTPUT_BOUND = 10.0
@@ -115,6 +115,7 @@ class _HiddenConvolution:
         self._mask = mask[:, None, None]
         self._normalization = normalization
         self._activation = _ACTIVATIONS[activation]
+        self._tf32 = False
         #: Channels in the result; None if it has all of them.
         self.kept = mask.nonzero()[:, 0] if prune else None
 
@@ -135,11 +136,12 @@ class _HiddenConvolution:
             y = select_channels(y, self.kept)
         return self._finish(y)
 
-    def round_weights(self, dtype: torch.dtype) -> None:
-        self._weight = self._weight.to(dtype)
+    def apply_in(self, precision: Precision) -> None:
+        self._tf32 = precision == "tf32"
+        self._weight = rounded_weight(self._weight, precision)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._finish(periodic_convolution(x, self._weight, self._bias))
+        return self._finish(periodic_convolution(x, self._weight, self._bias, tf32=self._tf32))
 
     def _finish(self, y: Tensor) -> Tensor:
         if self._normalization == "instance":
@@ -158,7 +160,7 @@ class _Block:
 
     def __init__(self, convolutions: list[_HiddenConvolution], projection: Tensor | None) -> None:
         self._convolutions, self._residual = convolutions, len(convolutions) > 1
-        self._projection = projection
+        self._projection, self._tf32 = projection, False
 
     def calibrate(self, x: Tensor) -> Tensor:
         y = x
@@ -168,19 +170,20 @@ class _Block:
             return y
         return y + (x if self._projection is None else _calibrated(x, self._projection))
 
-    def round_weights(self, dtype: torch.dtype) -> None:
+    def apply_in(self, precision: Precision) -> None:
         for convolution in self._convolutions:
-            convolution.round_weights(dtype)
+            convolution.apply_in(precision)
+        self._tf32 = precision == "tf32"
         if self._projection is not None:
-            self._projection = self._projection.to(dtype)
+            self._projection = rounded_weight(self._projection, precision)
 
     def __call__(self, x: Tensor) -> Tensor:
         y = x
         for convolution in self._convolutions:
             y = convolution(y)
-        if not self._residual:
-            return y
-        return y.add_(x if self._projection is None else periodic_convolution(x, self._projection))
+        if not self._residual or self._projection is None:
+            return y.add_(x) if self._residual else y
+        return y.add_(periodic_convolution(x, self._projection, tf32=self._tf32))
 
 
 class ConvOperator:
@@ -191,8 +194,7 @@ class ConvOperator:
         seed: Seed of the dataset.
         index: Index of the operator; with the seed it addresses the operator's random numbers.
         channels: Number of channels C of a field.
-        precision: Arithmetic of the convolutions (see `spinlock.GenerationConfig`). Calibration
-            uses float32.
+        precision: Arithmetic of the convolutions; calibration uses float32 on any device.
         device: Device of the weights and of the fields.
         clock: Counts the processor time of the stages ``weights`` and ``calibration``.
 
@@ -227,8 +229,7 @@ class ConvOperator:
         with clock.stage("calibration"):
             size = values.grid_size, values.kernel_size
             self._calibrate(calibration_fields(seed, channels, *size, device))
-        if precision == "bfloat16":
-            self._round_weights(torch.bfloat16)
+        self._apply_in(precision)
 
     def _draw(self, values: ParameterValues, draw: OperatorDrawing, channels: int) -> None:
         widths, gain = hidden_widths(values), variance_preserving_gain(values.activation)
@@ -269,10 +270,12 @@ class ConvOperator:
             y *= scale
             self._output *= scale
 
-    def _round_weights(self, dtype: torch.dtype) -> None:
-        self._input, self._output = self._input.to(dtype), self._output.to(dtype)
+    def _apply_in(self, precision: Precision) -> None:
+        self._input = rounded_weight(self._input, precision)
+        self._output = rounded_weight(self._output, precision)
+        self._tf32 = precision == "tf32"
         for block in self._blocks:
-            block.round_weights(dtype)
+            block.apply_in(precision)
 
     def __call__(self, fields: Tensor) -> Tensor:
         """Apply the operator to each field.
@@ -283,10 +286,10 @@ class ConvOperator:
         Returns:
             Output fields, (n, C, H, W) float32, with absolute values of at most `OUTPUT_BOUND`.
         """
-        x = periodic_convolution(fields, self._input)
+        x = periodic_convolution(fields, self._input, tf32=self._tf32)
         for block in self._blocks:
             x = block(x)
-        return _bounded(periodic_convolution(x, self._output).contiguous())
+        return _bounded(periodic_convolution(x, self._output, tf32=self._tf32).contiguous())
 
 
 def _bounded(x: Tensor) -> Tensor:

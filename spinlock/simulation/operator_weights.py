@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from spinlock.configuration.generation_config import Precision
 from spinlock.configuration.parameter_space import ParameterValues
 from spinlock.simulation.convolution import prepared
 from spinlock.simulation.randomness import Stream, symmetric_uniform, uniform
@@ -79,3 +80,8 @@ class OperatorDrawing:
         drawn = uniform(*address, width + 1, substream=self._layer, device=self.device)
         rank = drawn[:width].argsort(stable=True).argsort(stable=True)
         return (rank + drawn[width] >= rate * width).float() / (1 - rate)
+
+
+def rounded_weight(weight: Tensor, precision: Precision) -> Tensor:
+    """Round calibrated weights as a precision asks; TF32 is a matter of the convolution."""
+    return weight.to(torch.bfloat16) if precision == "bfloat16" else weight
