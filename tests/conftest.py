@@ -23,7 +23,7 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """Every device of this machine: the same test runs on each."""
     chosen = torch.device(request.param)
     # TF32, cuDNN's default, is no arithmetic to compare with an oracle.
-    with fixed_arithmetic("float32", chosen) if chosen.type == "cuda" else nullcontext():
+    with fixed_arithmetic(chosen) if chosen.type == "cuda" else nullcontext():
         yield chosen
 
 

@@ -265,7 +265,7 @@ def _features(
 ) -> Columns:
     """Return the features of n samples in a batch of ``size``: name of the dataset -> (n, ...)."""
     count = len(initial)
-    with torch.inference_mode(), fixed_arithmetic(task.config.precision, device):
+    with torch.inference_mode(), fixed_arithmetic(device):
         initial, fields = (_padded(tensor, size).to(device) for tensor in (initial, fields))
         first = extract_per_timestep(initial[:, None, None])[:, 0]
         responses = extract_responses(initial, fields) if task.config.responses else None

@@ -4,6 +4,9 @@ PyTorch has switches that decide how products and sums are rounded. Some apply t
 others to a thread. `fixed_arithmetic` sets, during a unit of work, those that matter, and then
 restores the caller's settings. The switches are set to PyTorch's defaults, except where a default
 allows less precision or a varying order of summation.
+
+The positions are the same in all units of work, so threads that compute at the same time agree.
+Convolutions of lower precision are asked for at each call (`spinlock.simulation.convolution`).
 """
 
 import math
@@ -47,16 +50,15 @@ _Positions = tuple[tuple[_Switch, Any], ...]
 
 
 class _Held:
-    """Switches that several threads hold in the same positions at the same time.
+    """Switches that several threads hold at the same time.
 
-    The first thread sets them, and the last one restores the values that the first one found.
-    Threads that need other positions wait until then. If other code changes a switch in the
-    meantime, the next thread that enters sets it back. A change that no thread has set back is left
-    as it is.
+    The first thread sets them, and the last one restores the values that the first one found. If
+    other code changes a switch in the meantime, the next thread that enters sets it back. A change
+    that no thread has set back is left as it is.
     """
 
     def __init__(self) -> None:
-        self._free = threading.Condition()
+        self._lock = threading.Lock()
         self._holders: Counter[int] = Counter()
         self._positions: _Positions = ()
         self._found: dict[_Switch, Any] = {}
@@ -65,26 +67,22 @@ class _Held:
 
     @contextmanager
     def held(self, positions: _Positions) -> Iterator[None]:
-        """Hold the switches in positions, which are set in the given order."""
+        """Hold the switches in positions, always the same, which are set in the given order."""
         thread = threading.get_ident()
-        with self._free:
-            if thread in self._holders and positions != self._positions:
-                raise RuntimeError("this thread is computing already, in another precision")
-            self._free.wait_for(lambda: not self._holders or positions == self._positions)
+        with self._lock:
             self._positions = positions
             self._holders[thread] += 1
         try:
-            with self._free:
+            with self._lock:
                 self._set()
             yield
         finally:
-            with self._free:
+            with self._lock:
                 self._holders[thread] -= 1
                 if not self._holders[thread]:
                     del self._holders[thread]
                 if not self._holders:
                     self._restore()
-                    self._free.notify_all()
 
     def _set(self) -> None:
         for switch, wanted in self._positions:
@@ -101,7 +99,7 @@ class _Held:
     def _forget_other_threads(self) -> None:
         """Reset a forked child, in which only the thread that forked exists."""
         thread = threading.get_ident()
-        self._free = threading.Condition()
+        self._lock = threading.Lock()
         self._holders = Counter({thread: self._holders[thread]} if self._holders[thread] else {})
         if not self._holders:
             self._restore()
@@ -111,36 +109,35 @@ _on_any_device, _on_cuda = _Held(), _Held()
 
 
 @contextmanager
-def fixed_arithmetic(precision: str, device: torch.device | str = "cpu") -> Iterator[None]:
+def fixed_arithmetic(device: torch.device | str = "cpu") -> Iterator[None]:
     """Compute with fixed arithmetic in a ``with`` block, and restore every setting afterwards.
 
-    Entering takes tens of microseconds. Use it for a short unit of work, because the switches apply
-    to all threads of the process. Threads of the same precision run concurrently; threads of
-    different precisions wait for each other.
+    Operations on float32 tensors use float32, not TF32, unless a call asks for it. Any number of
+    threads may compute at the same time. Entering takes tens of microseconds. Use it for a short
+    unit of work, because the switches apply to all threads of the process.
+
+    While a CUDA device computes, torch refuses to answer those of its older questions whose answer
+    differs from its newer settings, such as ``torch.backends.cudnn.allow_tf32``. Ask for
+    ``torch.backends.cudnn.conv.fp32_precision`` instead.
 
     Args:
-        precision: Precision as in `spinlock.GenerationConfig`. ``tf32`` has an effect on CUDA
-            devices only.
         device: Device that computes; default: the CPU, for which the switches of CUDA libraries
             are not set.
 
     Example:
         >>> torch.set_default_dtype(torch.float64)
-        >>> with fixed_arithmetic("float32"):
+        >>> with fixed_arithmetic():
         ...     print(torch.get_default_dtype())
         torch.float32
         >>> torch.get_default_dtype()
         torch.float64
         >>> torch.set_default_dtype(torch.float32)
     """
-    on_cuda = torch.device(device).type == "cuda"
-    tf32 = on_cuda and precision == "tf32"
     with ExitStack() as stack:
         stack.enter_context(_this_thread())
-        # torch < 2.9 has one switch for all devices, so it is set here for tf32, too.
-        stack.enter_context(_on_any_device.held(_positions(tf32 and _GET is None)))
-        if on_cuda:
-            stack.enter_context(_on_cuda.held(_cuda_positions(tf32)))
+        stack.enter_context(_on_any_device.held(_positions()))
+        if torch.device(device).type == "cuda":
+            stack.enter_context(_on_cuda.held(_cuda_positions()))
         yield
 
 
@@ -176,13 +173,13 @@ def _attribute(owner: object, name: str, wanted: object) -> _Positions:
 
 
 @cache
-def _positions(tf32: bool) -> _Positions:
+def _positions() -> _Positions:
     """Return the switches that matter on any device, with their positions."""
     return (
         (_Switch(torch.get_default_dtype, torch.set_default_dtype), torch.float32),
         # Deterministic mode selects other algorithms on some devices; the ones used are set below.
         (_Switch(_deterministic, _set_deterministic), (False, False)),
-        *(_precisions("mkldnn", "ieee") if _GET else _older_matmul_precision(tf32)),
+        *(_precisions("mkldnn") if _GET else _older_matmul_precision()),
         *_attribute(mkldnn, "enabled", True),
         *_attribute(mkldnn, "deterministic", True),
         (_Switch(torch._C._get_nnpack_enabled, torch._C._set_nnpack_enabled), True),
@@ -192,11 +189,11 @@ def _positions(tf32: bool) -> _Positions:
 
 
 @cache
-def _cuda_positions(tf32: bool) -> _Positions:
+def _cuda_positions() -> _Positions:
     """Return the switches of CUDA libraries, with their positions."""
     return (
-        *(_precisions("cuda", "tf32" if tf32 else "ieee") if _GET else ()),
-        *(() if _GET else _attribute(cudnn, "allow_tf32", tf32)),
+        *(_precisions("cuda") if _GET else ()),
+        *(() if _GET else _attribute(cudnn, "allow_tf32", False)),
         *_attribute(cudnn, "enabled", True),
         # Algorithms that are chosen by timing, or add in any order, do not reproduce bytes.
         *_attribute(cudnn, "benchmark", False),
@@ -222,8 +219,8 @@ def _set_deterministic(value: tuple[bool, bool]) -> None:
     torch._C._set_deterministic_algorithms(value[0], warn_only=value[1])
 
 
-def _precisions(backend: str, precision: str) -> Iterator[tuple[_Switch, str]]:
-    """Return switches of the precision of a backend and of its kinds of operations.
+def _precisions(backend: str) -> Iterator[tuple[_Switch, str]]:
+    """Return switches that keep a backend and its kinds of operations from rounding operands.
 
     The backend is set first. Operations that inherit its precision then already have the right one
     and stay unset, which matters because torch cannot report whether a precision is inherited.
@@ -231,7 +228,7 @@ def _precisions(backend: str, precision: str) -> Iterator[tuple[_Switch, str]]:
     for operation in ("all", "matmul", "conv", "rnn"):
         read, write = partial(_GET, backend, operation), partial(_SET, backend, operation)
         own = partial(_own_precision, backend) if operation == "all" else None
-        yield _Switch(read, write, own), precision
+        yield _Switch(read, write, own), "ieee"
 
 
 def _own_precision(backend: str) -> str:
@@ -245,9 +242,9 @@ def _own_precision(backend: str) -> str:
     return own
 
 
-def _older_matmul_precision(tf32: bool) -> _Positions:
+def _older_matmul_precision() -> _Positions:
     switch = _Switch(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision)
-    return ((switch, "high" if tf32 else "highest"),)
+    return ((switch, "highest"),)
 
 
 def _full_precision_sums(kind: str) -> _Positions:

@@ -88,7 +88,7 @@ def settle_vector_math() -> None:
     thread computed normal numbers that were off by 1e-3), and bytes would not be reproducible. Call
     this before starting threads that compute. Concurrent callers wait for the first one.
     """
-    with _SETTLING, fixed_arithmetic("float32"):
+    with _SETTLING, fixed_arithmetic():
         _settle()
 
 

@@ -69,7 +69,9 @@ class OperatorFamily(ABC):
             seed: Seed of the dataset.
             index: Index of the operator.
             channels: Number of channels C of a field.
-            precision: Arithmetic that the configuration asks for.
+            precision: Arithmetic that the configuration asks for. The operator applies it: torch's
+                operations on float32 tensors do not round to TF32, whatever it is.
+                `spinlock.simulation.convolution.periodic_convolution` takes an argument ``tf32``.
             device: Device of the fields that the operator will be applied to.
         """
 

@@ -185,7 +185,7 @@ class OperatorRunner:
         noise: Sequence[int],
         function: Callable[[Tensor], _Result],
     ) -> _Result:
-        with fixed_arithmetic(self.config.precision, self.device), torch.inference_mode():
+        with fixed_arithmetic(self.device), torch.inference_mode():
             initial = initial.to(self.device)
             steps = self.num_realizations, self.config.num_timesteps
             # The dtype is explicit because the caller may have changed torch's default.

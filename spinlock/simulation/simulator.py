@@ -162,7 +162,7 @@ class Simulator:
     def _simulate(self, unit: Design, wanted: range) -> Samples:
         """Compute a whole unit, so that shapes do not vary, and return the wanted samples."""
         try:
-            with fixed_arithmetic(self.config.precision, self.device), torch.inference_mode():
+            with fixed_arithmetic(self.device), torch.inference_mode():
                 return self._simulate_unit(unit, wanted)
         except Exception as error:
             error.add_note(f"while computing samples {wanted.start}..{wanted.stop - 1}")
