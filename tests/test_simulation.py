@@ -18,6 +18,7 @@ from spinlock.configuration.variant_mixture import InitialConditionConfig
 from spinlock.errors import ConfigurationError, SimulationError
 from spinlock.runtime import ordered_map, threads
 from spinlock.runtime.arithmetic import fixed_arithmetic
+from spinlock.runtime.device_choice import choose_device
 from spinlock.simulation.initial_conditions import InitialCondition
 from spinlock.simulation.simulator import Simulator
 from tests.helpers import simulate, small_config
@@ -227,11 +228,41 @@ def test_devices_agree(grid_size):
         )
 
 
-def test_unknown_devices_are_refused():
-    with pytest.raises(ConfigurationError, match="device: torch knows no device 'gpu'"):
-        Simulator(small_config(1), "gpu")
-    with pytest.raises(ConfigurationError, match="device: got mps; this machine computes on cpu"):
-        Simulator(small_config(1), "mps")
+@pytest.mark.parametrize(
+    ("device", "count", "message"),
+    [
+        ("gpu", 0, "device: torch knows no device 'gpu'; choose cpu$"),
+        ("mps", 1, "got mps, but only CPUs and CUDA devices .*; choose cpu or cuda:0$"),
+        ("cuda", 0, "got cuda, but torch .* CUDA.*, or choose cpu$"),
+        ("cuda:0", 0, "got cuda:0, but torch .* CUDA.*, or choose cpu$"),
+        ("cuda:1", 1, r"got cuda:1, but this process sees 1 CUDA device.*; choose cpu or cuda:0$"),
+        ("cuda:99", 4, r"got cuda:99, but this process sees 4 .*; choose cpu or cuda:0 to cuda:3$"),
+    ],
+)
+def test_devices_that_do_not_exist_are_refused(device, count, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    with pytest.raises(ConfigurationError, match=message):
+        Simulator(small_config(1), device)
+
+
+@pytest.mark.parametrize(
+    ("device", "initialized", "chosen"),
+    [
+        (None, True, "cuda:2"),
+        ("cuda", True, "cuda:2"),
+        (None, False, "cuda:0"),
+        ("cuda:3", True, "cuda:3"),
+        ("cpu", True, "cpu"),
+    ],
+)
+def test_the_current_gpu_is_chosen_with_its_number(device, initialized, chosen, monkeypatch):
+    """Another thread may have another current device."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: initialized)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    assert choose_device(device) == torch.device(chosen)
 
 
 def test_variants_that_do_not_fit_are_refused_before_anything_runs():
