@@ -29,8 +29,8 @@ class FeatureScaler:
     ``none``        x, as in the file
     ==============  ==============================================================================
 
-    With ``signed_log``, x is first mapped to sign(x) ln(1 + |x| / m), where m is the median of |x|
-    in the column, because spectral powers range over many decades.
+    With ``signed_log``, x is first mapped to ``sign(x) ln(1 + |x| / m)``, where m is the median of
+    ``|x|`` in the column, because spectral powers range over many decades.
 
     Args:
         scaling: Scaling method.

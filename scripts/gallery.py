@@ -8,6 +8,7 @@ The samples are computed from the configuration, so no dataset file is needed.
 import io
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -53,11 +54,20 @@ def gallery_png(config: GenerationConfig) -> bytes:
     final = np.stack([sample.fields[0, 0, -1, 0].numpy() for sample in samples])
     title = "Initial conditions $u_0$ by variant, and the output $u_1$ of a random operator "
     title += "(blue < 0 < red, one scale per column)"
-    content = png(lambda: gallery(initial, final, list(chosen), step=1, title=title), dpi=75)
-    # Noise does not compress; a palette makes the file smaller.
+    draw = partial(gallery, initial, final, list(chosen), step=1, title=title)
+    return small_png(png(draw, dpi=75))
+
+
+def small_png(content: bytes, colors: int = 96) -> bytes:
+    """Return a PNG with a palette, which makes the file smaller, since noise does not compress.
+
+    Args:
+        content: The PNG.
+        colors: Number of colors of the palette, up to 256; default: 96.
+    """
     small = io.BytesIO()
     image = Image.open(io.BytesIO(content)).convert("RGB")
-    image.quantize(96).save(small, format="png", optimize=True)
+    image.quantize(colors).save(small, format="png", optimize=True)
     return small.getvalue()
 
 

@@ -23,8 +23,8 @@ def radial_spectrum(
         fields: (..., H, H) fields; the power is averaged over all of them.
 
     Returns:
-        Frequencies in cycles per pixel, and the mean of |DFT|^2 / H^2 over the modes of each. White
-        noise of variance v has power v at every frequency (Percival & Walden 1993).
+        Frequencies in cycles per pixel, and the mean of ``|DFT|^2 / H^2`` over the modes of each.
+        White noise of variance v has power v at every frequency (Percival & Walden 1993).
     """
     size = fields.shape[-1]
     planes = fields.reshape(-1, size, size).astype(np.float64)
