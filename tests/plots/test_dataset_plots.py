@@ -53,6 +53,21 @@ def test_a_sample_is_shown_as_it_is():
     )
 
 
+def test_rows_of_tokens_show_fields_and_changes():
+    shown = {"token 3\nstable": FINAL[0], "token 1": FINAL[1]}
+    plot = fields.token_rows(INITIAL, shown, ["a_b", "c"], step=2, title="tokens")
+    drawn = [one.get_array() for one in images(plot)]
+    rows = [INITIAL, *(half for each in shown.values() for half in (each, each - INITIAL))]
+    np.testing.assert_array_equal(drawn, np.concatenate(rows))
+    limits = [one.get_clim()[1] for one in images(plot)]
+    # One scale for fields, and one for the changes of each row.
+    assert len({limits[k] for k in (0, 1, 2, 3, 6, 7)}) == 1
+    assert limits[4] == limits[5] != limits[8] == limits[9]
+    expected = {"tokens", "$u_0$", "token 3\nstable", "token 1", "a\nb", "c"}
+    assert expected <= set(texts(plot))
+    assert "change $u_{2} - u_0$" in {axis.get_title(loc="left") for axis in plot.axes}
+
+
 def test_the_spread_is_shown_only_of_several_realizations():
     several = fields.sample_plot(INITIAL[:1], FINAL[:, :1], step=1, title="t", realizations=2)
     assert len(images(several)) == 4
@@ -215,3 +230,31 @@ def test_plots_leave_no_pyplot_state():
     fields.sample_plot(INITIAL, FINAL, step=1, title="t")
     pyplot = pytest.importorskip("matplotlib.pyplot", reason="part of matplotlib")
     assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize(
+    ("values", "decades"),
+    [
+        (RANDOM.normal(size=2000), False),
+        (RANDOM.laplace(size=2000), False),
+        (1000 + RANDOM.normal(size=2000), False),
+        (np.zeros(20), False),
+        (10 ** RANDOM.uniform(-3, 2, 2000), True),
+        (RANDOM.choice([-1, 1], 2000) * 10 ** RANDOM.uniform(-3, 2, 2000), True),
+        (np.r_[np.zeros(1500), 10 ** RANDOM.uniform(-3, 2, 500)], True),
+    ],
+    ids=["normal", "laplace", "offset", "zero", "positive", "both signs", "sparse"],
+)
+def test_histograms_are_logarithmic_where_values_span_decades(values, decades):
+    plot = feature_histograms(values[:, None], ["one"], title="t")
+    axes = plot.axes[0]
+    assert axes.get_xscale() == ("asinh" if decades else "linear")
+    counts = [bar.get_height() for bar in axes.patches]
+    low, high = np.quantile(values, [0.005, 0.995])
+    assert sum(counts) == ((values >= low) & (values <= high)).sum()
+    # The widths of the bars on the page are equal, and no bar other than that of 0 hides the rest.
+    ends = axes.transData.transform([(bar.get_x(), 0) for bar in axes.patches])[:, 0]
+    np.testing.assert_allclose(np.diff(ends), np.diff(ends).mean(), rtol=1e-6)
+    if decades:
+        assert sorted(counts)[-2] < 0.1 * np.count_nonzero(values)
+        assert 2 <= len(axes.get_xticks()) <= 5
