@@ -11,15 +11,17 @@ from spinlock.runtime.local_paths import local_path
 from spinlock.runtime.progress import printable
 
 
-def usage_error(program: str, message: str) -> NoReturn:
+def usage_error(program: str, message: str, listed_by: str = "") -> NoReturn:
     """Print one line about a wrong argument, and exit with status 2.
 
     Args:
         program: Command as it is typed, such as ``spinlock info``.
         message: Description of what is wrong; line breaks become spaces.
+        listed_by: Command whose help lists the options; default: ``program``.
     """
     line = printable(" ".join(message.split()).rstrip("."))
-    sys.stderr.write(f"{program}: error: {line}. `{program} --help` lists the options\n")
+    help_command = f"{listed_by or program} --help"
+    sys.stderr.write(f"{program}: error: {line}. `{help_command}` lists the options\n")
     sys.exit(2)
 
 

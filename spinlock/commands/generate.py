@@ -24,8 +24,9 @@ def run(arguments: list[str]) -> None:
     """Generate the dataset or a part of it, or join the parts."""
     plain = CommandParser(
         "generate",
-        "Generate the dataset of the section `data` of a yaml file. Its options can be "
-        "set as for fit: --data.path FILE --data.generation.num_samples 100 ...",
+        "Generate the dataset of the section `data` of a yaml file. Its settings are "
+        "options as for fit: --data.path FILE --data.generation.num_samples 100 ... "
+        "`spinlock fit --help` lists them.",
     )
     plain.add_argument(
         "-c",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
@@ -77,6 +78,18 @@ class TrainerParser(LightningArgumentParser):
             if not self.has_files:
                 message += "; name a yaml file that has them with --config"
         program = parser.prog.replace(" [options]", "")
-        usage_error(
-            f"{program} {self.command}" if parser is self and self.command else program, message
-        )
+        if parser is self and self.command:
+            program = f"{program} {self.command}"
+        # The help of `generate` has only the options that it does not share with `fit`.
+        listed_by = "spinlock fit" if program == "spinlock generate" else program
+        usage_error(program, message + self._suggestion(message), listed_by)
+
+    def _suggestion(self, message: str) -> str:
+        """Return an addition to a message on an unrecognized option: those of similar spelling."""
+        unknown = re.search(r"[Uu]nrecognized arguments: (--[^\s=]+)", message)
+        if unknown is None:
+            return ""
+        parsers = [self, *getattr(self._subcommands_action, "choices", {}).values()]
+        options = {option for parser in parsers for option in parser._option_string_actions}
+        similar = get_close_matches(unknown[1], options, n=2, cutoff=0.8)
+        return f"; similar: {', '.join(similar)}" if similar else ""

@@ -257,7 +257,8 @@ def _build(
     tasks = _tasks(config, path, plan, device)
     missing = sum(task.stop - task.start for task in tasks)
     done = config.num_samples - missing
-    _LOG.info("%s: computing %d samples, %d exist already", path, missing, done)
+    existing = f", {done} exist already" if done else ""
+    _LOG.info("%s: computing %d samples%s", path, missing, existing)
     with Progress(config.num_samples, done, path.name, enabled=progress) as bar:
         reports = compute_shards(tasks, simulator, executor, bar.update)
     sources = [segment.source for segment in plan.segments] + [task.shard for task in tasks]

@@ -113,6 +113,15 @@ def test_one_file_in_two_ways(command, monkeypatch, capsys):
             ["fit"],
             "spinlock fit: error: the following arguments are required: data.path, ",
         ),
+        (
+            ["generate", "--data.generation.num_sample=3"],
+            "num_sample=3; similar: --data.generation.num_samples, "
+            "--data.generation.num_timesteps. `spinlock fit --help` lists",
+        ),
+        (
+            ["fit", "--data.path=a.h5", "--model=FeatureVQVAE", "--trainer.max_epoch=3"],
+            "similar: --trainer.max_epochs, --trainer.min_epochs. `spinlock fit --help` lists",
+        ),
         (["nope"], "spinlock: error: there is no command 'nope'"),
         (["info", "s3://bucket/a.h5"], "s3://bucket/a.h5 is a URL"),
     ],
