@@ -196,7 +196,9 @@ def _run(task: _Task, device: torch.device, progress: bool) -> Extraction:
     changed, features = _compute(task, device, progress)
     rewrite = changed > 0 or task.config != task.old
     if rewrite:
-        update_features(task.path, task.config, features, provenance(task.config, device))
+        update_features(
+            task.path, task.config, features, provenance(task.config, device), task.count
+        )
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return Extraction(task.count, changed, rewrite)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import platform
 from importlib.metadata import version
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.features import FEATURES, CustomFeatures
 from spinlock.features.response import RESPONSE_FEATURES
+from spinlock.runtime.device_record import device_record
 
 # The packages whose versions may change a sample's bytes.
 _PACKAGES = ("spinlock", "torch", "numpy", "scipy", "h5py", "isal")
@@ -23,17 +23,14 @@ def provenance(config: GenerationConfig, device: torch.device) -> dict[str, str]
         device: Device that computes the samples.
 
     Returns:
-        Attribute name -> JSON list: the versions of the packages, the type and name of the device,
-        and the registry row of every feature (name, formula, unit, range, ...), custom ones last.
+        Attribute name -> JSON list: the versions of the packages, the device (see
+        `spinlock.runtime.device_record`), and the registry row of every feature (name, formula,
+        unit, range, ...), custom ones last.
     """
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     rows = [*FEATURES, *(RESPONSE_FEATURES if config.responses else ())]
     rows += CustomFeatures(config.features, config.trusted_modules).rows
     return {
         "package_versions": json.dumps([{package: version(package) for package in _PACKAGES}]),
-        "device": json.dumps([{"type": device.type, "name": name}]),
+        "device": json.dumps([device_record(device)]),
         "features": json.dumps([dataclasses.asdict(row) for row in rows]),
     }

@@ -7,6 +7,7 @@ digest, and only then is the file synced and renamed: a file with the dataset's 
 import json
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from spinlock.storage import schema
 from spinlock.storage.copying import copy_additions, copy_samples
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.digests import columns_of, field_digests, require_seal, sample_digests, seal
+from spinlock.storage.origins import ORIGINS, merged_records, with_features
 from spinlock.storage.reader import json_attribute
 from spinlock.storage.shards import Shard
 from spinlock.storage.verify import (
@@ -116,6 +118,7 @@ def update_features(
     config: GenerationConfig,
     features: Mapping[str, NDArray[np.float32]],
     provenance: dict[str, str],
+    num_computed: int,
 ) -> None:
     """Replace a dataset file by one with other features.
 
@@ -125,6 +128,7 @@ def update_features(
         features: Mapping of names of columns to features (N, ...) of all samples.
         provenance: Root attributes that describe what computed the features; see
             `spinlock.simulation.provenance`.
+        num_computed: Number of samples, from the first, whose features were computed.
 
     Raises:
         DatasetError: If the copied data, with the old features, differ from the old digests. The
@@ -134,7 +138,7 @@ def update_features(
     segment = Segment(Shard(path, 0, config.num_samples), 0, config.num_samples)
     with (
         DatasetFile.open(path) as old,
-        _new_dataset(temporary, path, config, [segment], provenance) as new,
+        _new_dataset(temporary, path, config, [segment], provenance, num_computed) as new,
     ):
         for name in _KEPT:
             new.file.attrs[name] = old.text(name)
@@ -152,6 +156,7 @@ def _new_dataset(
     config: GenerationConfig,
     segments: list[Segment],
     feature_provenance: Mapping[str, str] = MappingProxyType({}),
+    num_computed: int = 0,
 ) -> Iterator[DatasetFile]:
     """Let the body write a dataset; then seal and verify it, and move it to its path.
 
@@ -164,11 +169,12 @@ def _new_dataset(
         segments: Segments that are copied.
         feature_provenance: Root attributes that describe what computed new features; empty if all
             features are copied.
+        num_computed: Number of samples, from the first, whose features are new.
 
     Raises:
         DatasetError: If a sample differs from its digest or from the design.
     """
-    merged = _merged_provenance(segments, feature_provenance)
+    merged = _merged_provenance(segments, feature_provenance, num_computed)
     try:
         everything = range(config.num_samples)
         with DatasetFile.create(temporary, config, everything, merged) as new:
@@ -192,20 +198,29 @@ def _new_dataset(
 
 
 def _merged_provenance(
-    segments: list[Segment], feature_provenance: Mapping[str, str]
+    segments: list[Segment], feature_provenance: Mapping[str, str], num_computed: int
 ) -> dict[str, str]:
     """Merge the provenance of all segments with that of new features, without duplicates."""
-    merged: dict[str, list[object]] = {name: [] for name in schema.PROVENANCE}
+    found: dict[str, list[tuple[list[dict[str, Any]], range, range]]] = defaultdict(list)
     for segment in segments:
+        taken = range(segment.start, segment.stop)
         with DatasetFile.open(segment.source.path) as source:
-            for name, records in merged.items():
-                records += [r for r in json_attribute(source, name) if r not in records]
+            for name in schema.PROVENANCE:
+                found[name].append((json_attribute(source, name), segment.source.samples, taken))
+    total = segments[-1].stop
+    registries = [records for records, _, _ in found["features"]]
     if feature_provenance:
-        # `features` must describe only the features of the new file.
-        merged["features"] = []
-    for name, text in feature_provenance.items():
-        merged[name] += [r for r in json.loads(text) if r not in merged[name]]
-    return {name: json.dumps(records) for name, records in merged.items()}
+        # The registry must describe only the features of the new file.
+        registries = [json.loads(feature_provenance["features"])]
+    merged: dict[str, list[Any]] = {"features": []}
+    for records in registries:
+        merged["features"] += [r for r in records if r not in merged["features"]]
+    for name in ORIGINS:
+        merged[name] = merged_records(found[name], total)
+        if name in feature_provenance:
+            new = json.loads(feature_provenance[name])
+            merged[name] = with_features(merged[name], new, num_computed, total)
+    return {name: json.dumps(merged[name]) for name in schema.PROVENANCE}
 
 
 def _add(new: DatasetFile, segment: Segment, *, own: bool) -> None:
