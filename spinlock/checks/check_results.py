@@ -13,7 +13,7 @@ class CheckRow:
 
     Attributes:
         group: Group of the claim: integrity, distribution, amplitude, spectrum, design, liveness,
-            features, dynamics, variance or replay.
+            features, dynamics, trajectories, variance or replay.
         name: Name of the row, unique within its group.
         claim: Statement of the claim.
         target: Required value, as text.

@@ -22,6 +22,7 @@ from spinlock.checks.initial_condition_checks import (
 from spinlock.checks.integrity import integrity_claims
 from spinlock.checks.liveness import liveness_claims
 from spinlock.checks.replay import replay_claims
+from spinlock.checks.trajectory_checks import trajectory_claims
 from spinlock.checks.variance_checks import variance_claims
 from spinlock.configuration.validation import require_at_least
 from spinlock.errors import DatasetError, DatasetNotFoundError
@@ -118,6 +119,7 @@ def _rows(
             "liveness": partial(liveness_claims, source, fields),
             "features": partial(feature_claims, source),
             "dynamics": partial(dynamics_claims, source),
+            "trajectories": partial(trajectory_claims, source, fields),
         }
         if source.full:
             groups["variance"] = partial(variance_claims, source)

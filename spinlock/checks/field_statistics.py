@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from spinlock.checks.checked_file import CheckSource
 from spinlock.runtime.ordered_map import ordered_map
 from spinlock.runtime.threads import available_cores, settle_vector_math, shared_pool
+from spinlock.simulation.convolutional_operator import OUTPUT_BOUND
 from spinlock.simulation.initial_conditions import BandLimited
 from spinlock.storage import schema
 
-_SCALARS = ("variance", "channel_mean", "change", "differing", "spread")
+_SCALARS = ("variance", "channel_mean", "change", "differing", "spread", "saturated", "largest")
+#: Magnitude above which a value is regarded as saturated.
+SATURATED_VALUE = 0.9 * OUTPUT_BOUND
 _NUMBERS = np.dtype(
     [(name, np.float64) for name in (*_SCALARS, schema.INPUTS, schema.OUTPUTS)]
     + [("band_power", np.float64, (len(BandLimited.PASSBANDS),))]
@@ -40,6 +43,9 @@ class FieldStatistics:
               stored timestep;
             - ``differing``: smallest share of values of u in which two realizations differ;
             - ``spread``: standard deviation of u over realizations (ddof 1), RMS over pixels;
+            - ``saturated``: share of |u| > `SATURATED_VALUE` at the last stored timestep, if it is
+              T;
+            - ``largest``: largest |u| of the stored timesteps;
             - ``inputs/fields``, ``outputs/fields``: number of NaN and infinite values.
 
         damaged: Error message of each sample that could not be read.
@@ -93,7 +99,12 @@ def _measure(
             _measure_initial(numbers, initial, in_band[row])
         if sampled[row]:
             if not source.lacks(schema.OUTPUTS):
-                _measure_outputs(numbers, read(schema.OUTPUTS), initial)
+                outputs = read(schema.OUTPUTS)
+                _measure_outputs(numbers, outputs, initial)
+                numbers["largest"] = np.abs(outputs).max()
+                if source.config.stored_steps[-1] == source.config.num_timesteps:
+                    last = outputs if outputs.ndim == 4 else outputs[:, -1]
+                    numbers["saturated"] = (np.abs(last) > SATURATED_VALUE).mean()
             # The digest of a sample needs all its entries.
             found.digests[row] = digests
     except Exception as error:

@@ -9,7 +9,7 @@ from itertools import groupby
 from spinlock.checks import CheckReport
 from spinlock.generation.run_summary import describe_origin
 from spinlock.report.html_parts import definitions, html_page
-from spinlock.report.report_plots import ReportPlot
+from spinlock.report.report_plot import ReportPlot
 from spinlock.storage.reader import DatasetInfo
 
 

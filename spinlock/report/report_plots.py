@@ -1,7 +1,6 @@
 """The plots of the report: their order, captions and data."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 
 from matplotlib.figure import Figure
@@ -14,10 +13,12 @@ from spinlock.checks.initial_condition_checks import (
 from spinlock.plots.design_plots import distribution_bars, sobol_pairs
 from spinlock.plots.dynamics_plots import measured_against_true
 from spinlock.plots.feature_plots import correlation_map, feature_histograms
-from spinlock.plots.field_plots import film_strip, sample_plot
+from spinlock.plots.field_plots import sample_plot
 from spinlock.plots.spectrum_plots import radial_spectra
 from spinlock.plots.variance_plots import variance_bars
 from spinlock.report.plot_data import ReportSource
+from spinlock.report.report_plot import ReportPlot
+from spinlock.report.trajectory_plots import trajectory_plots
 from spinlock.storage import schema
 
 #: Pairs of axes to plot: the numerical axes, and neighbors in the Sobol sequence.
@@ -29,23 +30,6 @@ PAIRS = (
     ("schedule_period", "alpha"),
     ("kernel_size", "dt"),
 )
-
-
-@dataclass(frozen=True)
-class ReportPlot:
-    """One plot of the report.
-
-    Attributes:
-        section: Heading of the section of the page.
-        caption: Caption, shared by consecutive plots.
-        draw: Function that draws the plot.
-        small: Whether plots stand side by side. Other plots scroll sideways on a phone.
-    """
-
-    section: str
-    caption: str
-    draw: Callable[[], Figure]
-    small: bool = False
 
 
 def report_plots(source: ReportSource) -> Iterator[ReportPlot]:
@@ -71,15 +55,7 @@ def report_plots(source: ReportSource) -> Iterator[ReportPlot]:
     yield from _features(source)
     yield from _variance(source)
     yield from _dynamics(source)
-    if len(steps) > 1:
-        row = source.example(source.present[-1], update_policy="convex")
-        title = f"{source.variants[row]}, channel 0, {source.describe(row)}"
-        yield ReportPlot(
-            "Trajectories",
-            "One sample over time: two noise realizations of the same operator and initial "
-            "condition.",
-            lambda: film_strip(source.trajectory(row)[:, :, 0], steps, title=title),
-        )
+    yield from trajectory_plots(source)
 
 
 def _gallery(source: ReportSource) -> Iterator[ReportPlot]:

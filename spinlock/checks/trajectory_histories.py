@@ -1,0 +1,112 @@
+"""Reads the histories of trajectories from the features of a dataset file."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spinlock.checks.trajectory_regimes import Histories, Values, classify
+from spinlock.configuration.parameter_space import typed_row
+from spinlock.features import PER_TIMESTEP_NAMES
+from spinlock.features.response import response_names
+from spinlock.features.response.response_names import NOISE_NAMES
+from spinlock.runtime.ordered_map import row_blocks
+from spinlock.simulation.forcing import schedule
+from spinlock.simulation.rollout import update_weights
+from spinlock.storage import schema
+from spinlock.storage.dataset_file import DatasetFile
+
+#: Datasets of features that histories are computed from.
+NEEDS = (
+    schema.INITIAL_FEATURES,
+    schema.PER_TIMESTEP,
+    schema.RESPONSES,
+    schema.NOISE_RESPONSES,
+    schema.DIVERGENCE,
+)
+# Positive statistics of a field that must not drift in a periodic trajectory.
+_STATISTICS = ("spatial_std", "spatial_iqr", "gradient_magnitude_mean", "laplacian_std")
+# Logarithms have this floor.
+_SMALLEST = 1e-12
+# Fields with a larger share of their power in the channel means are flat up to rounding.
+_FLAT = 0.9999
+
+
+def sample_regimes(source: DatasetFile, samples: int) -> NDArray[np.int64]:
+    """Return the regimes of the first samples of a file, positions in `REGIMES`.
+
+    Args:
+        source: Dataset file with two or more timesteps and the datasets `NEEDS`.
+        samples: Largest number of samples.
+    """
+    rows = source.rows[:samples]
+    return np.concatenate([classify(read_histories(source, part)) for part in row_blocks(rows)])
+
+
+def read_histories(source: DatasetFile, rows: range) -> Histories:
+    """Read the histories of the samples in some rows of a dataset file.
+
+    Args:
+        source: Dataset file with two or more timesteps and the datasets `NEEDS`.
+        rows: Rows of the file.
+    """
+    steps = range(1, source.config.num_timesteps + 1)
+    forcing = []
+    for row in source.parameter_values(rows):
+        values = typed_row(row)
+        weight = update_weights(values)[1]
+        forcing.append([weight * schedule(values, step, len(steps)) for step in steps])
+    arrays = {name: source.column(name, rows).astype(np.float64) for name in NEEDS}
+    return feature_histories(arrays, np.array(forcing))
+
+
+def feature_histories(arrays: dict[str, Values], forcing: Values) -> Histories:
+    """Compute histories from features.
+
+    With two or more realizations the forcing is measured at u_1, after the flow of transport
+    operators, and only its schedule is taken from ``forcing``.
+
+    Args:
+        arrays: Arrays of the datasets `NEEDS` by name.
+        forcing: Standard deviation of the forcing that each timestep adds, (N, T).
+    """
+    fields, responses = arrays[schema.PER_TIMESTEP], arrays[schema.RESPONSES]
+    named = _named(PER_TIMESTEP_NAMES, fields)
+    initial = _named(PER_TIMESTEP_NAMES, arrays[schema.INITIAL_FEATURES])
+    response = _named(response_names(responses.shape[-1] - len(response_names(0))), responses)
+    noise = _named(NOISE_NAMES, arrays[schema.NOISE_RESPONSES])
+    first = np.sqrt(initial["spatial_variance"] + np.square(initial["spatial_mean"]))
+    rms = np.concatenate((first[:, None], _root_mean_square(named, response)), axis=1)
+    step = 10 ** response["increment"] * rms[:, :-1]
+    # Powers of ten of the logarithms, of which all but the last column are differences.
+    growth = arrays[schema.DIVERGENCE][:, :-1].cumsum(axis=1)
+    start = noise["noise_abs"][:, None]
+    spread = 10 ** np.concatenate((start, start + growth), axis=1)
+    measured = np.isfinite(start)
+    relative = np.divide(forcing, forcing[:, :1], out=np.ones_like(forcing), where=forcing > 0)
+    forcing = np.where(measured, np.where(measured, spread[:, :1], 0.0) * relative, forcing)
+    # The first increment is that of the mean of the realizations, without forcing.
+    known = np.where(measured[:, 0], np.hypot(step[:, 0], forcing[:, 0]), step[:, 0])
+    step = np.concatenate((known[:, None], step[:, 1:]), axis=1)
+    statistics = np.stack([named[name] for name in _STATISTICS], axis=-1)
+    return Histories(rms, step, forcing, spread, np.log(np.maximum(statistics, _SMALLEST)))
+
+
+def _named(names: Sequence[str], values: Values) -> dict[str, Values]:
+    return dict(zip(names, np.moveaxis(values, -1, 0), strict=True))
+
+
+def _root_mean_square(named: dict[str, Values], response: dict[str, Values]) -> Values:
+    """Return the rms of u_1 ... u_T, (N, T).
+
+    The variance within channels is a feature. The share of the channel means in the power is the
+    square of ``mean_out``. The variance of flat fields vanishes, so their rms is the ratio of the
+    mean over channels, in absolute and in relative units.
+    """
+    variance, mean = named["spatial_variance"], named["spatial_mean"]
+    share = np.square(response["mean_out"])
+    power = np.maximum(variance / (1 - np.minimum(share, _FLAT)), variance + np.square(mean))
+    signed = np.abs(response["mean_signed"])
+    usable = (share > _FLAT) & (signed > 0.01)
+    ratio = np.divide(np.abs(mean), signed, out=np.zeros_like(mean), where=usable)
+    return np.asarray(np.where(usable, ratio, np.sqrt(power)))
