@@ -1,16 +1,21 @@
 """Run the experiments of docs/vqvae.md, and print their scores as tables.
 
+    python -m scripts.run_experiments --list
     python -m scripts.run_experiments [--only responses paired] [--seeds 0 1 2]
+    python -m scripts.run_experiments --small --only responses
     python -m scripts.run_experiments --data FILE
     python -m scripts.run_experiments --print responses > responses.yaml
+
+``--list`` shows the size of the data of each experiment, and how long an experiment takes. With
+``--small``, experiments have a 20th of the operators and of the training steps: each takes less
+than two minutes on two cores and shows that everything works; its scores are no evidence.
 
 The experiments are the entries of configs/experiments/experiments.yaml. Their data are generated if
 they do not exist. With ``--data``, the experiments use an existing dataset instead; those that need
 data of their own are left out. The tables show mean ± half the range, over seeds of weights and of
-data, of scores on the test split. With ``--prototypes N``, prototypes of
-the tokens predict the 46 features of N test samples of each family, which takes a minute for 50.
-Each run appends one JSON line to a file of results, and runs
-that the file already contains are not repeated.
+data, of scores on the test split. With ``--prototypes N``, prototypes of the tokens predict the 46
+features of N test samples of each family, which takes a minute for 50. Each run appends one JSON
+line to a file of results, and runs that the file already contains are not repeated.
 """
 
 import argparse
@@ -19,16 +24,25 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 
+from scripts.experiment_settings import (
+    TABLE,
+    Settings,
+    costs,
+    experiments,
+    merged,
+    of_data_seed,
+    settings,
+    small,
+)
 from scripts.experiment_tables import TABLES
 from scripts.prototype_experiment import prototype_r2
 from spinlock import GenerationConfig
@@ -37,11 +51,6 @@ from spinlock.datamodules.operator_selection import OperatorSelection
 from spinlock.errors import ConfigurationError
 from spinlock.storage import read_info
 
-Settings = dict[str, Any]
-
-TABLE: Settings = yaml.safe_load(
-    (Path(__file__).parents[1] / "configs" / "experiments" / "experiments.yaml").read_text()
-)
 # The callback that compares the probes of an operator.
 CONSISTENCY = "spinlock.callbacks.OperatorConsistency"
 # Settings were chosen on development data, so runs are neither validated nor logged.
@@ -55,40 +64,11 @@ UNWATCHED = {
 }
 _OPERATORS = ("train_operators", "eval_operators")
 RESULTS = Path("data/experiments/results.jsonl")
-
-
-def experiments() -> list[str]:
-    """Names of all experiments."""
-    return list(TABLE["experiments"])
-
-
-def settings(name: str) -> Settings:
-    """Settings of an experiment, nested as in a yaml file for ``spinlock fit``."""
-    result = TABLE["base"]
-    for changes in _changes(name):
-        result = merged(result, changes)
-    return deepcopy(result)
-
-
-def merged(before: Mapping[str, Any], changes: Mapping[str, Any]) -> Settings:
-    """Nested settings with changes applied; ``key+`` appends to the list ``key``."""
-    result = dict(before)
-    for key, value in changes.items():
-        name, old = key.removesuffix("+"), before.get(key.removesuffix("+"))
-        if name != key:
-            result[name] = old + value
-        elif isinstance(value, dict) and isinstance(old, dict):
-            result[name] = merged(old, value)
-        else:
-            result[name] = value
-    return result
-
-
-def of_data_seed(given: Settings, data_seed: int) -> Settings:
-    """Settings whose data are generated with another seed, into a file of their own."""
-    path = Path(given["data"]["path"])
-    changes = {"path": str(path.with_stem(f"{path.stem}-{data_seed}"))}
-    return merged(given, {"data": {**changes, "generation": {"seed": data_seed}}})
+SMALL_RESULTS = Path("data/experiments/results-small.jsonl")
+SMALL_NOTE = (
+    "These are scores of small runs: a 20th of the operators, and little training. They show that "
+    "the experiments run, and are no evidence."
+)
 
 
 def assemble(given: Settings, seed: int, dataset: Path | None = None) -> LightningCLI:
@@ -131,7 +111,12 @@ def assemble(given: Settings, seed: int, dataset: Path | None = None) -> Lightni
 
 
 def run(
-    given: Settings, seed: int, dataset: Path | None = None, prototypes: int = 0
+    given: Settings,
+    seed: int,
+    dataset: Path | None = None,
+    prototypes: int = 0,
+    *,
+    base: Settings | None = None,
 ) -> dict[str, float]:
     """Train and test an experiment.
 
@@ -144,6 +129,7 @@ def run(
         seed: Seed of weights and batches.
         dataset: Existing dataset to use instead of that of the settings.
         prototypes: Number of test samples of each family whose features prototypes predict.
+        base: Settings of the dataset of `base`; default: those of the table, with the same seed.
 
     Returns:
         Scores of the test split, and the seconds that training took.
@@ -162,7 +148,7 @@ def run(
     trainer, data = cli.trainer, cli.datamodule
     tested = given
     if data.generation.probes_per_operator == 1:
-        base = of_data_seed(TABLE["base"], data.generation.seed)
+        base = base or of_data_seed(TABLE["base"], data.generation.seed)
         tested = merged(tested, {"trainer": base["trainer"]})
         if dataset is None:
             tested = merged(tested, {"data": {**base["data"], "allow_transfer": True}})
@@ -230,18 +216,36 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the experiments that the file of results lacks, and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=experiments(), help="default: all")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of weights")
-    parser.add_argument("--data-seeds", nargs="+", type=int, default=[101, 102], help="of data")
+    parser.add_argument("--list", action="store_true", help="only list sizes and times, and stop")
+    parser.add_argument(
+        "--small", action="store_true", help="small runs, each of two minutes, that are no evidence"
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, help="of weights (default: 0 1 2, with --small 0)"
+    )
+    parser.add_argument(
+        "--data-seeds", nargs="+", type=int, help="of data (default: 101 102, with --small 101)"
+    )
     parser.add_argument("--data", type=Path, help="existing dataset to use instead")
     parser.add_argument("--prototypes", type=int, default=0, metavar="N", help="samples a family")
     parser.add_argument("--results", type=Path, help="file of results")
     parser.add_argument("--print", choices=experiments(), help="only print this one as yaml")
     options = parser.parse_args(args)
-    if options.print:
-        print(yaml.safe_dump(settings(options.print), sort_keys=False), end="")
+    seeds = options.seeds or ([0] if options.small else [0, 1, 2])
+    data_seeds = options.data_seeds or ([101] if options.small else [101, 102])
+    resized = small if options.small else lambda given: given
+    if options.list:
+        print(costs())
         return
+    if options.print:
+        given = of_data_seed(resized(settings(options.print)), data_seeds[0])
+        print(yaml.safe_dump(given, sort_keys=False), end="")
+        return
+    if options.small and options.data is not None:
+        parser.error("--small: its runs make data of their own; leave out --data")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    dataset, names, path = options.data, options.only or experiments(), options.results or RESULTS
+    dataset, names = options.data, options.only or experiments()
+    path = options.results or (SMALL_RESULTS if options.small else RESULTS)
     if dataset is not None:
         suited = applicable(dataset)
         if options.only and (others := set(options.only) - set(suited)):
@@ -250,40 +254,36 @@ def main(args: Sequence[str] | None = None) -> None:
                 f"for {', '.join(suited)}"
             )
         names = suited if options.only is None else options.only
-        options.data_seeds = [read_info(dataset).config.seed]
+        data_seeds = [read_info(dataset).config.seed]
         path = options.results or dataset.with_suffix(".results.jsonl")
     results = read_results(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     done = {(result["digest"], result["seed"]) for result in results}
     runs = [
-        (name, seed, of_data_seed(settings(name), of_data))
-        for of_data in options.data_seeds
-        for seed in options.seeds
+        (name, seed, of_data_seed(resized(settings(name)), of_data))
+        for of_data in data_seeds
+        for seed in seeds
         for name in names
     ]
     for name, seed, given in runs:
         key = digest(given, options.prototypes)
         if (key, seed) in done:
             continue
-        metrics = run(given, seed, dataset, options.prototypes)
+        of_data = given["data"]["generation"]["seed"]
+        base = of_data_seed(resized(TABLE["base"]), of_data)
+        metrics = run(given, seed, dataset, options.prototypes, base=base)
         results.append({"name": name, "seed": seed, "digest": key, "metrics": metrics})
         with path.open("a") as file:
             file.write(json.dumps(results[-1]) + "\n")
-        of_data = given["data"]["generation"]["seed"]
         print(f"{name}, seeds {seed}, {of_data}: {metrics['seconds']:.0f} s", flush=True)
     # Earlier runs with other settings are no further runs of an experiment.
     wanted = {(digest(given, options.prototypes), seed) for _, seed, given in runs}
     results = [each for each in results if (each["digest"], each["seed"]) in wanted]
+    note = " (small runs, no evidence)" if options.small else ""
     for table in TABLES:
-        print(f"\n{table.title}\n\n{table.markdown(results)}")
-
-
-def _changes(name: str) -> Iterator[Settings]:
-    """The changes to the base that an entry of the table stands for, in order."""
-    entry = dict({**TABLE["groups"], **TABLE["experiments"]}[name])
-    for other in entry.pop("use", []):
-        yield from _changes(other)
-    yield entry
+        print(f"\n{table.title}{note}\n\n{table.markdown(results)}")
+    if options.small:
+        print(f"\n{SMALL_NOTE}")
 
 
 if __name__ == "__main__":

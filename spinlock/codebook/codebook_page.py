@@ -7,11 +7,10 @@ from importlib.resources import files
 
 import numpy as np
 
-from spinlock.codebook.distributions import Population, entropy, explained_share
+from spinlock.codebook.distributions import entropy, explained_share
 from spinlock.codebook.overview_charts import bar_chart, share_curves
 from spinlock.codebook.prototype_pictures import Pictures
 from spinlock.codebook.token_groups import Codebook, TokenGroup
-from spinlock.codebook.token_words import describe_token
 from spinlock.codebook.track_panels import (
     dynamics_tracks,
     live_axes,
@@ -22,7 +21,6 @@ from spinlock.codebook.track_panels import (
 )
 from spinlock.report.html_parts import definitions, html_page
 from spinlock.simulation.dynamics_columns import DYNAMICS
-from spinlock.simulation.dynamics_rows import dynamics_names
 
 #: What the page states that it is.
 KIND = "spinlock codebook"
@@ -65,16 +63,11 @@ class CodebookPage:
     ) -> None:
         self._codebook, self._shown, self._pictures = codebook, shown, pictures
         self._num_prototypes = num_prototypes
-        self._names = dynamics_names(codebook.config)
-        self._dynamics = Population.of(codebook.dynamics)
-        self._scores = self._dynamics.scores
-        with np.errstate(invalid="ignore", divide="ignore"):
-            alike = np.corrcoef(self._scores, rowvar=False) if len(self._names) else np.empty(0)
-        self._alike = np.nan_to_num(np.atleast_2d(alike))
+        self._names = codebook.dynamics_names
         self._used = Counter(group.level for group in codebook.groups)
         # Groups are sorted by share, so the first one of a codebook has the largest.
         self._largest = {group.level: group.share for group in reversed(codebook.groups)}
-        self._words = [self._describe(group) for group in shown]
+        self._words = [codebook.words(group) for group in shown]
 
     def html(self) -> str:
         """Return the page."""
@@ -133,7 +126,7 @@ class CodebookPage:
         tokens = np.unique(book.levels[:, first], axis=1, return_inverse=True)[1].reshape(-1)
         if self._names:
             titles = {column.name: f"{column.formula} ({column.unit})" for column in DYNAMICS}
-            shares = explained_share([score[:, None] for score in self._scores.T], tokens)
+            shares = explained_share([score[:, None] for score in book.scores.T], tokens)
             described = [titles.get(name, name) for name in self._names]
             charts.append(
                 (
@@ -162,22 +155,12 @@ class CodebookPage:
         content += symbol(_DYNAMICS, self._names) if self._names else ""
         return f'<svg width="0" height="0" style="position:absolute">{content}</svg>'
 
-    def _describe(self, group: TokenGroup) -> list[str]:
-        if not self._names:
-            return []
-        scores = self._scores[group.operators]
-        return describe_token(scores.mean(axis=0), len(scores), self._names, self._alike)
-
-    def _name(self, group: TokenGroup) -> str:
-        several = len(self._codebook.levels) > 1
-        return f"{group.level + 1}.{group.code}" if several else str(group.code)
-
     def _index(self) -> str:
         """Return a list of the words, each with links to its tokens."""
         found: dict[str, list[str]] = {}
         for group, words in zip(self._shown, self._words, strict=True):
             for word in words:
-                found.setdefault(word, []).append(self._name(group))
+                found.setdefault(word, []).append(self._codebook.name(group))
         rows = "".join(
             f"<div><dt>{escape(word)} ({len(names)})</dt><dd>"
             + " ".join(f'<a href="#token-{name}">{name}</a>' for name in names)
@@ -225,12 +208,12 @@ class CodebookPage:
     def _row(self, group: TokenGroup, said: list[str]) -> str:
         book, operators = self._codebook, group.operators
         shown = group.prototypes[: self._num_prototypes]
-        name = self._name(group)
+        name = self._codebook.name(group)
         words, dynamics = "", ""
         if self._names:
             items = "".join(f"<li>{escape(word)}</li>" for word in said or ["no clear difference"])
             words = f'<ul class="words">{items}</ul>'
-            ranks = self._dynamics.ranks[operators]
+            ranks = book.population.ranks[operators]
             tracks = dynamics_tracks(book.dynamics[operators], ranks)
             dynamics = f"<div>{panel(_DYNAMICS, tracks)}</div>"
         parameters = panel(_PARAMETERS, parameter_tracks(book.config, book.params[operators]))

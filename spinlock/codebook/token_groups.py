@@ -9,9 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from spinlock.codebook.distributions import Population
+from spinlock.codebook.token_words import describe_token
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.prototypes import OperatorLatents
+from spinlock.simulation.dynamics_rows import dynamics_names
 from spinlock.storage import schema
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.reader import read_columns, require_dataset
@@ -82,6 +85,40 @@ class Codebook:
             for level, tokens in enumerate(self.levels)
             for group in sorted(self._groups(level, tokens), key=lambda group: -group.rows)
         ]
+
+    @cached_property
+    def dynamics_names(self) -> tuple[str, ...]:
+        """Names of the D columns of the dynamics."""
+        return dynamics_names(self.config)
+
+    @cached_property
+    def population(self) -> Population:
+        """The dynamics of all operators, with ranks."""
+        return Population.of(self.dynamics)
+
+    @cached_property
+    def scores(self) -> NDArray[np.float64]:
+        """Normal quantiles of their ranks, (O, D)."""
+        return self.population.scores
+
+    def name(self, group: TokenGroup) -> str:
+        """Return the code of a token, with the number of its codebook if there are several."""
+        return f"{group.level + 1}.{group.code}" if len(self.levels) > 1 else str(group.code)
+
+    def words(self, group: TokenGroup) -> list[str]:
+        """Return words for what is particular about the dynamics of a token's operators."""
+        if not self.dynamics_names:
+            return []
+        scores = self.scores[group.operators]
+        mean = scores.mean(axis=0)
+        return describe_token(mean, len(scores), self.dynamics_names, self._alike)
+
+    @cached_property
+    def _alike(self) -> NDArray[np.float64]:
+        """Correlations (D, D) of the ranks of the dynamics; 0 for constant columns."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            alike = np.corrcoef(self.scores, rowvar=False)
+        return np.nan_to_num(np.atleast_2d(alike))
 
     def _groups(self, level: int, tokens: NDArray[np.int64]) -> Iterator[TokenGroup]:
         order = np.argsort(tokens, kind="stable")

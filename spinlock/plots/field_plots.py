@@ -1,10 +1,10 @@
-"""Plots of fields: one sample, a gallery of variants, and trajectories over time.
+"""Plots of fields: one sample, galleries of variants and of tokens, and trajectories over time.
 
 Fields are dimensionless. Panels of one plot that show fields share a color scale, which is
 symmetric about 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -79,6 +79,45 @@ def gallery(initial: Array, final: Array, names: Sequence[str], *, step: int, ti
         panels[0, column].set_title(name.replace("_", "\n"), fontsize=8)
     panels[0, 0].set_ylabel("$u_0$")
     panels[1, 0].set_ylabel(f"$u_{{{step}}}$")
+    plot.suptitle(title)
+    return plot
+
+
+def token_rows(
+    initial: Array, fields: Mapping[str, Array], names: Sequence[str], *, step: int, title: str
+) -> Figure:
+    """Plot initial conditions, and below them a row for each token: the fields of its prototype.
+
+    To the right are the changes from the initial conditions, with a color scale for each row. All
+    fields share one.
+
+    Args:
+        initial: (F, H, W) one channel of F initial conditions.
+        fields: (F, H, W) the same channel after some timesteps, by label of the token.
+        names: Names of the initial conditions.
+        step: Timestep of the fields.
+        title: Title of the plot.
+    """
+    count, limit = len(names), _limit(initial, *fields.values())
+    plot = new_plot(1.7 * count + 1.9, 0.85 * (len(fields) + 1) + 0.4)
+    # A narrow empty column separates fields and changes.
+    ratios = [1.0] * count + [0.15] + [1.0] * count
+    panels = plot.subplots(
+        len(fields) + 1, len(ratios), squeeze=False, gridspec_kw={"width_ratios": ratios}
+    )
+    for axes in (*panels[:, count], *panels[0, count:]):
+        axes.axis("off")
+    for row, (label, shown) in zip(panels, {"$u_0$": initial, **fields}.items(), strict=True):
+        row[0].set_ylabel(label, rotation=0, ha="right", va="center")
+        for axes, field in zip(row, shown, strict=False):
+            _field(axes, field, limit)
+    for row, shown in zip(panels[1:], fields.values(), strict=True):
+        changes = shown - initial
+        for axes, field in zip(row[count + 1 :], changes, strict=True):
+            _field(axes, field, _limit(changes))
+    for axes, name in zip(panels[0], names, strict=False):
+        axes.set_title(name.replace("_", "\n"))
+    panels[1 if fields else 0, count + 1].set_title(f"change $u_{{{step}}} - u_0$", loc="left")
     plot.suptitle(title)
     return plot
 

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from spinlock.codebook import write_codebook
+from spinlock.codebook import token_gallery, write_codebook
 from spinlock.codebook.token_groups import read_codebook
 from spinlock.commands.command_line import main
 from spinlock.errors import ConfigurationError, DatasetError
@@ -84,6 +84,17 @@ def test_every_used_token_has_a_row_sorted_by_share(page):
     assert shares == [("50.00", "6"), ("25.00", "3"), ("16.67", "2"), ("8.33", "1")]
     prototypes = re.findall(r"<p>prototypes ([\d, –]+)</p>", page)
     assert prototypes == ["0, 2", "1, 4", "6, 10", "11"]
+
+
+def test_the_gallery_has_the_most_frequent_tokens(folder):
+    several = ["token 1.5 (50.0%)", "token 2.0 (33.3%)", "token 2.1 (33.3%)"]
+    one = ["token 5 (50.0%)", "token 2 (25.0%)", "token 7 (16.7%)"]
+    for name, expected in (("tokens.h5", one), ("several.h5", several)):
+        axes = token_gallery(folder / name, hostile_name(folder), num_tokens=3).axes
+        labels = [each.get_ylabel().splitlines()[0] for each in axes if each.get_ylabel()]
+        assert labels == ["$u_0$", *expected]
+        # Initial conditions, then fields and changes of each token, of four families.
+        assert sum(len(each.images) for each in axes) == 4 * 7
 
 
 def test_the_head_describes_the_codebook(page):

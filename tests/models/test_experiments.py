@@ -42,8 +42,8 @@ SHRINK = {
 }
 
 
-def small(name):
-    """Settings of an experiment with little data."""
+def tiny(name):
+    """Settings of an experiment with very little data."""
     steps = {"data": {"generation": {"num_timesteps": 3}}} if name == "sequence_50" else {}
     shrunk = run_experiments.merged(run_experiments.settings(name), SHRINK)
     return run_experiments.merged(shrunk, steps)
@@ -75,9 +75,9 @@ def test_every_experiment_has_a_model_and_data_that_fit(name):
 def test_a_run_gives_the_scores_of_its_tables(name, tables, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
-    monkeypatch.setitem(run_experiments.TABLE, "base", small("responses"))
+    monkeypatch.setitem(run_experiments.TABLE, "base", tiny("responses"))
     prototypes = 2 if name == "leave_out_sinusoids" else 0
-    scores = run_experiments.run(small(name), seed=0, prototypes=prototypes)
+    scores = run_experiments.run(tiny(name), seed=0, prototypes=prototypes)
     expected = {score for number in tables for score in TABLES[number].columns.values()}
     assert not expected - set(scores)
     # Scores that are unknown are NaN, which equals nothing.
@@ -87,7 +87,7 @@ def test_a_run_gives_the_scores_of_its_tables(name, tables, tmp_path, monkeypatc
 def test_a_file_of_ones_own_has_a_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
-    monkeypatch.setitem(run_experiments.TABLE, "base", small("responses"))
+    monkeypatch.setitem(run_experiments.TABLE, "base", tiny("responses"))
     cli = run_experiments.assemble(run_experiments.settings("responses"), seed=0)
     cli.datamodule.prepare_data()
     path = cli.datamodule.path
@@ -125,9 +125,67 @@ def test_changes_replace_merge_and_append():
 def test_an_experiment_is_printed_as_yaml(capsys):
     run_experiments.main(["--print", "leave_out_sinusoids"])
     printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed == run_experiments.settings("leave_out_sinusoids")
+    # With the file of the first run, so that nobody generates the same samples twice.
+    given = run_experiments.settings("leave_out_sinusoids")
+    assert printed == run_experiments.of_data_seed(given, 101)
+    assert printed["data"]["path"] == "data/experiments/operators-101.h5"
+    # `spinlock fit` with it is validated and logged.
+    assert set(printed["trainer"]) == {"max_epochs", "callbacks"}
     assert printed["data"]["train_variants"] == {"exclude": ["sinusoids"]}
     assert len(printed["trainer"]["callbacks"]) == 5
+
+
+@pytest.mark.parametrize("name", run_experiments.experiments())
+def test_small_runs_have_few_samples_and_a_file_of_their_own(name):
+    full = run_experiments.of_data_seed(run_experiments.settings(name), 101)
+    given = run_experiments.of_data_seed(run_experiments.small(run_experiments.settings(name)), 101)
+    assert given["data"]["path"] != full["data"]["path"]
+    assert "-small" in given["data"]["path"]
+    probes = given["data"]["generation"]["probes_per_operator"]
+    operators, rest = divmod(given["data"]["generation"]["num_samples"], probes)
+    assert rest == 0
+    # 10 training operators are not fewer than a batch.
+    assert 25 <= operators <= 200
+    assert 1 <= given["data"]["batch_size"] <= operators * probes // 2
+    assert given["trainer"]["max_epochs"] >= 10
+
+
+def test_a_small_run_says_that_it_is_no_evidence(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    # A 20th of these samples, and a fifth of the epochs.
+    more = {
+        "data": {"generation": {"num_samples": 1600}, "batch_size": 64},
+        "trainer": {"max_epochs": 5},
+    }
+    base = run_experiments.merged(tiny("responses"), more)
+    monkeypatch.setitem(run_experiments.TABLE, "base", base)
+    run_experiments.main(["--small", "--only", "responses"])
+    printed = capsys.readouterr().out
+    assert "| responses | 1 |" in printed
+    titles = [line for line in printed.splitlines() if line.startswith("R² of dynamics decoded")]
+    assert titles == ["R² of dynamics decoded from the token (small runs, no evidence)"]
+    assert run_experiments.SMALL_NOTE in printed
+    folder = tmp_path / "data" / "experiments"
+    files = {path.name for path in folder.iterdir() if path.suffix in (".h5", ".jsonl")}
+    assert files == {"operators-small-101.h5", "results-small.jsonl"}
+    assert read_info(folder / "operators-small-101.h5").config.num_samples == 80
+    with pytest.raises(SystemExit):
+        run_experiments.main(["--small", "--data", "data/experiments/operators-small-101.h5"])
+    assert "leave out --data" in capsys.readouterr().err
+
+
+def test_sizes_and_times_of_all_experiments_are_listed(capsys):
+    run_experiments.main(["--list"])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    listed = {row[0]: row[1:] for row in rows[1 : len(run_experiments.experiments()) + 1]}
+    assert set(listed) == set(run_experiments.experiments())
+    for name, (kind, samples, *sizes) in listed.items():
+        data = run_experiments.settings(name)["data"]
+        assert kind == data["path"].split("/")[-1].removesuffix(".h5")
+        assert int(samples.replace(",", "")) == data["generation"]["num_samples"]
+        megabytes, minutes, _, training, _ = sizes
+        assert min(map(float, (megabytes, minutes, training))) > 0
 
 
 def test_the_table_has_mean_and_spread():
