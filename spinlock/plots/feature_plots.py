@@ -16,6 +16,8 @@ _COLUMNS, _BARS = 6, 30
 DECADES_RATIO = 10.0
 # Largest number of decades that the axis of such values resolves on each side of 0.
 _MOST_DECADES = 6
+# Smallest distance of two ticks, relative to the length of the axis.
+_TICK_ROOM = 0.17
 _BAR_COLOR = "#4c86c6"
 
 
@@ -117,8 +119,16 @@ def decade_ticks(low: float, high: float, width: float) -> list[float]:
     most = 2 if low < -width and high > width else 3
     step = max(1, -(-(top - bottom + 1) // most))
     powers = [10.0**power for power in range(top, bottom - 1, -step)]
-    ticks = [-power for power in powers] + [0.0] * (low <= 0 <= high) + powers[::-1]
-    return [tick for tick in ticks if low <= tick <= high]
+    ticks = [0.0, *powers, *(-power for power in powers)]
+    # Labels must not overlap: 0 is kept, and of other ticks that are close the larger.
+    room = _TICK_ROOM * (np.arcsinh(high / width) - np.arcsinh(low / width))
+    kept: list[float] = []
+    for tick in ticks:
+        place = np.arcsinh(tick / width)
+        free = all(abs(place - np.arcsinh(other / width)) >= room for other in kept)
+        if low <= tick <= high and free:
+            kept.append(tick)
+    return sorted(kept)
 
 
 def _power(tick: float) -> str:
