@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 
 from spinlock.checks.checked_file import CheckSource
 from spinlock.checks.claims import Claim, Measurement, NotMeasurableError
+from spinlock.checks.replay_tolerances import AMPLIFYING, Tolerance, tolerance
+from spinlock.configuration.parameter_space import typed_row
 from spinlock.errors import ConfigurationError, SpinlockError
 from spinlock.features.response import TRANSPORT_NAMES
 from spinlock.simulation.provenance import provenance
+from spinlock.simulation.rollout import update_step
 from spinlock.simulation.simulator import Simulator
 from spinlock.storage import schema
 from spinlock.storage.columns import sample_arrays
+from spinlock.storage.origins import ORIGINS, records_of
+from spinlock.storage.reader import json_attribute
 
-RTOL, ATOL = 1e-3, 1e-4
-# Features amplify rounding where a field is nearly constant or a spectrum nearly empty.
-FEATURE_RTOL = FEATURE_ATOL = 1e-2
 # Columns that jump: between frequency bins, between displacements that fit equally well, or where
 # the Jacobian's kernel disappears in its noise.
 _DISCONTINUOUS = (
@@ -78,7 +80,9 @@ def replay_claims(
         device: Device that computes them.
         on_samples: Function called with the number of samples just computed.
     """
-    exact = _same_origin(source, device)
+    origin = _Origin(source, device)
+    chosen = _chosen(source, number)
+    equal = sum(map(origin.is_here, chosen))
     parts = {
         "initial conditions": (schema.INPUTS,),
         "fields": (schema.OUTPUTS,),
@@ -86,10 +90,10 @@ def replay_claims(
         **({"dynamics": (schema.DYNAMICS,)} if schema.DYNAMICS in source.specs else {}),
     }
     readable = {part: names for part, names in parts.items() if not source.lacks(*names)}
-    compare = cache(partial(_compare, source, readable, number, device, exact, on_samples))
+    compare = cache(partial(_compare, source, readable, number, device, origin, on_samples))
 
     def measure(part: str) -> Measurement:
-        if part == "fields" and not exact and source.config.stored_steps[0] > 1:
+        if part == "fields" and equal < len(chosen) and source.config.stored_steps[0] > 1:
             raise NotMeasurableError(
                 "on another device or with other packages only timestep 1 can be compared, and the "
                 "file does not store it"
@@ -98,28 +102,46 @@ def replay_claims(
 
     for part, names in parts.items():
         target = "equal (same device model and packages)"
-        if not exact:
-            rtol, atol = _tolerances(part)
-            target = f"rtol {rtol:g}, atol {atol:g} (another device or other packages)"
+        if equal < len(chosen):
+            same = f"{equal} of {len(chosen)} samples {target}, others " if equal else ""
+            target = f"{same}{origin.tolerance(part).text} (another device or other packages)"
         text = f"recomputed {part} match the stored ones"
         yield Claim(part, text, partial(measure, part), names, target)
 
 
-def _tolerances(part: str) -> tuple[float, float]:
-    is_field = part in ("initial conditions", "fields")
-    return (RTOL, ATOL) if is_field else (FEATURE_RTOL, FEATURE_ATOL)
-
-
-def _same_origin(source: CheckSource, device: torch.device) -> bool:
-    """Return whether this device model, with these packages, computed the whole file."""
+def _chosen(source: CheckSource, number: int) -> list[int]:
+    """Return the samples to recompute; none if a damaged file hides them, which `_compare` says."""
     try:
-        here = provenance(source.config, device)
-        return all(
-            json.loads(source.text(name)) == json.loads(here[name])
-            for name in ("device", "package_versions")
-        )
-    except (SpinlockError, ValueError, RecursionError):
-        return False
+        return source.choose(number).tolist()
+    except Exception:
+        return []
+
+
+class _Origin:
+    """What computed the samples of a file, compared with a device and the packages here."""
+
+    def __init__(self, source: CheckSource, device: torch.device) -> None:
+        self._precision = source.config.precision
+        self._records: list[tuple[list[dict[str, Any]], list[dict[str, Any]]]] = []
+        self._types = {device.type}
+        try:
+            here = provenance(source.config, device)
+            self._records = [
+                (json_attribute(source, name), json.loads(here[name])) for name in ORIGINS
+            ]
+            self._types |= {str(record.get("type")) for record in self._records[0][0]}
+        except (SpinlockError, ValueError, RecursionError):
+            # Any kind of device may have computed it.
+            self._types.add("cuda")
+
+    def is_here(self, sample: int) -> bool:
+        """Return whether this device model, with these packages, computed a sample."""
+        same = (records_of(stored, sample) == here for stored, here in self._records)
+        return bool(self._records) and all(same)
+
+    def tolerance(self, part: str) -> Tolerance:
+        """Return the tolerance of a part of the samples that were not computed here."""
+        return tolerance(part, self._precision, self._types)
 
 
 def _compare(
@@ -127,7 +149,7 @@ def _compare(
     parts: dict[str, tuple[str, ...]],
     num_samples: int,
     device: torch.device,
-    exact: bool,
+    origin: _Origin,
     on_samples: Callable[[int], None],
 ) -> dict[str, _Comparison]:
     """Recompute samples and compare parts of them.
@@ -137,7 +159,7 @@ def _compare(
         parts: Mapping of parts to the names of their columns.
         num_samples: Number of samples to recompute.
         device: Device that computes them.
-        exact: Whether values must be equal instead of close.
+        origin: What computed the file. Values that were computed here must be equal, others close.
         on_samples: Function called with the number of samples just computed.
     """
     try:
@@ -147,6 +169,7 @@ def _compare(
         raise NotMeasurableError(str(error)) from error
     found = {part: _Comparison() for part in parts}
     for index in source.choose(num_samples).tolist():
+        exact = origin.is_here(index)
         expected = _recomputed(simulator, index, "dynamics" in parts)
         for part, names in parts.items():
             try:
@@ -162,9 +185,11 @@ def _compare(
             for name, values in stored.items():
                 pair = values, expected[name].reshape(values.shape)
                 if not exact:
-                    pair = _comparable(source, name, *pair)
-                    rtol, atol = _tolerances(part)
-                    close &= np.allclose(*pair, rtol=rtol, atol=atol, equal_nan=True)
+                    allowed, unchanged = origin.tolerance(part), None
+                    pair = _comparable(source, name, *pair, each_value=allowed.norm is None)
+                    if allowed.norm is not None and name == schema.OUTPUTS:
+                        unchanged = _unchanged(source, simulator, index, expected[schema.INPUTS])
+                    close &= allowed.holds(*pair, unchanged)
                 identical &= found[part].add(*pair)
             found[part].compared += 1
             found[part].identical += identical
@@ -172,6 +197,16 @@ def _compare(
                 found[part].differing.append(f"sample {index}")
         on_samples(1)
     return found
+
+
+def _unchanged(
+    source: CheckSource, simulator: Simulator, index: int, initial: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the first timestep of a sample (C, H, W) if the operator and the noise were 0."""
+    values = typed_row(source.design.values[index])
+    step = update_step(values, simulator.family.flow(values, device=torch.device("cpu")))
+    field = torch.from_numpy(initial)[None]
+    return np.asarray(step(field, torch.zeros_like(field))[0])
 
 
 def _recomputed(simulator: Simulator, index: int, dynamics: bool) -> dict[str, NDArray[Any]]:
@@ -191,12 +226,17 @@ def _recomputed(simulator: Simulator, index: int, dynamics: bool) -> dict[str, N
 
 
 def _comparable(
-    source: CheckSource, name: str, stored: NDArray[Any], expected: NDArray[Any]
+    source: CheckSource,
+    name: str,
+    stored: NDArray[Any],
+    expected: NDArray[Any],
+    *,
+    each_value: bool,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the values that can be compared across devices; empty if there are none.
 
     These are the initial condition, timestep 1 and the dynamics, without columns that jump. Later
-    timesteps amplify rounding.
+    timesteps amplify rounding. Unless each value must be close, some dynamics are left out, too.
     """
     spec = source.specs[name]
     if name == schema.OUTPUTS and "timestep" in spec.dims:
@@ -212,7 +252,8 @@ def _comparable(
         resolved = expected[spec.names.index("noise_rel")] >= _RESOLVED_NOISE
         stored, expected = stored[None][: int(resolved)], expected[None][: int(resolved)]
     cancelling = np.isin(spec.names, _CANCELLING)
-    kept = ~np.isin(spec.names, _DISCONTINUOUS)
+    rounded = not each_value and name == schema.DYNAMICS
+    kept = ~np.isin(spec.names, _DISCONTINUOUS + (AMPLIFYING if rounded else ()))
     one, two = (
         np.where(cancelling, np.maximum(values, _RESOLVED), values)[..., kept]
         for values in (stored, expected)
