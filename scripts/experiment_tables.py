@@ -60,7 +60,10 @@ _HELD_OUT_OR_TRANSPORT = (
     "transport",
     "transport_single",
 )
-_ABOUT_DYNAMICS = ("responses", "without_noise", "grouped", "one_probe", "horizon_1", "horizon_3")
+_ABOUT_DYNAMICS = (
+    *("responses", "without_noise", "grouped", "residual", "one_probe"),
+    *("horizon_1", "horizon_3", "horizon_3_grouped"),
+)
 
 TABLES = (
     Table(
