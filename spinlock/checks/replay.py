@@ -112,7 +112,7 @@ def replay_claims(
 def _chosen(source: CheckSource, number: int) -> list[int]:
     """Return the samples to recompute; none if a damaged file hides them, which `_compare` says."""
     try:
-        return source.choose(number).tolist()
+        return [int(sample) for sample in source.choose(number)]
     except Exception:
         return []
 

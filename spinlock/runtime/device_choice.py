@@ -48,9 +48,8 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
         raise ConfigurationError(f"device: got {device}, but {reason}, or choose cpu")
     # Not initialized in a forked process, which cannot ask for the current device.
     initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    index = chosen.index
-    if index is None:
-        index = torch.cuda.current_device() if initialized else 0
+    current = torch.cuda.current_device() if initialized else 0
+    index = chosen.index if ":" in str(chosen) else current
     if index >= count:
         raise ConfigurationError(
             f"device: got {device}, but this process sees {count} CUDA device(s); choose "

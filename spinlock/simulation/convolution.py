@@ -82,9 +82,22 @@ def direct_convolution(
         padded = F.pad(x, (margin, margin, margin, margin), mode="circular") if margin else x
         # Unlike torch.conv2d, this function takes the rules of rounding as arguments. They are then
         # no switches of the process, which other threads would have to share.
-        where = [1, 1], [0, 0], [1, 1], False, [0, 0], 1  # stride, padding, dilation, no transpose
-        rules = {"benchmark": False, "deterministic": True, "cudnn_enabled": True}
-        return torch._convolution(padded, weight, bias, *where, **rules, allow_tf32=tf32)
+        result: Tensor = torch._convolution(
+            padded,
+            weight,
+            bias,
+            stride=[1, 1],
+            padding=[0, 0],
+            dilation=[1, 1],
+            transposed=False,
+            output_padding=[0, 0],
+            groups=1,
+            benchmark=False,
+            deterministic=True,
+            cudnn_enabled=True,
+            allow_tf32=tf32,
+        )
+        return result
     fields, taps = x.permute(0, 2, 3, 1), weight.permute(2, 3, 1, 0)
     (num, height, width, fan_in), (kernel, _, _, fan_out) = fields.shape, taps.shape
     taps = taps.reshape(kernel, kernel * fan_in, fan_out)
