@@ -110,12 +110,12 @@ def classify(histories: Histories) -> NDArray[np.int64]:
         & (_drift(statistics[:, half:]) < STATIONARY),
         "other": np.ones(len(rms), dtype=bool),
     }
-    return np.argmax([holds[name] for name in REGIMES], axis=0)
+    return np.asarray(np.argmax([holds[name] for name in REGIMES], axis=0))
 
 
 def _excess(step: Values, explained: Values) -> Values:
     """Return the part of steps that is not explained, of which it is independent."""
-    return np.sqrt(np.clip(np.square(step) - np.square(explained), 0.0, None))
+    return np.asarray(np.sqrt(np.clip(np.square(step) - np.square(explained), 0.0, None)))
 
 
 def _drift(statistics: Values) -> Values:

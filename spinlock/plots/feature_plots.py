@@ -77,7 +77,7 @@ def linear_width(values: NDArray[np.floating]) -> float | None:
     largest = float(magnitudes.max())
     if largest < DECADES_RATIO * float(np.median(magnitudes)):
         return None
-    return max(float(np.quantile(magnitudes, 0.05)), largest / 10**_MOST_DECADES)
+    return max(float(np.quantile(magnitudes, 0.05)), largest * 10.0**-_MOST_DECADES)
 
 
 def _histogram(axes: Axes, values: NDArray[np.floating]) -> None:
@@ -95,7 +95,7 @@ def _histogram(axes: Axes, values: NDArray[np.floating]) -> None:
     )
     # Rounding must not exclude the extremes.
     edges[0], edges[-1] = low, high
-    axes.hist(values, bins=edges, color=_BAR_COLOR)
+    axes.hist(values, bins=edges.tolist(), color=_BAR_COLOR)
     axes.set_xscale("asinh", linear_width=width)
     ticks = decade_ticks(low, high, width)
     axes.set_xticks(ticks, [_power(tick) for tick in ticks])

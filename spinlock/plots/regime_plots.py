@@ -31,7 +31,7 @@ def regime_bars(
     for place, (regime, color) in enumerate(zip(regimes, _COLORS, strict=False)):
         width = shares[:, place]
         axes.barh(position, width, left=left, color=color, height=0.75, label=regime)
-        for y, start, part in zip(position, left, width, strict=True):
+        for y, start, part in zip(range(len(groups)), left, width, strict=True):
             if part >= _LABELED:
                 label = f"{100 * part:.0f} %"
                 axes.text(start + part / 2, y, label, va="center", ha="center", fontsize=7)
