@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from spinlock.plots.plot_style import new_plot
 
-_COLORS = ("#9ecae1", "#d62728", "#7f3c8d", "#3969ac", "#e68310", "#11a579", "#d9d9d9")
+_COLORS = ("#b9dcea", "#e8696b", "#b07cc0", "#7fa6dd", "#f0a94a", "#5cc4a0", "#d9d9d9")
 # Shares below this have no room for their number.
 _LABELED = 0.06
 
