@@ -1,10 +1,16 @@
-"""Shows the progress of a run on the standard error stream: a bar in a terminal, else lines."""
+"""Shows the progress of a run on standard error: a bar in a terminal or a notebook, else lines."""
 
 import sys
 import time
+import warnings
 from typing import Self
 
-from tqdm.auto import tqdm
+from tqdm import TqdmWarning
+
+with warnings.catch_warnings():
+    # Notebooks have a bar of text if ipywidgets is not installed.
+    warnings.simplefilter("ignore", TqdmWarning)
+    from tqdm.auto import tqdm
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -27,7 +33,8 @@ class Progress:
         self._total, self._done, self._description = total, done, description
         self._computed, self._started = 0, time.monotonic()
         self._last_line = self._started
-        terminal = sys.stderr.isatty()
+        # The streams of notebooks are no terminals, but they show bars.
+        terminal = sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")
         self._lines = enabled and not terminal
         self._bar = tqdm(
             total=total,
