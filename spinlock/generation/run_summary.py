@@ -48,11 +48,12 @@ def describe_run(summary: Mapping[str, Any]) -> dict[str, str]:
         f"{name} {seconds / (total or 1.0):.0%}"
         for name, seconds in sorted(stages.items(), key=lambda item: -item[1])
     )
+    times = "device and processor time" if run["peak_device_bytes"] else "processor time"
     return {
         "run": f"{run['computed_samples']:.0f} of {run['num_samples']:.0f} samples computed in "
         f"{run['seconds']:.1f} s ({run['samples_per_second']:.2f} samples/s), assembled in "
         f"{run['assembly_seconds']:.1f} s",
-        "processor time": f"{total:.1f} s ({shares or 'no samples computed'})",
+        times: f"{total:.1f} s ({shares or 'no samples computed'})",
         "fields": f"{run['field_bytes'] / 1e6:.1f} MB, stored in "
         f"{run['stored_field_bytes'] / 1e6:.1f} MB (ratio {run['compression_ratio']:.3f})",
         "peak memory": f"host {run['peak_host_bytes'] / 1e9:.2f} GB, device "
