@@ -21,6 +21,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
+from spinlock.configuration.validation import require_at_least
 from spinlock.runtime.threads import available_cores
 
 _P = ParamSpec("_P")
@@ -59,15 +60,17 @@ class _LazyExecutor(Executor, ABC):
 
 
 class LocalProcesses(_LazyExecutor):
-    """Spawned processes on this machine, one per GPU, or sharing the CPU's cores.
+    """Spawned processes on this machine, which take turns at its GPUs or share the CPU's cores.
 
     The processes end when the process that started them ends, even if it is killed.
 
     Args:
-        num_workers: Number of processes; default: one per GPU, or one per core on a
-            machine without GPUs.
+        num_workers: Number of processes; default: ``workers_per_gpu`` for each GPU, or one per core
+            on a machine without GPUs.
         threads_per_worker: Number of threads that each process computes with; default: an equal
             share of the cores.
+        workers_per_gpu: Number of processes that share a GPU by default; default: 1. While one of
+            them draws random numbers or writes, another one can use the GPU.
 
     Example:
         >>> executor = LocalProcesses(num_workers=2, threads_per_worker=1)
@@ -76,11 +79,14 @@ class LocalProcesses(_LazyExecutor):
     """
 
     def __init__(
-        self, num_workers: int | None = None, threads_per_worker: int | None = None
+        self,
+        num_workers: int | None = None,
+        threads_per_worker: int | None = None,
+        workers_per_gpu: int = 1,
     ) -> None:
         super().__init__()
         cores = available_cores()
-        self.num_workers = num_workers or torch.cuda.device_count() or cores
+        self.num_workers = num_workers or _number_of_workers(workers_per_gpu)
         self.threads_per_worker = threads_per_worker or max(1, cores // self.num_workers)
 
     def _start(self) -> Executor:
@@ -164,13 +170,24 @@ def _prepare_worker(counter: "Synchronized[int]", threads: int) -> None:
         number = counter.value
         counter.value += 1
     torch.set_num_threads(threads)
-    if torch.cuda.is_available():
-        torch.cuda.set_device(number % torch.cuda.device_count())
+    _use_gpu(number)
     # A worker may be ended at any time: an unfinished shard that is left behind has a temporary
     # name, and the next run removes it.
     for signum in _SIGNALS:
         signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+def _number_of_workers(workers_per_gpu: int) -> int:
+    """Return the default number of workers on this machine."""
+    require_at_least({"workers_per_gpu": workers_per_gpu}, 1)
+    return workers_per_gpu * torch.cuda.device_count() or available_cores()
+
+
+def _use_gpu(number: int) -> None:
+    """Make one of the GPUs, if there are any, the current one of this thread."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(number % torch.cuda.device_count())
 
 
 def _end_with_parent() -> None:
@@ -190,8 +207,12 @@ class DaskExecutor(_LazyExecutor):
     Args:
         address: Address of a running scheduler; default: start a cluster of processes on this
             machine.
-        num_workers: Number of processes of that cluster; default: one per core.
+        num_workers: Number of processes of that cluster; default: ``workers_per_gpu`` for each GPU,
+            or one per core on a machine without GPUs.
         retries: Number of times that a task is retried after its worker was lost; default: 3.
+        workers_per_gpu: Number of processes of that cluster that share a GPU by default; default:
+            1. The workers of a running scheduler have the GPUs that ``CUDA_VISIBLE_DEVICES`` gave
+            them when they were started, as ``dask cuda worker`` does.
 
     Example:
         >>> executor = DaskExecutor(num_workers=2)  # the cluster starts with the first task
@@ -200,9 +221,14 @@ class DaskExecutor(_LazyExecutor):
     """
 
     def __init__(
-        self, address: str | None = None, num_workers: int | None = None, retries: int = 3
+        self,
+        address: str | None = None,
+        num_workers: int | None = None,
+        retries: int = 3,
+        workers_per_gpu: int = 1,
     ) -> None:
         super().__init__()
+        self._default_workers = _number_of_workers(workers_per_gpu)
         self.address, self.num_workers, self.retries = address, num_workers, retries
         self._owned: list[Any] = []
 
@@ -212,9 +238,10 @@ class DaskExecutor(_LazyExecutor):
         except ImportError as error:
             raise ImportError("DaskExecutor needs dask: pip install 'spinlock[cluster]'") from error
         if self.address is None:
-            workers = self.num_workers or available_cores()
             cluster = distributed.LocalCluster(
-                n_workers=workers, threads_per_worker=1, dashboard_address=":0"
+                n_workers=self.num_workers or self._default_workers,
+                threads_per_worker=1,
+                dashboard_address=":0",
             )
             client = distributed.Client(cluster)
             self._owned = [client, cluster]
@@ -224,6 +251,12 @@ class DaskExecutor(_LazyExecutor):
         executor: Executor = client.get_executor(retries=self.retries, pure=False)
         return executor
 
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> "Future[_T]":
+        """Schedule a call; see `concurrent.futures.Executor.submit`."""
+        if self.address is None:
+            return super().submit(_on_own_gpu, fn, *args, **kwargs)
+        return super().submit(fn, *args, **kwargs)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Disconnect from the cluster, and end it if it was started here."""
         if self._executor is not None:
@@ -232,3 +265,15 @@ class DaskExecutor(_LazyExecutor):
             self._executor = None
         while self._owned:
             self._owned.pop(0).close()
+
+
+def _on_own_gpu(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Call a function in a worker of a local cluster, on the GPU of its turn.
+
+    dask numbers the workers and keeps the number when it restarts one. The current GPU is a
+    property of the thread, so each task sets it.
+    """
+    from distributed import get_worker
+
+    _use_gpu(int(get_worker().name))
+    return fn(*args, **kwargs)
