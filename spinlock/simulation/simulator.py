@@ -24,12 +24,13 @@ from spinlock.features.response import ResponseFeatures, extract_responses
 from spinlock.runtime.arithmetic import fixed_arithmetic
 from spinlock.runtime.device_choice import choose_device
 from spinlock.runtime.ordered_map import reproducible_map
-from spinlock.runtime.stage_clock import StageClock
+from spinlock.runtime.stage_clock import StageClock, device_clock
 from spinlock.simulation.dynamics import DynamicsMeter, measuring_side
 from spinlock.simulation.dynamics_rows import dynamics_rows
 from spinlock.simulation.operator_runs import OperatorRunner
 from spinlock.simulation.rollout import update_weights
 from spinlock.simulation.sobol_design import Design, make_design
+from spinlock.simulation.trajectory_memory import compute_trajectories
 from spinlock.simulation.variants import InitialConditions
 
 
@@ -68,7 +69,7 @@ class Simulator:
     Args:
         config: Configuration of the dataset.
         device: Device to compute on; see `spinlock.runtime.device_choice` for the default.
-        clock: Counts the processor time of the stages.
+        clock: Counts the time of the stages: of a CPU's threads, or of a CUDA device.
 
     Raises:
         ConfigurationError: If an initial condition does not fit the grid, dropout could silence a
@@ -92,10 +93,11 @@ class Simulator:
         self.config = config
         self.device = choose_device(device)
         self.clock = clock or StageClock()
+        self._stages = device_clock(self.clock, self.device)
         trusted = config.trusted_modules
         self.initial_conditions = InitialConditions(config)
         self.initial_conditions.check_grid(config.grid_size)
-        self._runner = OperatorRunner(config, self.device, self.clock)
+        self._runner = OperatorRunner(config, self.device, self._stages)
         self.family = self._runner.family
         self.custom = CustomFeatures(config.features, trusted)
         self._meter: DynamicsMeter | None = None
@@ -156,20 +158,33 @@ class Simulator:
             copied.record(torch.cuda.current_stream(self.device))
             pending.append((samples, copied))
             if len(pending) > 1:
-                yield _arrived(*pending.popleft())
-        yield from (_arrived(*last) for last in pending)
+                yield self._arrived(*pending.popleft())
+        yield from (self._arrived(*last) for last in pending)
+
+    def _arrived(self, samples: Samples, copied: torch.cuda.Event) -> Samples:
+        """Wait until the copies from the device are complete."""
+        copied.synchronize()
+        self._stages.settle()
+        return samples
 
     def _simulate(self, unit: Design, wanted: range) -> Samples:
         """Compute a whole unit, so that shapes do not vary, and return the wanted samples."""
         try:
             with fixed_arithmetic(self.device), torch.inference_mode():
                 return self._simulate_unit(unit, wanted)
+        except torch.OutOfMemoryError as error:
+            raise SimulationError(
+                f"samples {unit.start}..{unit.stop - 1}, whose features are computed together, do "
+                f"not fit into the memory of {self.device}: {error}. Other programs may use that "
+                "memory. A smaller block_size needs less, but makes another dataset, because the "
+                "shapes of tensors decide rounding"
+            ) from error
         except Exception as error:
             error.add_note(f"while computing samples {wanted.start}..{wanted.stop - 1}")
             raise
 
     def _simulate_unit(self, unit: Design, wanted: range) -> Samples:
-        config, clock = self.config, self.clock
+        config, clock = self.config, self._stages
         with clock.stage("initial conditions"):
             initial = self.initial_conditions.fields(
                 config.seed,
@@ -178,14 +193,15 @@ class Simulator:
                 config.channels,
                 config.grid_size,
             )
-        shape = (config.num_realizations, config.num_timesteps, *initial.shape[1:])
-        # The dtype is explicit because the caller may have changed torch's default.
-        size = (len(initial), *shape)
-        trajectory = torch.zeros(size, dtype=torch.float32, device=self.device)
+        steps = config.num_realizations, config.num_timesteps
         rows = range(wanted.start - unit.start, wanted.stop - unit.start)
-        dynamics: list[Tensor] = []
-        for same in _runs(rows, lambda row: int(unit.operator_index[row])):
-            dynamics += self._roll_out(unit, same, initial, trajectory)
+        trajectory, dynamics = compute_trajectories(
+            (len(initial), *steps, *initial.shape[1:]),
+            rows,
+            unit.start,
+            self.device,
+            lambda part, out: self._roll_out_rows(unit, part, initial, out),
+        )
         if not trajectory.isfinite().all():
             bad = (~trajectory.flatten(1).isfinite().all(dim=1)).nonzero()[:, 0] + unit.start
             raise SimulationError(f"NaN or infinite values in the fields of samples {bad.tolist()}")
@@ -219,9 +235,17 @@ class Simulator:
         values, operators = unit.values[first], unit.operator_index[first]
         return _to_host(dynamics_rows(measured, values, operators, self.config, self.device))
 
-    def _roll_out(
-        self, unit: Design, rows: range, initial: Tensor, trajectory: Tensor
+    def _roll_out_rows(
+        self, unit: Design, rows: range, initial: Tensor, out: Tensor
     ) -> list[Tensor]:
+        """Compute trajectories of rows of a unit, and return the dynamics of their operators."""
+        dynamics: list[Tensor] = []
+        for same in _runs(rows, lambda row: int(unit.operator_index[row])):
+            part = out[same.start - rows.start : same.stop - rows.start]
+            dynamics += self._roll_out(unit, same, initial, part)
+        return dynamics
+
+    def _roll_out(self, unit: Design, rows: range, initial: Tensor, out: Tensor) -> list[Tensor]:
         """Compute the trajectories of those rows of a unit that share one operator.
 
         Returns:
@@ -229,14 +253,14 @@ class Simulator:
         """
         values = typed_row(unit.values[rows.start])
         operator = self._runner.draw(int(unit.operator_index[rows.start]), values)
-        for row in rows:
-            self._runner.roll_out(operator, initial[row], unit.start + row, trajectory[row])
+        for row, fields in zip(rows, out, strict=True):
+            self._runner.roll_out(operator, initial[row], unit.start + row, fields)
         # An operator is measured once, with its first sample.
         if self._meter is None or (unit.start + rows.start) % self.config.probes_per_operator:
             return []
         keep, gain = update_weights(values)
         on_grid = replace(values, grid_size=self._side)
-        with self.clock.stage("dynamics"):
+        with self._stages.stage("dynamics"):
             measured = self._meter.measure(
                 operator.function,
                 keep=keep,
@@ -261,9 +285,3 @@ def _to_host(tensor: Tensor) -> Tensor:
         return tensor
     pinned = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
     return pinned.copy_(tensor, non_blocking=True)
-
-
-def _arrived(samples: Samples, copied: torch.cuda.Event) -> Samples:
-    """Wait until the copies from the device are complete."""
-    copied.synchronize()
-    return samples

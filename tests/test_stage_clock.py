@@ -1,0 +1,97 @@
+"""Stages of a device are timed by its events, without waiting for it."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from spinlock.runtime.stage_clock import DeviceClock, StageClock, device_clock
+from spinlock.simulation.simulator import Simulator
+from tests.helpers import small_config
+
+
+class Stream:
+    """A queue of work: the host is ahead of the device until it synchronizes."""
+
+    def __init__(self):
+        self.queued = self.reached = 0.0
+        self.waits = 0
+
+    def compute(self, seconds):
+        self.queued += seconds
+
+    def catch_up(self):
+        self.waits += 1
+        self.reached = self.queued
+
+
+@dataclasses.dataclass
+class Event:
+    stream: Stream
+    at: float = -1.0
+
+    def record(self, stream):
+        self.at = stream.queued
+
+    def query(self):
+        return self.at <= self.stream.reached
+
+    def elapsed_time(self, end):
+        assert end.query(), "torch raises an error for events that the device has not reached"
+        return 1000 * (end.at - self.at)
+
+    def synchronize(self):
+        self.stream.catch_up()
+
+
+@pytest.fixture
+def stream(monkeypatch):
+    queue = Stream()
+    monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing=False: Event(queue))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: queue)
+    return queue
+
+
+def test_times_are_those_of_the_device_and_are_read_when_it_is_done(stream):
+    total = StageClock()
+    clock = device_clock(total, torch.device("cuda"))
+    for seconds in (1.0, 2.0):
+        with clock.stage("convolutions"):
+            stream.compute(seconds)
+    stream.compute(5.0)  # no stage
+    stream.catch_up()
+    with clock.stage("features"):
+        stream.compute(4.0)
+    clock.settle()
+    assert total.seconds == {"convolutions": 3.0}, "features are computed later"
+    stream.catch_up()
+    clock.settle()
+    clock.settle()
+    assert clock.seconds == total.seconds == {"convolutions": 3.0, "features": 4.0}
+    assert stream.waits == 2, "the clock does not wait"
+
+
+def test_a_cpu_has_the_clock_of_its_threads():
+    clock = StageClock()
+    assert device_clock(clock, torch.device("cpu")) is clock
+
+
+def test_a_simulator_times_its_device_without_waiting_more_often(stream, monkeypatch):
+    """One wait for each block, which is the one for its copy."""
+    simulator = Simulator(small_config(12, num_realizations=1, num_timesteps=2), "cpu")
+    simulator._stages = DeviceClock(simulator.clock, torch.device("cuda"))
+    simulator._runner.clock = simulator._stages
+    original = simulator._runner.roll_out
+
+    def roll_out(*args):
+        original(*args)
+        with simulator._stages.stage("convolutions"):
+            stream.compute(0.5)
+
+    monkeypatch.setattr(simulator._runner, "roll_out", roll_out)
+    monkeypatch.setattr(simulator, "_on_threads", simulator._on_device)
+    parts = list(simulator.samples(0, 12))
+    assert sum(map(len, parts)) == 12
+    assert stream.waits == len(parts)
+    assert simulator.clock.seconds["convolutions"] == 6.0
+    assert {"initial conditions", "forcing", "features"} <= set(simulator.clock.seconds)
