@@ -24,7 +24,7 @@ NEEDS = (
     schema.NOISE_RESPONSES,
     schema.DIVERGENCE,
 )
-# Positive statistics of a field that must not drift in a periodic trajectory.
+# Positive statistics of a field that, like its rms, must not drift in a periodic trajectory.
 _STATISTICS = ("spatial_std", "spatial_iqr", "gradient_magnitude_mean", "laplacian_std")
 # Logarithms have this floor.
 _SMALLEST = 1e-12
@@ -88,7 +88,7 @@ def feature_histories(arrays: dict[str, Values], forcing: Values) -> Histories:
     # The first increment is that of the mean of the realizations, without forcing.
     known = np.where(measured[:, 0], np.hypot(step[:, 0], forcing[:, 0]), step[:, 0])
     step = np.concatenate((known[:, None], step[:, 1:]), axis=1)
-    statistics = np.stack([named[name] for name in _STATISTICS], axis=-1)
+    statistics = np.stack([rms[:, 1:], *(named[name] for name in _STATISTICS)], axis=-1)
     return Histories(rms, step, forcing, spread, np.log(np.maximum(statistics, _SMALLEST)))
 
 

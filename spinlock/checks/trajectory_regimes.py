@@ -17,7 +17,7 @@ Values = NDArray[np.float64]
 
 #: Largest length of the path of a near-initial trajectory, relative to the initial condition.
 NEAR_INITIAL_PATH = 0.5
-#: Smallest factor by which a diverging field at the end exceeds all fields of the first half.
+#: Smallest factor by which a diverging field at the end exceeds those of the second quarter.
 DIVERGING_FACTOR = 1.5
 #: Smallest rms of the fields of a saturated trajectory in the second half.
 SATURATED_RMS = 5.0
@@ -40,8 +40,8 @@ STATIONARY = 0.2
 RULES: dict[str, str] = {
     "near-initial": "all steps without forcing, added up, and the accumulated forcing are at most "
     f"{NEAR_INITIAL_PATH:g} of the initial rms",
-    "diverging": f"the last rms is at least {DIVERGING_FACTOR:g} times that of every field up to "
-    "T/2",
+    "diverging": f"the last rms is at least {DIVERGING_FACTOR:g} times that of every field from "
+    "T/4 to T/2",
     "saturated": f"the rms over the second half is at least {SATURATED_RMS:g}, half the bound of F",
     "frozen": "the steps of the second half, without what the forcing explains, add up to at most "
     f"{FROZEN_PATH:g} of the rms, and the spread and the forcing are at most {APART:g} of it",
@@ -64,7 +64,7 @@ class Histories(NamedTuple):
         step: The same of u_t - u_{t-1}, (N, T).
         forcing: The same of the forcing that timestep t adds, (N, T).
         spread: Standard deviation over realizations of u_t, (N, T); NaN with one realization.
-        statistics: Logarithms of K positive statistics of u_t, (N, T, K).
+        statistics: Logarithms of K positive statistics of u_t, among them its rms, (N, T, K).
     """
 
     rms: Values
@@ -92,7 +92,9 @@ def classify(histories: Histories) -> NDArray[np.int64]:
     accumulated = np.sqrt(np.square(forcing).sum(axis=1))
     path = _excess(step, forcing).sum(axis=1)
     late = np.sqrt(np.square(rms[:, half + 1 :]).mean(axis=1))
-    size = np.maximum(late, NEGLIGIBLE * rms.max(axis=1))
+    least = NEGLIGIBLE * rms.max(axis=1)
+    size = np.maximum(late, least)
+    quarter = np.maximum(rms[:, half // 2 : half + 1].max(axis=1), least)
     late_path = _excess(step[:, half:], FORCED_STEP * forcing[:, half:]).sum(axis=1)
     late_step = np.sqrt(np.square(step[:, half:]).mean(axis=1))
     noise = np.sqrt(np.square(forcing[:, half:]).mean(axis=1))
@@ -101,7 +103,7 @@ def classify(histories: Histories) -> NDArray[np.int64]:
     last = spread[:, -1]
     holds = {
         "near-initial": path + accumulated <= NEAR_INITIAL_PATH * rms[:, 0],
-        "diverging": rms[:, -1] >= DIVERGING_FACTOR * rms[:, : half + 1].max(axis=1),
+        "diverging": rms[:, -1] >= DIVERGING_FACTOR * quarter,
         "saturated": late >= SATURATED_RMS,
         "frozen": (late_path <= FROZEN_PATH * size) & ~(np.fmax(last, noise) > APART * size),
         "chaotic": changing & (last >= CHAOTIC_GAIN * accumulated) & (last >= APART * late_step),
