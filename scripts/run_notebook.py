@@ -11,6 +11,7 @@ import sys
 import tempfile
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import nbformat
@@ -55,7 +56,8 @@ def executed(path: Path, folder: Path, parameters: str | None = None) -> Noteboo
 
 
 def for_storage(notebook: NotebookNode) -> NotebookNode:
-    """Return an executed notebook without messages, and with small pictures."""
+    """Return a copy of an executed notebook without messages, and with small pictures."""
+    notebook = deepcopy(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
