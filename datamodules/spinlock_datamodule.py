@@ -21,6 +21,7 @@ from spinlock.datamodules.operator_selection import OperatorSelection
 from spinlock.datamodules.preparation import Balance, Preparation, PreparedSamples, require_samples
 from spinlock.datamodules.scaling import Scaling
 from spinlock.datamodules.selection import VariantSelection, select_variants
+from spinlock.datamodules.trainer_device import trainer_device
 from spinlock.datamodules.views import make_view
 from spinlock.errors import ConfigurationError
 from spinlock.generation import generate
@@ -281,11 +282,8 @@ class SpinlockDataModule(BaseDataModule):
         return self.prepared
 
     def _device(self) -> torch.device | str | None:
-        if self.device is not None or self.executor is not None or self.trainer is None:
-            return self.device
-        # Generation needs 64-bit integers and floats, which other accelerators lack.
-        device = self.trainer.strategy.root_device
-        return device if device.type in ("cpu", "cuda") else "cpu"
+        given = self.device is not None or self.executor is not None
+        return self.device if given else trainer_device(self.trainer)
 
     def _evaluation(self, split: str) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         subsets = self._prepared().subsets

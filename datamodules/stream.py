@@ -24,6 +24,7 @@ from spinlock.datamodules.datasets import Batch
 from spinlock.datamodules.labels import LabelNames, labels_of_design
 from spinlock.datamodules.scaling import FeatureScaler
 from spinlock.errors import ConfigurationError
+from spinlock.runtime.device_choice import choose_device
 from spinlock.runtime.processes import is_distributed
 from spinlock.simulation.simulator import Samples, Simulator
 from spinlock.simulation.sobol_design import make_design
@@ -53,7 +54,8 @@ class SpinlockStream(IterableDataset[Batch]):
             sequence take longer: 4 ms per block at a million.
         num_batches: Number of batches in an epoch, over all ranks and workers; default: unlimited.
         seed: Seed of the random order.
-        device: Device that simulates; default: the first CUDA device, or the CPU.
+        device: Device that simulates; default: the CUDA device that is current at the first batch,
+            or the CPU.
         columns: Groups of columns of ``features``; see `ViewOptions`.
         feature_scaler: Scaler applied to ``features``, for example that of a data module.
         initial_feature_scaler: Scaler applied to ``initial_features``.
@@ -96,18 +98,29 @@ class SpinlockStream(IterableDataset[Batch]):
                 f"{self.population}"
             )
         self.columns = tuple(self.columns)
-        # Refuses what cannot be simulated.
-        _ = self._simulator, self.feature_names
+        # Refuses what cannot be simulated. A trainer may choose the current GPU later, so a
+        # simulator of a GPU is made for the first batch.
+        if choose_device(self.device).type == "cpu":
+            _ = self._simulator
+        else:
+            Simulator(self._computed, "cpu")
+        _ = self.feature_names
         self._names = LabelNames.of(self.generation)
+        # The process that may use a GPU; forks of it may not.
+        self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Each worker process makes its own simulator.
-        return {name: value for name, value in vars(self).items() if name != "_simulator"}
+        # Each worker process makes its own simulator, on the GPU that is current here.
+        state = {name: value for name, value in vars(self).items() if name != "_simulator"}
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            state["device"] = str(choose_device(self.device))
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _process=os.getpid())
 
     @cached_property
     def _simulator(self) -> Simulator:
-        # The process that may use the simulator's GPU.
-        self._process = os.getpid()
         return Simulator(self._computed, self.device)
 
     def refuse_forks_of_gpus(self, start_method: str | None) -> None:
@@ -119,9 +132,10 @@ class SpinlockStream(IterableDataset[Batch]):
         Raises:
             ConfigurationError: If forked workers would use a GPU.
         """
-        if start_method == "fork" and self._simulator.device.type == "cuda":
+        chosen = choose_device(self.device)
+        if start_method == "fork" and chosen.type == "cuda":
             raise ConfigurationError(
-                f"device: {self._simulator.device}: forked workers of a data loader cannot use a "
+                f"device: {chosen}: forked workers of a data loader cannot use a "
                 "GPU that their parent process uses. Use num_workers=0 or "
                 "multiprocessing_context='spawn' (of the DataLoader, or of LoaderOptions)"
             )
@@ -163,9 +177,9 @@ class SpinlockStream(IterableDataset[Batch]):
         Raises:
             ConfigurationError: If the process was forked from one that uses the GPU.
         """
-        simulator = self._simulator
         if self._process != os.getpid():
             self.refuse_forks_of_gpus("fork")
+        simulator = self._simulator
         parts = [
             self._columns(samples)
             for run in self._ranges(number)

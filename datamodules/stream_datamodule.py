@@ -16,6 +16,7 @@ from spinlock.datamodules.datasets import Batch, BatchDataset, FeatureDataset
 from spinlock.datamodules.loading import LoaderOptions
 from spinlock.datamodules.scaling import Scaling, fit_scalers
 from spinlock.datamodules.stream import SpinlockStream
+from spinlock.datamodules.trainer_device import trainer_device
 
 
 class SpinlockStreamModule(BaseDataModule):
@@ -39,7 +40,7 @@ class SpinlockStreamModule(BaseDataModule):
         sampling_seed: Seed of the training batches; default: the seed of ``seed_everything``, or 0.
         loader: Options of the data loaders; see `LoaderOptions`. Workers simulate in parallel.
         columns: Groups of columns of ``features``; see `ViewOptions`.
-        device: Device that simulates; default: the first CUDA device, or the CPU.
+        device: Device that simulates; default: the trainer's, else the current GPU or the CPU.
         allow_transfer: Whether to accept a checkpoint of other data and apply its scaling.
 
     Raises:
@@ -100,6 +101,7 @@ class SpinlockStreamModule(BaseDataModule):
             device=device,
             columns=tuple(columns),
         )
+        self._given_device = device
         self.dynamics_names = ()
         self.save_hyperparameters(stored)
 
@@ -116,6 +118,8 @@ class SpinlockStreamModule(BaseDataModule):
         Raises:
             ConfigurationError: If forked workers of the loader would use a GPU.
         """
+        if self._given_device is None and (chosen := trainer_device(self.trainer)) is not None:
+            self.stream = replace(self.stream, device=str(chosen))
         self.stream.refuse_forks_of_gpus(self.loader.start_method)
         if self._adopt() and not self.scalers:
             samples = self._simulate("scaling")

@@ -1,5 +1,6 @@
 """A stream returns the samples of the file without the file, each to one rank and worker."""
 
+import pickle
 from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
@@ -221,18 +222,60 @@ def test_the_arguments_of_a_stream_module_are_checked():
 MESSAGE = "forked workers .* Use num_workers=0 or multiprocessing_context='spawn'"
 
 
-def on_a_gpu(stream):
-    """Let a stream seem to simulate on a GPU."""
-    stream._simulator = SimpleNamespace(device=torch.device("cuda"))
-    return stream
+@pytest.fixture
+def gpus(monkeypatch):
+    """Function that pretends that this process has four GPUs, one of which is current."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+
+    def pretend(current):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: current is not None)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
+
+    pretend(None)
+    return pretend
 
 
-def test_forked_workers_do_not_use_a_gpu():
-    stream = on_a_gpu(SpinlockStream(CONFIG, batch_size=2, num_batches=1, device="cpu"))
+def test_forked_workers_do_not_use_a_gpu(gpus):
+    stream = SpinlockStream(CONFIG, batch_size=2, num_batches=1)
     with pytest.raises(ConfigurationError, match=MESSAGE):
         list(DataLoader(stream, batch_size=None, num_workers=1, multiprocessing_context="fork"))
     stream.refuse_forks_of_gpus("spawn")
     stream.refuse_forks_of_gpus(LoaderOptions().start_method)
+
+
+def test_the_gpu_is_the_current_one_of_the_first_batch(gpus):
+    """A trainer makes its GPU the current one after the stream exists."""
+    stream, chosen = SpinlockStream(CONFIG), SpinlockStream(CONFIG, device="cuda:1")
+    spawned_before = pickle.loads(pickle.dumps(stream))
+    gpus(2)
+    assert stream._simulator.device == spawned_before._simulator.device == torch.device("cuda:2")
+    assert chosen._simulator.device == torch.device("cuda:1")
+    # A spawned worker has no current GPU of its own.
+    state = pickle.dumps(stream)
+    gpus(None)
+    assert pickle.loads(state)._simulator.device == torch.device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("device", "of_trainer", "simulating"),
+    [
+        (None, "cuda:3", "cuda:3"),
+        (None, "cpu", "cpu"),
+        (None, "meta", "cpu"),
+        ("cuda:1", "cuda:3", "cuda:1"),
+        ("cpu", "cuda:3", "cpu"),
+    ],
+)
+def test_a_stream_module_simulates_on_the_device_of_its_trainer(
+    device, of_trainer, simulating, gpus, monkeypatch
+):
+    datamodule = SpinlockStreamModule(CONFIG, device=device)
+    monkeypatch.setattr(datamodule, "_adopt", lambda: False)  # simulates nothing
+    strategy = SimpleNamespace(root_device=torch.device(of_trainer))
+    datamodule.trainer = SimpleNamespace(strategy=strategy, lightning_module=None)
+    datamodule.setup()
+    assert datamodule._scaled(order="consecutive")._simulator.device == torch.device(simulating)
 
 
 @pytest.mark.parametrize(
@@ -243,10 +286,8 @@ def test_forked_workers_do_not_use_a_gpu():
         ({"num_workers": 1, "multiprocessing_context": "spawn"}, False),
     ],
 )
-def test_a_stream_module_refuses_them_before_training(options, refused):
-    datamodule = SpinlockStreamModule(
-        CONFIG, eval_samples=4, scaling_samples=4, loader=LoaderOptions(**options)
-    )
-    on_a_gpu(datamodule.stream)
+def test_a_stream_module_refuses_them_before_training(options, refused, gpus, monkeypatch):
+    datamodule = SpinlockStreamModule(CONFIG, loader=LoaderOptions(**options))
+    monkeypatch.setattr(datamodule, "_adopt", lambda: False)  # simulates nothing
     with pytest.raises(ConfigurationError, match=MESSAGE) if refused else nullcontext():
         datamodule.setup()
