@@ -132,13 +132,35 @@ def test_the_libraries_of_cuda_are_chosen(kind, monkeypatch):
 
     default = getattr(cuda, f"preferred_{kind}_library")()
     monkeypatch.setattr(cuda, f"preferred_{kind}_library", prefer)
-    arithmetic._cuda_positions.cache_clear()
-    try:
-        with fixed_arithmetic("cuda"):
-            assert chosen == ["the caller's", default]
-        assert chosen[-1] == "the caller's"
-    finally:
-        arithmetic._cuda_positions.cache_clear()
+    monkeypatch.setattr(arithmetic, "_on_cuda", arithmetic._Held(arithmetic._cuda_positions))
+    with fixed_arithmetic("cuda"):
+        assert chosen == ["the caller's", default]
+    assert chosen[-1] == "the caller's"
+
+
+def test_two_threads_that_enter_first_at_once_restore_the_settings(monkeypatch):
+    """The switches are found while both are entering, and are the same for both."""
+    found, entered = [], threading.Barrier(2, timeout=10)
+
+    def slowly():
+        time.sleep(0.1)
+        found.append(arithmetic._positions())
+        return found[-1]
+
+    monkeypatch.setattr(arithmetic, "_on_any_device", arithmetic._Held(slowly))
+
+    def compute():
+        with fixed_arithmetic():
+            entered.wait()  # neither leaves before both have entered
+            return torch.get_default_dtype()
+
+    with called(torch.set_default_dtype, torch.float64, torch.float32):
+        before = settings()
+        with ThreadPoolExecutor(2) as pool:
+            tasks = [pool.submit(compute) for _ in range(2)]
+            assert [task.result(10) for task in tasks] == [torch.float32] * 2
+        assert settings() == before
+    assert len(found) == 1
 
 
 def test_a_forked_process_has_the_settings_of_the_caller():

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,22 +55,28 @@ class _Held:
     The first thread sets them, and the last one restores the values that the first one found. If
     other code changes a switch in the meantime, the next thread that enters sets it back. A change
     that no thread has set back is left as it is.
+
+    Args:
+        find: Function that returns the switches with their positions. It is called once, by the
+            first thread, because the found values are kept by switch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, find: Callable[[], _Positions]) -> None:
         self._lock = threading.Lock()
         self._holders: Counter[int] = Counter()
-        self._positions: _Positions = ()
+        self._find = find
+        self._positions: _Positions | None = None
         self._found: dict[_Switch, Any] = {}
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget_other_threads)
 
     @contextmanager
-    def held(self, positions: _Positions) -> Iterator[None]:
-        """Hold the switches in positions, always the same, which are set in the given order."""
+    def held(self) -> Iterator[None]:
+        """Hold the switches in their positions, which are set in the given order."""
         thread = threading.get_ident()
         with self._lock:
-            self._positions = positions
+            if self._positions is None:
+                self._positions = self._find()
             self._holders[thread] += 1
         try:
             with self._lock:
@@ -85,13 +91,13 @@ class _Held:
                     self._restore()
 
     def _set(self) -> None:
-        for switch, wanted in self._positions:
+        for switch, wanted in self._positions or ():
             if switch.read() != wanted:
                 self._found[switch] = (switch.own or switch.read)()
                 switch.write(wanted)
 
     def _restore(self) -> None:
-        for switch, wanted in reversed(self._positions):
+        for switch, wanted in reversed(self._positions or ()):
             if switch in self._found and switch.read() == wanted:
                 switch.write(self._found[switch])
         self._found.clear()
@@ -103,9 +109,6 @@ class _Held:
         self._holders = Counter({thread: self._holders[thread]} if self._holders[thread] else {})
         if not self._holders:
             self._restore()
-
-
-_on_any_device, _on_cuda = _Held(), _Held()
 
 
 @contextmanager
@@ -135,9 +138,9 @@ def fixed_arithmetic(device: torch.device | str = "cpu") -> Iterator[None]:
     """
     with ExitStack() as stack:
         stack.enter_context(_this_thread())
-        stack.enter_context(_on_any_device.held(_positions()))
+        stack.enter_context(_on_any_device.held())
         if torch.device(device).type == "cuda":
-            stack.enter_context(_on_cuda.held(_cuda_positions()))
+            stack.enter_context(_on_cuda.held())
         yield
 
 
@@ -172,7 +175,6 @@ def _attribute(owner: object, name: str, wanted: object) -> _Positions:
     return ((_Switch(partial(getattr, owner, name), partial(setattr, owner, name)), wanted),)
 
 
-@cache
 def _positions() -> _Positions:
     """Return the switches that matter on any device, with their positions."""
     return (
@@ -188,7 +190,6 @@ def _positions() -> _Positions:
     )
 
 
-@cache
 def _cuda_positions() -> _Positions:
     """Return the switches of CUDA libraries, with their positions."""
     return (
@@ -261,3 +262,6 @@ def _library(kind: str, wanted: object) -> _Positions:
     """Return the switch that chooses among the libraries of a kind of operations."""
     prefer = getattr(cuda, f"preferred_{kind}_library")
     return ((_Switch(prefer, prefer), wanted),)
+
+
+_on_any_device, _on_cuda = _Held(_positions), _Held(_cuda_positions)
