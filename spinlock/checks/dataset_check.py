@@ -56,7 +56,7 @@ def check_dataset(
         replay: Number of samples to recompute, default: 4; 0 recomputes none.
         trust: Modules whose classes may be imported for replay if the file names them. Claims that
             need classes of other modules are not measurable.
-        device: Device that recomputes samples, default: the first CUDA device, or else the CPU.
+        device: Device that recomputes samples, default: the current CUDA device, or the CPU.
         progress: Whether to show progress.
 
     Returns:

@@ -50,7 +50,7 @@ def generate(
     Args:
         config: Configuration of the dataset.
         path: Path of the dataset file.
-        device: Device that computes the samples; default: the first CUDA device (of each worker),
+        device: Device that computes the samples; default: the current CUDA device (of each worker),
             or the CPU.
         executor: Executor that computes the shards, see `spinlock.generation.executors`; default:
             this process computes them. The executor is not shut down.

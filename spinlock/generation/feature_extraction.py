@@ -26,6 +26,7 @@ from spinlock.features.custom import Selection
 from spinlock.features.response import extract_responses
 from spinlock.runtime.arithmetic import fixed_arithmetic
 from spinlock.runtime.device_choice import choose_device
+from spinlock.runtime.device_memory import computed_in_memory
 from spinlock.runtime.ordered_map import ordered_map, reproducible_map
 from spinlock.runtime.progress import Progress
 from spinlock.runtime.threads import shared_pool
@@ -88,7 +89,7 @@ def extract_features(
         max_samples: Number of samples, from the first, whose features are computed; the others keep
             their features. Default: all.
         trust: Modules from which features that the file itself names may be imported.
-        device: Device to compute on; default: the first CUDA device, or the CPU.
+        device: Device to compute on; default: the current CUDA device, or the CPU.
         progress: Whether to show progress.
 
     Returns:
@@ -100,6 +101,7 @@ def extract_features(
             features need, or would have samples without features afterwards; or if the disk cannot
             take the data. The file is left unchanged.
         ConfigurationError: If an argument is not valid, or a feature is not trusted.
+        SimulationError: If the memory of the device does not suffice. The file is left unchanged.
 
     Example:
         >>> import tempfile
@@ -255,7 +257,13 @@ def _computed(
 
     def features(block: tuple[range, Tensor, Tensor]) -> tuple[range, Columns]:
         rows, initial, fields = block
-        return rows, _features(task, initial, fields, size, device)
+        columns = computed_in_memory(
+            lambda: _features(task, initial, fields, size, device),
+            device,
+            f"features of samples {rows.start}..{rows.stop - 1} of {task.path}",
+            "Compute on another device, for example the CPU (device='cpu', --device cpu)",
+        )
+        return rows, columns
 
     if cpu:
         return reproducible_map(features, blocks())

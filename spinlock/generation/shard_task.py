@@ -32,8 +32,8 @@ class ShardTask:
         folder: Folder of the shard, which all workers share.
         start: First sample.
         stop: Last sample plus one.
-        device: Device that computes the samples; default: the worker's first CUDA device, or its
-            CPU.
+        device: Device that computes the samples; default: the worker's current CUDA device, or
+            its CPU.
     """
 
     config: GenerationConfig

@@ -18,6 +18,7 @@ from spinlock.configuration.parameter_space import ParameterValues, typed_row
 from spinlock.errors import ConfigurationError, SimulationError
 from spinlock.runtime.arithmetic import fixed_arithmetic
 from spinlock.runtime.device_choice import choose_device
+from spinlock.runtime.device_memory import computed_in_memory
 from spinlock.runtime.ordered_map import reproducible_map
 from spinlock.runtime.stage_clock import StageClock
 from spinlock.simulation.forcing import Forcing
@@ -64,7 +65,7 @@ class OperatorRunner:
     Args:
         config: Configuration of the dataset.
         device: Device to compute on; see `spinlock.runtime.device_choice` for the default.
-        clock: Counts the processor time of the stages; default: none.
+        clock: Counts the time of the stages; default: none.
         num_realizations: Number M of realizations of a run; default: that of the configuration.
             The first ones are the same for every M.
 
@@ -157,11 +158,12 @@ class OperatorRunner:
             noise: Number of the noise of each initial condition: the index of a sample for the
                 noise of that sample, or `NEW_NOISE` plus any number for noise that no sample has.
             function: Function of the fields [r, M, T, C, H, W] float32 of a run with r rows. It is
-                called in the thread that computed them.
+                called in the thread that computed them, and once more if memory does not suffice.
 
         Raises:
             ConfigurationError: If the initial conditions do not fit the operators.
-            SimulationError: If a field has NaN or infinite values.
+            SimulationError: If a field has NaN or infinite values, or the memory of the device does
+                not suffice.
         """
         self._check(initial, noise)
         numbers = np.array([run.operator for run in runs], dtype=np.int64)
@@ -170,7 +172,13 @@ class OperatorRunner:
         def compute(task: tuple[Run, ParameterValues]) -> _Result:
             run, values = task
             given = [noise[row] for row in run.rows]
-            return self._run(run.operator, values, initial[list(run.rows)], given, function)
+            own = initial[list(run.rows)]
+            return computed_in_memory(
+                lambda: self._run(run.operator, values, own, given, function),
+                self.device,
+                f"operator {run.operator} under {len(own)} initial condition(s)",
+                "Use another device, or give fewer initial conditions for each run",
+            )
 
         if self.device.type == "cpu":
             yield from reproducible_map(compute, work, ahead=2)

@@ -23,6 +23,7 @@ from spinlock.features import CustomFeatures, SDFFeatures, extract, extract_per_
 from spinlock.features.response import ResponseFeatures, extract_responses
 from spinlock.runtime.arithmetic import fixed_arithmetic
 from spinlock.runtime.device_choice import choose_device
+from spinlock.runtime.device_memory import computed_in_memory
 from spinlock.runtime.ordered_map import reproducible_map
 from spinlock.runtime.stage_clock import StageClock, device_clock
 from spinlock.simulation.dynamics import DynamicsMeter, measuring_side
@@ -30,8 +31,13 @@ from spinlock.simulation.dynamics_rows import dynamics_rows
 from spinlock.simulation.operator_runs import OperatorRunner
 from spinlock.simulation.rollout import update_weights
 from spinlock.simulation.sobol_design import Design, make_design
-from spinlock.simulation.trajectory_memory import compute_trajectories
 from spinlock.simulation.variants import InitialConditions
+
+_LESS_MEMORY = (
+    "Use another device, or a smaller generation.block_size, which changes the bytes and the "
+    "fingerprint, because the shapes of tensors decide rounding; or fewer num_realizations or "
+    "num_timesteps, which make another dataset"
+)
 
 
 @dataclass(frozen=True)
@@ -121,7 +127,8 @@ class Simulator:
 
         Raises:
             ValueError: If not 0 <= start <= stop.
-            SimulationError: If a field has NaN or infinite values.
+            SimulationError: If a field has NaN or infinite values, or the memory of the device does
+                not suffice.
         """
         if not 0 <= start <= stop:
             raise ValueError(f"samples: expected 0 <= start <= stop, got {start}..{stop}")
@@ -169,16 +176,14 @@ class Simulator:
 
     def _simulate(self, unit: Design, wanted: range) -> Samples:
         """Compute a whole unit, so that shapes do not vary, and return the wanted samples."""
-        try:
+
+        def compute() -> Samples:
             with fixed_arithmetic(self.device), torch.inference_mode():
                 return self._simulate_unit(unit, wanted)
-        except torch.OutOfMemoryError as error:
-            raise SimulationError(
-                f"samples {unit.start}..{unit.stop - 1}, whose features are computed together, do "
-                f"not fit into the memory of {self.device}: {error}. Other programs may use that "
-                "memory. A smaller block_size needs less, but makes another dataset, because the "
-                "shapes of tensors decide rounding"
-            ) from error
+
+        work = f"samples {unit.start}..{unit.stop - 1}, which are computed together"
+        try:
+            return computed_in_memory(compute, self.device, work, _LESS_MEMORY)
         except Exception as error:
             error.add_note(f"while computing samples {wanted.start}..{wanted.stop - 1}")
             raise
@@ -195,13 +200,12 @@ class Simulator:
             )
         steps = config.num_realizations, config.num_timesteps
         rows = range(wanted.start - unit.start, wanted.stop - unit.start)
-        trajectory, dynamics = compute_trajectories(
-            (len(initial), *steps, *initial.shape[1:]),
-            rows,
-            unit.start,
-            self.device,
-            lambda part, out: self._roll_out_rows(unit, part, initial, out),
-        )
+        # The dtype is explicit because the caller may have changed torch's default.
+        size = (len(initial), *steps, *initial.shape[1:])
+        trajectory = torch.zeros(size, dtype=torch.float32, device=self.device)
+        dynamics: list[Tensor] = []
+        for same in _runs(rows, lambda row: int(unit.operator_index[row])):
+            dynamics += self._roll_out(unit, same, initial, trajectory)
         if not trajectory.isfinite().all():
             bad = (~trajectory.flatten(1).isfinite().all(dim=1)).nonzero()[:, 0] + unit.start
             raise SimulationError(f"NaN or infinite values in the fields of samples {bad.tolist()}")
@@ -235,17 +239,9 @@ class Simulator:
         values, operators = unit.values[first], unit.operator_index[first]
         return _to_host(dynamics_rows(measured, values, operators, self.config, self.device))
 
-    def _roll_out_rows(
-        self, unit: Design, rows: range, initial: Tensor, out: Tensor
+    def _roll_out(
+        self, unit: Design, rows: range, initial: Tensor, trajectory: Tensor
     ) -> list[Tensor]:
-        """Compute trajectories of rows of a unit, and return the dynamics of their operators."""
-        dynamics: list[Tensor] = []
-        for same in _runs(rows, lambda row: int(unit.operator_index[row])):
-            part = out[same.start - rows.start : same.stop - rows.start]
-            dynamics += self._roll_out(unit, same, initial, part)
-        return dynamics
-
-    def _roll_out(self, unit: Design, rows: range, initial: Tensor, out: Tensor) -> list[Tensor]:
         """Compute the trajectories of those rows of a unit that share one operator.
 
         Returns:
@@ -253,8 +249,8 @@ class Simulator:
         """
         values = typed_row(unit.values[rows.start])
         operator = self._runner.draw(int(unit.operator_index[rows.start]), values)
-        for row, fields in zip(rows, out, strict=True):
-            self._runner.roll_out(operator, initial[row], unit.start + row, fields)
+        for row in rows:
+            self._runner.roll_out(operator, initial[row], unit.start + row, trajectory[row])
         # An operator is measured once, with its first sample.
         if self._meter is None or (unit.start + rows.start) % self.config.probes_per_operator:
             return []

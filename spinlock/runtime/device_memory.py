@@ -1,0 +1,88 @@
+"""Turns the ways in which a device runs out of memory into one error that says what to do.
+
+PyTorch raises `torch.OutOfMemoryError`, and libraries that allocate memory themselves report it in
+words of their own. cuDNN may report nothing: it then takes an algorithm that needs less memory and
+rounds differently. PyTorch counts failed allocations, which reveals this.
+"""
+
+import re
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from spinlock.errors import SimulationError
+
+_T = TypeVar("_T")
+
+# Errors of CUDA, of cuBLAS, cuFFT and others, of cuDNN, and of torch's older interface to it.
+_REPORTS = re.compile(
+    r"out of memory|ALLOC(ATION)?_FAILED|GET was unable to find an engine to execute"
+    r"|Unable to find a valid cuDNN algorithm"
+)
+_OTHER_ALGORITHM = (
+    "an allocation failed, so a library may have taken an algorithm that rounds differently"
+)
+
+
+def computed_in_memory(
+    compute: Callable[[], _T], device: torch.device, work: str, remedy: str
+) -> _T:
+    """Return the result of a function that needs the memory of a device.
+
+    If memory does not suffice, the function is called once more, after PyTorch has returned the
+    memory that it kept for later. The shapes are the same in both calls, and so are the results.
+
+    Args:
+        compute: Function without side effects.
+        device: Device on which it computes.
+        work: What it computes, for the message.
+        remedy: What needs less memory, as a sentence.
+
+    Raises:
+        SimulationError: If memory does not suffice, or an allocation failed and the result could
+            come from another algorithm.
+
+    Example:
+        >>> computed_in_memory(lambda: 6 * 7, torch.device("cpu"), "a product", "Use less.")
+        42
+    """
+    reason = ""
+    for _ in range(2):
+        failed = _failed_allocations(device)
+        try:
+            result = compute()
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0].rstrip(".")
+            if not (isinstance(error, torch.OutOfMemoryError) or _REPORTS.search(str(error))):
+                raise
+        else:
+            if _failed_allocations(device) == failed:
+                return result
+            reason = _OTHER_ALGORITHM
+            del result
+        # Here the error has gone, and with its traceback the tensors of the failed call.
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    raise SimulationError(
+        f"{work}: the memory of {device}{_free(device)} does not suffice "
+        f"({reason or 'out of memory'}). Other programs may use that memory. {remedy}"
+    )
+
+
+def _failed_allocations(device: torch.device) -> int:
+    """Return the number of allocations on a CUDA device that have failed in this process."""
+    if device.type != "cuda":
+        return 0
+    return int(torch.cuda.memory_stats(device).get("num_ooms", 0))
+
+
+def _free(device: torch.device) -> str:
+    """Return how much of the memory is free, as part of a sentence, if the device says so."""
+    if device.type != "cuda":
+        return ""
+    try:
+        free, total = torch.cuda.mem_get_info(device)
+    except RuntimeError:
+        return ""
+    return f", of which {free / 1e9:.1f} of {total / 1e9:.1f} GB are free,"
