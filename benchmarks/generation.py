@@ -1,7 +1,7 @@
 """Speed of generation: `python -m benchmarks.generation [--samples 64] [--device cuda]`.
 
 Builds the first samples of a shipped configuration into a temporary folder, end to end. Prints
-samples per second, processor time by stage, peak memory, and the achieved FLOP/s, which count the
+samples per second, time by stage, peak memory, and the achieved FLOP/s, which count the
 convolutions of each operator as direct sums, whatever algorithm ran. A large float32 matrix product
 is measured before and after for comparison.
 """
@@ -76,8 +76,8 @@ def main(args: Sequence[str] | None = None) -> None:
     print(f"{options.config}, {options.samples} samples on {describe(device)}, {config.precision}")
     print(f"{options.samples / seconds:.2f} samples/s end to end ({seconds:.1f} s)")
     for name, spent in sorted(stages.items(), key=lambda item: -item[1]):
-        print(f"  {name:<20} {spent:7.2f} s of processor time {spent / total:6.1%}")
-    print(f"everything but convolutions: {1 - convolutions / total:.1%} of processor time")
+        print(f"  {name:<20} {spent:7.2f} s {spent / total:6.1%}")
+    print(f"everything but convolutions: {1 - convolutions / total:.1%} of that time")
     print(f"achieved {flops / seconds / 1e9:.0f} GFLOP/s (direct count of one application each)")
     print(f"matrix product {rates[0] / 1e9:.0f} and {rates[1] / 1e9:.0f} GFLOP/s; ratio", end=" ")
     print(f"{flops / seconds / max(rates):.2f}")

@@ -1,6 +1,9 @@
 """Stages of a device are timed by its events, without waiting for it."""
 
 import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 import torch
@@ -28,6 +31,7 @@ class Stream:
 @dataclasses.dataclass
 class Event:
     stream: Stream
+    enable_timing: bool = False
     at: float = -1.0
 
     def record(self, stream):
@@ -37,6 +41,8 @@ class Event:
         return self.at <= self.stream.reached
 
     def elapsed_time(self, end):
+        timed = self.enable_timing and end.enable_timing
+        assert timed, "torch raises an error for events that were made without it"
         assert end.query(), "torch raises an error for events that the device has not reached"
         return 1000 * (end.at - self.at)
 
@@ -47,7 +53,7 @@ class Event:
 @pytest.fixture
 def stream(monkeypatch):
     queue = Stream()
-    monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing=False: Event(queue))
+    monkeypatch.setattr(torch.cuda, "Event", lambda **options: Event(queue, **options))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: queue)
     return queue
 
@@ -69,6 +75,27 @@ def test_times_are_those_of_the_device_and_are_read_when_it_is_done(stream):
     clock.settle()
     assert clock.seconds == total.seconds == {"convolutions": 3.0, "features": 4.0}
     assert stream.waits == 2, "the clock does not wait"
+
+
+def test_two_threads_read_each_stage_once(stream, monkeypatch):
+    total = StageClock()
+    clock = device_clock(total, torch.device("cuda"))
+    for _ in range(3):
+        with clock.stage("convolutions"):
+            stream.compute(1.0)
+    stream.catch_up()
+    together, original = threading.Barrier(2), Event.query
+
+    def query(event):
+        with suppress(threading.BrokenBarrierError):
+            together.wait(0.05)  # the other thread asks at the same time, if it can
+        return original(event)
+
+    monkeypatch.setattr(Event, "query", query)
+    with ThreadPoolExecutor(2) as pool:
+        for task in [pool.submit(clock.settle) for _ in range(2)]:
+            task.result(10)
+    assert total.seconds == {"convolutions": 3.0}
 
 
 def test_a_cpu_has_the_clock_of_its_threads():

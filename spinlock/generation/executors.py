@@ -22,6 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from spinlock.configuration.validation import require_at_least
+from spinlock.runtime.device_choice import take_turn
 from spinlock.runtime.threads import available_cores
 
 _P = ParamSpec("_P")
@@ -86,7 +87,7 @@ class LocalProcesses(_LazyExecutor):
     ) -> None:
         super().__init__()
         cores = available_cores()
-        self.num_workers = num_workers or _number_of_workers(workers_per_gpu)
+        self.num_workers = _number_of_workers(num_workers, workers_per_gpu)
         self.threads_per_worker = threads_per_worker or max(1, cores // self.num_workers)
 
     def _start(self) -> Executor:
@@ -164,13 +165,13 @@ def _end(workers: Sequence[BaseProcess]) -> None:
 
 
 def _prepare_worker(counter: "Synchronized[int]", threads: int) -> None:
-    """Give a worker its share of the cores and a GPU, and let signals end it at once."""
+    """Give a worker its share of the cores and its turn, and let signals end it at once."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with counter.get_lock():
         number = counter.value
         counter.value += 1
     torch.set_num_threads(threads)
-    _use_gpu(number)
+    take_turn(number)
     # A worker may be ended at any time: an unfinished shard that is left behind has a temporary
     # name, and the next run removes it.
     for signum in _SIGNALS:
@@ -178,16 +179,10 @@ def _prepare_worker(counter: "Synchronized[int]", threads: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
-def _number_of_workers(workers_per_gpu: int) -> int:
-    """Return the default number of workers on this machine."""
+def _number_of_workers(num_workers: int | None, workers_per_gpu: int) -> int:
+    """Return the given or the default number of workers on this machine."""
     require_at_least({"workers_per_gpu": workers_per_gpu}, 1)
-    return workers_per_gpu * torch.cuda.device_count() or available_cores()
-
-
-def _use_gpu(number: int) -> None:
-    """Make one of the GPUs, if there are any, the current one of this thread."""
-    if torch.cuda.is_available():
-        torch.cuda.set_device(number % torch.cuda.device_count())
+    return num_workers or workers_per_gpu * torch.cuda.device_count() or available_cores()
 
 
 def _end_with_parent() -> None:
@@ -228,8 +223,8 @@ class DaskExecutor(_LazyExecutor):
         workers_per_gpu: int = 1,
     ) -> None:
         super().__init__()
-        self._default_workers = _number_of_workers(workers_per_gpu)
-        self.address, self.num_workers, self.retries = address, num_workers, retries
+        self.num_workers = _number_of_workers(num_workers, workers_per_gpu)
+        self.address, self.retries = address, retries
         self._owned: list[Any] = []
 
     def _start(self) -> Executor:
@@ -239,7 +234,7 @@ class DaskExecutor(_LazyExecutor):
             raise ImportError("DaskExecutor needs dask: pip install 'spinlock[cluster]'") from error
         if self.address is None:
             cluster = distributed.LocalCluster(
-                n_workers=self.num_workers or self._default_workers,
+                n_workers=self.num_workers,
                 threads_per_worker=1,
                 dashboard_address=":0",
             )
@@ -254,7 +249,7 @@ class DaskExecutor(_LazyExecutor):
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> "Future[_T]":
         """Schedule a call; see `concurrent.futures.Executor.submit`."""
         if self.address is None:
-            return super().submit(_on_own_gpu, fn, *args, **kwargs)
+            return super().submit(_with_turn, fn, *args, **kwargs)
         return super().submit(fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -267,13 +262,12 @@ class DaskExecutor(_LazyExecutor):
             self._owned.pop(0).close()
 
 
-def _on_own_gpu(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Call a function in a worker of a local cluster, on the GPU of its turn.
+def _with_turn(fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    """Call a function in a worker of a local cluster, whose turn is its number.
 
-    dask numbers the workers and keeps the number when it restarts one. The current GPU is a
-    property of the thread, so each task sets it.
+    dask numbers the workers and keeps the number when it restarts one.
     """
     from distributed import get_worker
 
-    _use_gpu(int(get_worker().name))
+    take_turn(int(get_worker().name))
     return fn(*args, **kwargs)

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.runtime.device_choice import use_gpu_of_turn
 from spinlock.simulation.provenance import provenance
 from spinlock.simulation.simulator import Simulator
 from spinlock.storage.shards import Shard, shard_path, write_shard
@@ -32,7 +33,7 @@ class ShardTask:
         folder: Folder of the shard, which all workers share.
         start: First sample.
         stop: Last sample plus one.
-        device: Device that computes the samples; default: the worker's current CUDA device, or
+        device: Device that computes the samples; default: the worker's GPU, whose turn it is, or
             its CPU.
     """
 
@@ -55,7 +56,7 @@ class ShardReport:
     Args:
         samples: Number of samples computed.
         seconds: Wall-clock time in seconds.
-        stage_seconds: Processor time in seconds, by stage.
+        stage_seconds: Time in seconds, by stage: of a CPU's threads, or of a CUDA device.
         peak_host_bytes: Peak resident memory of the process so far, in bytes.
         peak_device_bytes: Peak memory allocated on the CUDA device so far, in bytes; 0 on a CPU.
     """
@@ -83,7 +84,9 @@ def compute_shard(
         Statistics of the shard.
     """
     start = time.monotonic()
-    simulator = simulator or Simulator(task.config, task.device)
+    if simulator is None:
+        use_gpu_of_turn(task.device)
+        simulator = Simulator(task.config, task.device)
     before = simulator.clock.seconds
     write_shard(
         task.shard.path,

@@ -4,6 +4,9 @@ import torch
 
 from spinlock.errors import ConfigurationError
 
+# Number of this process among those that share the GPUs of a machine.
+_turn: int | None = None
+
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
     """Return the given device; by default the current CUDA device, or the CPU if there is none.
@@ -46,16 +49,37 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
             else "torch finds no CUDA device; see `nvidia-smi` and CUDA_VISIBLE_DEVICES"
         )
         raise ConfigurationError(f"device: got {device}, but {reason}, or choose cpu")
-    # Not initialized in a forked process, which cannot ask for the current device.
+    # Asking for the current device would initialize CUDA, which is impossible in a forked process,
+    # and useless: before that, the current device is the first one.
     initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    current = torch.cuda.current_device() if initialized else 0
-    index = chosen.index if ":" in str(chosen) else current
+    index = chosen.index
+    if index is None:
+        index = torch.cuda.current_device() if initialized else 0
     if index >= count:
         raise ConfigurationError(
             f"device: got {device}, but this process sees {count} CUDA device(s); choose "
             f"{_choices(count)}"
         )
     return torch.device("cuda", index)
+
+
+def take_turn(number: int) -> None:
+    """Number this process among those that share the GPUs of a machine; see `use_gpu_of_turn`."""
+    global _turn
+    _turn = number
+
+
+def use_gpu_of_turn(device: str | torch.device | None) -> None:
+    """Make the GPU of this process's turn the current one of this thread, if it has a turn.
+
+    Args:
+        device: Device that was asked for. A CPU or a GPU with a number needs no choice, and CUDA is
+            then not initialized.
+    """
+    if _turn is None or not (device is None or torch.device(device) == torch.device("cuda")):
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(_turn % torch.cuda.device_count())
 
 
 def _choices(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Measures the processor time of the stages of a run."""
+"""Measures the time of the stages of a run: of a CPU's threads, or of a CUDA device."""
 
 import threading
 import time
@@ -52,7 +52,7 @@ class StageClock:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Processor time in seconds, by stage."""
+        """Times in seconds, by stage."""
         with self._lock:
             return dict(self._seconds)
 
@@ -72,6 +72,7 @@ class DeviceClock(StageClock):
     def __init__(self, clock: StageClock, device: torch.device) -> None:
         super().__init__()
         self._clock, self._device = clock, device
+        self._reading = threading.Lock()
         self._running: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()
 
     @contextmanager
@@ -90,9 +91,11 @@ class DeviceClock(StageClock):
 
     def settle(self) -> None:
         """Add the times of the stages that the device has completed."""
-        while self._running and self._running[0][2].query():  # type: ignore[no-untyped-call]
-            name, start, end = self._running.popleft()
-            self._clock.add({name: start.elapsed_time(end) / 1000})
+        # Two threads must not read one stage and remove two.
+        with self._reading:
+            while self._running and self._running[0][2].query():  # type: ignore[no-untyped-call]
+                name, start, end = self._running.popleft()
+                self._clock.add({name: start.elapsed_time(end) / 1000})
 
     def add(self, seconds: dict[str, float]) -> None:
         """Add times to the other clock."""

@@ -196,7 +196,7 @@ class ConvOperator:
         channels: Number of channels C of a field.
         precision: Arithmetic of the convolutions; calibration uses float32 on any device.
         device: Device of the weights and of the fields.
-        clock: Counts the processor time of the stages ``weights`` and ``calibration``.
+        clock: Counts the time of the stages ``weights`` and ``calibration``.
 
     Example:
         >>> import torch

@@ -89,7 +89,7 @@ class ConvolutionalFamily(OperatorFamily):
     """Random convolutional networks.
 
     Args:
-        clock: Counts the processor time of drawing and calibrating operators.
+        clock: Counts the time of drawing and calibrating operators.
     """
 
     def __init__(self, clock: StageClock | None = None) -> None:
@@ -145,7 +145,7 @@ def operator_family(
     Args:
         spec: Value of ``GenerationConfig.operator``.
         trusted: Modules that class paths may name besides this package; None: every module.
-        clock: Counts the processor time of drawing and calibrating convolutional operators.
+        clock: Counts the time of drawing and calibrating convolutional operators.
 
     Raises:
         ConfigurationError: If the family cannot be imported or constructed.

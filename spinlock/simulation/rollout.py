@@ -77,8 +77,7 @@ def rollout(
             realization, (M, C, H, W).
         step: Update policy, from `update_step`.
         out: Tensor (M, T, C, H, W) that receives the fields u_1 .. u_T.
-        clock: Clock of the processor time of the stages ``convolutions`` (the operator) and
-            ``forcing``.
+        clock: Clock of the stages ``convolutions`` (the operator) and ``forcing``.
 
     Raises:
         SimulationError: If the operator changes the shape of its fields.
