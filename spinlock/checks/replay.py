@@ -16,6 +16,7 @@ from spinlock.checks.replay_tolerances import AMPLIFYING, Tolerance, tolerance
 from spinlock.configuration.parameter_space import typed_row
 from spinlock.errors import ConfigurationError, SpinlockError
 from spinlock.features.response import TRANSPORT_NAMES
+from spinlock.runtime.device_record import UNKNOWN
 from spinlock.simulation.provenance import provenance
 from spinlock.simulation.rollout import update_step
 from spinlock.simulation.simulator import Simulator
@@ -104,7 +105,9 @@ def replay_claims(
         target = "equal (same device model and packages)"
         if equal < len(chosen):
             same = f"{equal} of {len(chosen)} samples {target}, others " if equal else ""
-            target = f"{same}{origin.tolerance(part).text} (another device or other packages)"
+            others = (index for index in chosen if not origin.is_here(index))
+            texts = sorted({origin.tolerance(part, index).text for index in others})
+            target = f"{same}{' or '.join(texts)} (another device or other packages)"
         text = f"recomputed {part} match the stored ones"
         yield Claim(part, text, partial(measure, part), names, target)
 
@@ -123,25 +126,29 @@ class _Origin:
     def __init__(self, source: CheckSource, device: torch.device) -> None:
         self._precision = source.config.precision
         self._records: list[tuple[list[dict[str, Any]], list[dict[str, Any]]]] = []
-        self._types = {device.type}
+        self._type = device.type
         try:
             here = provenance(source.config, device)
             self._records = [
                 (json_attribute(source, name), json.loads(here[name])) for name in ORIGINS
             ]
-            self._types |= {str(record.get("type")) for record in self._records[0][0]}
         except (SpinlockError, ValueError, RecursionError):
-            # Any kind of device may have computed it.
-            self._types.add("cuda")
+            pass
 
     def is_here(self, sample: int) -> bool:
         """Return whether this device model, with these packages, computed a sample."""
         same = (records_of(stored, sample) == here for stored, here in self._records)
-        return bool(self._records) and all(same)
+        # Two unknown drivers need not be the same one.
+        known = all(record.get("driver") != UNKNOWN for _, here in self._records for record in here)
+        return bool(self._records) and known and all(same)
 
-    def tolerance(self, part: str) -> Tolerance:
-        """Return the tolerance of a part of the samples that were not computed here."""
-        return tolerance(part, self._precision, self._types)
+    def tolerance(self, part: str, sample: int) -> Tolerance:
+        """Return the tolerance of a part of a sample that was not computed here."""
+        stored = self._records[0][0] if self._records else []
+        records = records_of(stored, sample) or stored
+        # Without records, any kind of device may have computed it.
+        types = {str(record.get("type")) for record in records} or {"cuda"}
+        return tolerance(part, self._precision, types | {self._type})
 
 
 def _compare(
@@ -185,7 +192,7 @@ def _compare(
             for name, values in stored.items():
                 pair = values, expected[name].reshape(values.shape)
                 if not exact:
-                    allowed, unchanged = origin.tolerance(part), None
+                    allowed, unchanged = origin.tolerance(part, index), None
                     pair = _comparable(source, name, *pair, each_value=allowed.norm is None)
                     if allowed.norm is not None and name == schema.OUTPUTS:
                         unchanged = _unchanged(source, simulator, index, expected[schema.INPUTS])

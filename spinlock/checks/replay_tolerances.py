@@ -16,10 +16,13 @@ features    0.006   0.003     0.065
 dynamics    0.006   0.002     0.126
 ==========  ======  ========  ===========
 
-Two operators of the same parameters, which differ in their weights only, have fields that differ as
-much, but features and dynamics that are alike.
+Tolerances are at least three times the deviations, because other samples deviate more, and at most
+a third of the differences between two samples. Two operators of the same parameters, which differ
+in their weights only, have fields that differ as much, but features and dynamics that are alike.
+`python -m benchmarks.replay_tolerances` prints such a table.
 """
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -81,22 +84,46 @@ class Tolerance:
         if self.norm is None:
             rtol, atol = self._each_value
             return np.allclose(stored, expected, rtol=rtol, atol=atol, equal_nan=True)
-        missing = np.isnan(expected)
-        if not np.array_equal(np.isnan(stored), missing):
+        if deviation(stored, expected, unchanged) > self.norm:
             return False
-        stored, expected = (
-            np.where(missing, 0.0, values).astype(np.float64) for values in (stored, expected)
-        )
         if unchanged is None:
-            scale = 1 + np.abs(expected)
-            return _norm((stored - expected) / scale) <= self.norm
-        # Relative to the field itself, an update with a small dt would hide the operator.
-        change = _norm(expected - unchanged)
-        one, two = (values - values.mean(axis=0) for values in (stored, expected))
-        return bool(
-            _norm(stored - expected) <= self.norm * change + _NOISE_ATOL * _norm(expected)
-            and _norm(one - two) <= _NOISE_RTOL * _norm(two) + _NOISE_ATOL * _norm(expected)
+            return True
+        one, two = (
+            values.astype(np.float64) - values.mean(axis=0, dtype=np.float64)
+            for values in (stored, expected)
         )
+        allowed = _NOISE_RTOL * _norm(two) + _NOISE_ATOL * _norm(expected)
+        return _norm(one - two) <= allowed
+
+
+def deviation(
+    stored: NDArray[Any], expected: NDArray[Any], unchanged: NDArray[Any] | None
+) -> float:
+    """Return the relative deviation in norm of stored values; infinite if other values are missing.
+
+    Args:
+        stored: Values in the file.
+        expected: Recomputed values; of fields, (M, C, H, W).
+        unchanged: As in `Tolerance.holds`.
+
+    Example:
+        >>> deviation(np.array([1.0, 3.0]), np.array([1.0, 1.0]), None)
+        0.7071067811865476
+    """
+    missing = np.isnan(expected)
+    if not np.array_equal(np.isnan(stored), missing):
+        return math.inf
+    stored, expected = (
+        np.where(missing, 0.0, values).astype(np.float64) for values in (stored, expected)
+    )
+    if unchanged is None:
+        return _norm((stored - expected) / (1 + np.abs(expected)))
+    # Relative to the field itself, an update with a small dt would hide the operator.
+    excess = _norm(stored - expected) - _NOISE_ATOL * _norm(expected)
+    change = _norm(expected - unchanged)
+    if excess <= 0:
+        return 0.0
+    return excess / change if change else math.inf
 
 
 def tolerance(part: str, precision: Precision, devices: Collection[str]) -> Tolerance:
@@ -112,15 +139,15 @@ def tolerance(part: str, precision: Precision, devices: Collection[str]) -> Tole
         >>> tolerance("features", "float32", {"cuda", "cpu"}).text
         'rtol 0.01, atol 0.01'
         >>> tolerance("features", "tf32", {"cuda", "cpu"}).text
-        'root-mean-square difference 0.01, relative'
+        'root-mean-square difference 0.02, relative'
     """
     rounded = precision == "bfloat16" or (precision == "tf32" and "cuda" in devices)
     if part == _INITIAL or not rounded:
         return Tolerance(part, None)
-    norms = {"tf32": (0.03, 0.01, 0.02), "bfloat16": (0.05, 0.01, 0.02)}[precision]
+    norms = {"tf32": (0.03, 0.02, 0.02), "bfloat16": (0.05, 0.01, 0.02)}[precision]
     return Tolerance(part, dict(zip(("fields", "features", "dynamics"), norms, strict=True))[part])
 
 
 def _norm(values: NDArray[Any]) -> float:
     """Return the root mean square; 0 of nothing."""
-    return float(np.sqrt(np.square(values).mean())) if values.size else 0.0
+    return float(np.sqrt(np.square(values, dtype=np.float64).mean())) if values.size else 0.0

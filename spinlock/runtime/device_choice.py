@@ -76,7 +76,7 @@ def use_gpu_of_turn(device: str | torch.device | None) -> None:
         device: Device that was asked for. A CPU or a GPU with a number needs no choice, and CUDA is
             then not initialized.
     """
-    if _turn is None or not (device is None or torch.device(device) == torch.device("cuda")):
+    if _turn is None or not (device is None or str(device) == "cuda"):
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(_turn % torch.cuda.device_count())

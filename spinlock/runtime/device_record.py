@@ -10,7 +10,8 @@ _CPU_INFO = Path("/proc/cpuinfo")
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 # On ARM the kernel gives numbers instead of a name.
 _CPU_KEYS = ("model name", "CPU implementer", "CPU part")
-_UNKNOWN = "unknown"
+#: Text of what the system does not reveal.
+UNKNOWN = "unknown"
 
 
 def device_record(device: torch.device) -> dict[str, str]:
@@ -39,8 +40,8 @@ def device_record(device: torch.device) -> dict[str, str]:
         "compute_capability": f"{properties.major}.{properties.minor}",
         "multiprocessors": str(properties.multi_processor_count),
         "memory": f"{properties.total_memory / 1e9:.0f} GB",
-        "cuda": torch.version.cuda or _UNKNOWN,
-        "cudnn": str(torch.backends.cudnn.version() or _UNKNOWN),  # type: ignore[no-untyped-call]
+        "cuda": torch.version.cuda or UNKNOWN,
+        "cudnn": str(torch.backends.cudnn.version() or UNKNOWN),  # type: ignore[no-untyped-call]
         "driver": _driver_version(),
     }
 
@@ -58,7 +59,7 @@ def _cpu_model() -> str:
 def _driver_version() -> str:
     """Return the version of the NVIDIA kernel module."""
     found = re.search(r"\b\d+\.\d+(\.\d+)?\b", "".join(_lines(_NVIDIA_DRIVER)[:1]))
-    return found.group() if found else _UNKNOWN
+    return found.group() if found else UNKNOWN
 
 
 def _lines(path: Path) -> list[str]:
@@ -70,4 +71,4 @@ def _lines(path: Path) -> list[str]:
 
 def _plain(text: str) -> str:
     """Return printable text in a single line, as readers of files demand."""
-    return "".join(c for c in " ".join(text.split()) if c.isprintable()) or _UNKNOWN
+    return "".join(c for c in " ".join(text.split()) if c.isprintable()) or UNKNOWN

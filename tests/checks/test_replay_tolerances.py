@@ -7,12 +7,17 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.replay_tolerances import (
+    PRECISIONS,
+    mark_as_computed_on_a_gpu,
+    rounding_of_a_gpu,
+)
 from spinlock.checks import check_dataset, replay
 from spinlock.checks.replay_tolerances import tolerance
 from spinlock.configuration.file_content import StorageConfig
 from spinlock.generation import generate
-from spinlock.simulation import convolutional_operator, operator_weights
-from spinlock.simulation.convolution import periodic_convolution
+from spinlock.simulation import operator_weights
+from spinlock.simulation.provenance import provenance
 from spinlock.storage import schema
 from tests.helpers import small_config
 
@@ -26,35 +31,12 @@ OPTIONS = {
 }
 
 
-def truncated(x):
-    """Drop all but 10 bits of the mantissa, as a GPU may do to operands in TF32."""
-    return (x.view(torch.int32) & -(1 << 13)).view(torch.float32)
-
-
-def tf32_of_a_gpu(x, weight, bias=None, *, tf32=False):
-    if tf32:
-        x, weight = truncated(x), truncated(weight)
-    return periodic_convolution(x, weight, bias)
-
-
-def bfloat16_of_a_gpu(x, weight, bias=None, *, tf32=False):
-    """Fields on another scale: a GPU multiplies by 1 / (1 - rate) where a CPU prunes."""
-    if weight.dtype != torch.bfloat16:
-        return periodic_convolution(x, weight, bias)
-    return periodic_convolution(x * 1.37, weight, None if bias is None else bias * 1.37) / 1.37
-
-
-EMULATED = {"tf32": tf32_of_a_gpu, "bfloat16": bfloat16_of_a_gpu}
-
-
-@pytest.fixture(scope="module", params=EMULATED)
+@pytest.fixture(scope="module", params=PRECISIONS)
 def files(request, tmp_path_factory):
     """A file of an emulated GPU, and a wrong one, of other operators and noise."""
     folder = tmp_path_factory.mktemp(request.param)
     config = small_config(COUNT, precision=request.param, **OPTIONS)
-    with pytest.MonkeyPatch.context() as patch:
-        emulated = EMULATED[request.param]
-        patch.setattr(convolutional_operator, "periodic_convolution", emulated)
+    with pytest.MonkeyPatch.context() as patch, rounding_of_a_gpu(request.param):
         generate(config, folder / "honest.h5", device="cpu", progress=False)
         # Other words for the weights; design, initial conditions and noise are the same.
         drawn = operator_weights.symmetric_uniform
@@ -65,8 +47,7 @@ def files(request, tmp_path_factory):
         )
         generate(config, folder / "wrong.h5", device="cpu", progress=False)
     for name in ("honest", "wrong"):
-        with h5py.File(folder / f"{name}.h5", "r+") as file:
-            file.attrs["device"] = json.dumps([{"type": "cuda", "name": "another"}])
+        mark_as_computed_on_a_gpu(folder / f"{name}.h5")
     return folder
 
 
@@ -75,11 +56,14 @@ def replayed(path):
     return {row.name: row for row in report.rows if row.group == "replay"}
 
 
-def test_an_honest_file_passes_and_each_value_alone_would_not(files):
+def test_an_honest_file_passes_and_each_value_alone_would_not(files, monkeypatch):
     rows = replayed(files / "honest.h5")
     assert all(row.passed for row in rows.values()), rows
     assert "root-mean-square" in rows["fields"].target
-    assert rows["fields"].value > 1e-3, "some value is outside the tolerances of float32"
+    monkeypatch.setattr(replay, "tolerance", lambda part, *_: tolerance(part, "float32", ()))
+    rows = replayed(files / "honest.h5")
+    assert "rtol 0.001" in rows["fields"].target
+    assert not rows["fields"].passed
 
 
 def test_every_sample_of_other_operators_is_caught(files, monkeypatch):
@@ -160,3 +144,41 @@ def test_only_samples_that_were_computed_here_must_be_equal(tmp_path):
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         file[schema.OUTPUTS][1] = np.nextafter(values[1], np.float32(np.inf))
     assert row().measured.endswith("outside the tolerance: sample 1")
+
+
+class Source:
+    """A file in TF32 whose samples several devices computed, as far as `replay` asks it."""
+
+    def __init__(self, config, devices):
+        self.config = config
+        packages = provenance(config, torch.device("cpu"))["package_versions"]
+        self.attributes = {"device": json.dumps(devices), "package_versions": packages}
+
+
+def origin(monkeypatch, devices, device="cpu"):
+    source = Source(small_config(4, precision="tf32"), devices)
+    monkeypatch.setattr(
+        replay, "json_attribute", lambda source, name: json.loads(source.attributes[name])
+    )
+    return replay._Origin(source, torch.device(device))
+
+
+def test_the_tolerance_is_that_of_the_devices_of_the_sample(monkeypatch):
+    records = [{"type": "cpu", "samples": "0..1"}, {"type": "cuda", "samples": "2..3"}]
+    mixed = origin(monkeypatch, records)
+    norms = [mixed.tolerance("fields", sample).norm for sample in range(4)]
+    assert norms == [None, None, 0.03, 0.03]
+    # Nothing says which ones the GPU computed.
+    unknown = origin(monkeypatch, [{"type": "cpu"}, {"type": "cuda"}])
+    assert unknown.tolerance("fields", 0).norm == 0.03
+    assert origin(monkeypatch, []).tolerance("fields", 0).norm == 0.03
+    monkeypatch.setattr(replay, "provenance", lambda *_: {"device": "[]", "package_versions": "[]"})
+    assert origin(monkeypatch, [{"type": "cpu"}], "cuda").tolerance("fields", 0).norm == 0.03
+
+
+@pytest.mark.parametrize(("driver", "here"), [("580.1", True), ("unknown", False)])
+def test_samples_of_an_unknown_driver_need_not_be_equal(driver, here, monkeypatch):
+    device = [{"type": "cuda", "name": "a card", "driver": driver}]
+    records = provenance(small_config(4), torch.device("cpu")) | {"device": json.dumps(device)}
+    monkeypatch.setattr(replay, "provenance", lambda config, device: records)
+    assert origin(monkeypatch, device).is_here(0) is here
