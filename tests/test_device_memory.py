@@ -26,15 +26,18 @@ OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.
 class Failing:
     """A function that raises an error, or lets allocations fail, in its first calls."""
 
-    def __init__(self, times, error=None, device=None):
-        self.times, self.error, self.device, self.calls = times, error, device, 0
+    def __init__(self, times, error=None, device=None, hidden=0):
+        self.times, self.error, self.device, self.hidden = times, error, device, hidden
+        self.calls = 0
 
     def __call__(self):
         self.calls += 1
         if self.calls <= self.times:
+            if self.device is not None:
+                reported = isinstance(self.error, torch.OutOfMemoryError)
+                self.device.failures += self.hidden + reported
             if self.error is not None:
                 raise self.error
-            self.device.failures += 1
         return self.calls
 
 
@@ -54,8 +57,9 @@ class Gpu:
         return 3e8, 79.1e9
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def gpu(monkeypatch):
+    monkeypatch.setattr(device_memory, "_OTHER_ALGORITHMS", set())
     return Gpu(monkeypatch)
 
 
@@ -96,17 +100,26 @@ def test_other_errors_are_not_touched(error, gpu):
     assert function.calls == 1
 
 
-@pytest.mark.parametrize("error", [OUT_OF_MEMORY, None])
+@pytest.mark.parametrize("error", REPORTS, ids=str)
 def test_a_second_attempt_may_succeed(error, gpu):
     assert computed(Failing(1, error, gpu)) == 2
     assert gpu.emptied == 1
 
 
-def test_results_that_another_algorithm_may_have_computed_are_refused(gpu):
-    gpu.failures = 7  # earlier ones do not matter
+@pytest.mark.parametrize("error", [None, *REPORTS], ids=str)
+def test_after_a_hidden_failure_the_device_is_not_used_any_more(error, gpu):
+    """PyTorch keeps the algorithm that cuDNN took, so that a second attempt would hide it."""
+    gpu.failures = 7  # of others
     assert computed(Failing(0)) == 1
-    with pytest.raises(SimulationError, match=r"an algorithm that rounds differently\)"):
-        computed(Failing(2, device=gpu))
+    function = Failing(1, error, gpu, hidden=1)
+    with pytest.raises(SimulationError, match=r"rounds differently .* start a new one, .* Use"):
+        computed(function)
+    assert function.calls == 1
+    later = Failing(0)
+    with pytest.raises(SimulationError, match="nothing more on cuda:1"):
+        computed(later)
+    assert later.calls == 0
+    assert computed(later, "cuda:0") == 1
 
 
 def test_a_device_that_does_not_answer_is_named_alone(gpu, monkeypatch):

@@ -1,8 +1,9 @@
 """Turns the ways in which a device runs out of memory into one error that says what to do.
 
 PyTorch raises `torch.OutOfMemoryError`, and libraries that allocate memory themselves report it in
-words of their own. cuDNN may report nothing: it then takes an algorithm that needs less memory and
-rounds differently. PyTorch counts failed allocations, which reveals this.
+words of their own. For cuDNN, PyTorch may report nothing: it takes an algorithm that needs less
+memory and rounds differently, and uses it for these shapes until the process ends. PyTorch counts
+failed allocations, which reveals this.
 """
 
 import re
@@ -20,9 +21,8 @@ _REPORTS = re.compile(
     r"out of memory|ALLOC(ATION)?_FAILED|GET was unable to find an engine to execute"
     r"|Unable to find a valid cuDNN algorithm"
 )
-_OTHER_ALGORITHM = (
-    "an allocation failed, so a library may have taken an algorithm that rounds differently"
-)
+# Devices on which a library may have kept another algorithm.
+_OTHER_ALGORITHMS: set[torch.device] = set()
 
 
 def computed_in_memory(
@@ -32,6 +32,7 @@ def computed_in_memory(
 
     If memory does not suffice, the function is called once more, after PyTorch has returned the
     memory that it kept for later. The shapes are the same in both calls, and so are the results.
+    If an allocation failed that no error reports, this process does not use the device any more.
 
     Args:
         compute: Function without side effects.
@@ -40,33 +41,45 @@ def computed_in_memory(
         remedy: What needs less memory, as a sentence.
 
     Raises:
-        SimulationError: If memory does not suffice, or an allocation failed and the result could
-            come from another algorithm.
+        SimulationError: If memory does not suffice, or results could come from another algorithm.
 
     Example:
         >>> computed_in_memory(lambda: 6 * 7, torch.device("cpu"), "a product", "Use less.")
         42
     """
-    reason = ""
     for _ in range(2):
-        failed = _failed_allocations(device)
+        if device in _OTHER_ALGORITHMS:
+            raise SimulationError(f"{work}: {_refusal(device)}")
+        failed, explained = _failed_allocations(device), 0
+        results: list[_T] = []
         try:
-            result = compute()
+            results.append(compute())
         except RuntimeError as error:
-            reason = str(error).partition("\n")[0].rstrip(".")
             if not (isinstance(error, torch.OutOfMemoryError) or _REPORTS.search(str(error))):
                 raise
-        else:
-            if _failed_allocations(device) == failed:
-                return result
-            reason = _OTHER_ALGORITHM
-            del result
+            reason = str(error).partition("\n")[0].rstrip(".")
+            explained = int(isinstance(error, torch.OutOfMemoryError))
         # Here the error has gone, and with its traceback the tensors of the failed call.
+        if _failed_allocations(device) > failed + explained:
+            _OTHER_ALGORITHMS.add(device)
+            results.clear()
+            raise SimulationError(f"{work}: {_refusal(device)}. {remedy}")
+        if results:
+            return results[0]
         if device.type == "cuda":
             torch.cuda.empty_cache()
     raise SimulationError(
-        f"{work}: the memory of {device}{_free(device)} does not suffice "
-        f"({reason or 'out of memory'}). Other programs may use that memory. {remedy}"
+        f"{work}: the memory of {device}{_free(device)} does not suffice ({reason}). Other "
+        f"programs may use that memory. {remedy}"
+    )
+
+
+def _refusal(device: torch.device) -> str:
+    """Say why a device is not used any more."""
+    return (
+        f"an allocation on {device}{_free(device)} failed, and a library may have taken another "
+        "algorithm instead, which rounds differently and which it keeps. This process computes "
+        f"nothing more on {device}; start a new one, while other programs use less of that memory"
     )
 
 
