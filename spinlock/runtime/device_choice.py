@@ -53,7 +53,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     # and useless: before that, the current device is the first one.
     initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     index = chosen.index
-    if index is None:
+    if chosen == torch.device("cuda"):
         index = torch.cuda.current_device() if initialized else 0
     if index >= count:
         raise ConfigurationError(
