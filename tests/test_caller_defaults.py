@@ -13,7 +13,10 @@ from spinlock.storage import read_info
 from tests.helpers import small_config
 from tests.process_settings import HOSTILE, clear_caches
 
-DEFAULTS = ["meta", "float64", "numpy raises", "several"]
+DEFAULTS = [
+    "several",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("meta", "float64", "numpy raises")),
+]
 
 
 @pytest.fixture(scope="module")

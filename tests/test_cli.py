@@ -40,7 +40,7 @@ def test_what_generate_builds_info_describes(tmp_path, capsys):
     """The other commands run every shipped configuration in test_configs."""
     path = str(tmp_path / "data.h5")
     main(["generate", "--config", str(QUICKSTART), *SHRINK, f"--data.path={path}"])
-    assert "24 (12 operators, 2 probes each)" in capsys.readouterr().out
+    assert "24 (6 operators, 4 probes each)" in capsys.readouterr().out
     main(["info", path])
     described = capsys.readouterr().out
     with h5py.File(path) as file:

@@ -123,6 +123,7 @@ def test_dynamics_of_a_map(folder):
     assert names["row"].shape == (len(names["DYNAMICS_NAMES"]),)
 
 
+@pytest.mark.slow
 def test_processes_generate_a_file(folder):
     run_page("docs/cluster.md", folder)
     assert (folder / "data" / "small.h5").exists()

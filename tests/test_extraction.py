@@ -72,9 +72,14 @@ def beside(path):
     [
         {"num_timesteps": 1},
         {"num_timesteps": 4, "probes_per_operator": 3},
-        {"num_timesteps": 4, "storage": StorageConfig(fields=Every(1), shard_size=8)},
-        {"num_timesteps": 1, "storage": StorageConfig("last", "none", 4)},
-        {"probes_per_operator": 4, "grid_size": 128, "channels": 1, "num_realizations": 2},
+        *(
+            pytest.param(options, marks=pytest.mark.slow)
+            for options in (
+                {"num_timesteps": 4, "storage": StorageConfig(fields=Every(1), shard_size=8)},
+                {"num_timesteps": 1, "storage": StorageConfig("last", "none", 4)},
+                {"probes_per_operator": 4, "grid_size": 128, "channels": 1, "num_realizations": 2},
+            )
+        ),
         {"probes_per_operator": 4, "grid_size": 128, "channels": 3, "num_realizations": 1},
     ],
 )

@@ -132,6 +132,7 @@ def test_200_samples_are_finite_bounded_and_different():
     assert len({field.tobytes() for field in samples["fields"].reshape(400, -1)}) == 400
 
 
+@pytest.mark.slow
 def test_fifty_steps_of_40_samples_stay_finite_and_bounded(device):
     config = small_config(40, base_channels=(2, 3), num_timesteps=50, num_realizations=1)
     config = dataclasses.replace(config, channels=1)

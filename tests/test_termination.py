@@ -169,6 +169,7 @@ def test_a_signal_ends_generation_in_the_process_itself(run, path):
     assert "Traceback" not in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", [None, LOCAL])
 def test_what_was_terminated_is_resumed(executor, run, path, tmp_path):
     """Unfinished shards that workers have left behind are removed, too."""

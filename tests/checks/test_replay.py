@@ -95,7 +95,9 @@ def test_features_that_cannot_be_imported_are_not_replayed(tmp_path, monkeypatch
     assert row.measured == "not measurable: cannot import it"
 
 
-@pytest.mark.parametrize("probes", [1, 2, 3])
+@pytest.mark.parametrize(
+    "probes", [2, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 3))]
+)
 def test_dynamics_are_those_of_the_samples_operators(probes, tmp_path):
     options = {"num_realizations": 1, "grid_size": 24, "dynamics": True}
     path = make(tmp_path, 7, probes_per_operator=probes, **options)

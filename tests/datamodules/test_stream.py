@@ -41,7 +41,10 @@ CUSTOM = {
 }
 
 
-@pytest.mark.parametrize("features", ["sdf", *CUSTOM])
+@pytest.mark.parametrize(
+    "features",
+    ["both kinds", *(pytest.param(f, marks=pytest.mark.slow) for f in ("sdf", "of trajectories"))],
+)
 def test_the_stream_gives_the_batches_of_the_file(tmp_path, features):
     options = {"num_timesteps": 2, "features": CUSTOM.get(features, features)}
     config = replace(CONFIG, num_samples=20, **options)

@@ -146,6 +146,7 @@ def test_the_shard_size_may_change_between_runs(unfinished, undisturbed):
     assert dataset_contents(unfinished) == undisturbed
 
 
+@pytest.mark.slow
 def test_digests_do_not_depend_on_compression(tmp_path, undisturbed):
     storage = StorageConfig(compression="none", shard_size=8)
     generate(dataclasses.replace(CONFIG, storage=storage), tmp_path / "a.h5", progress=False)

@@ -92,6 +92,7 @@ def kill_a_worker_when_the_first_shard_is_there(path, pids):
     return thread, killed
 
 
+@pytest.mark.slow
 def test_a_lost_local_process_is_replaced(tmp_path, undisturbed, caplog):
     path = tmp_path / "a.h5"
     executor = LocalProcesses(num_workers=2)

@@ -63,6 +63,7 @@ def test_every_experiment_has_a_model_and_data_that_fit(name):
     assert (data.val_fraction, data.test_fraction) == (0.125, 0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tables"),
     [

@@ -53,6 +53,7 @@ PLACES = ["start.0", "batch.2", "batch.5", "batch.6", "epoch.3", "epoch.6", "val
 PLACES += ["batch.9", "batch.11"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 def test_every_kind_of_model(datasets, tmp_path, run):
     name, data_options, model_options = RUNS[run]
@@ -67,7 +68,10 @@ def test_every_kind_of_model(datasets, tmp_path, run):
         assert same(fit(model, datamodule, ckpt=tmp_path / place), whole), place
 
 
-@pytest.mark.parametrize("settings", [{"max_epochs": -1, "max_steps": 10}, {"max_epochs": 3}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"max_epochs": -1, "max_steps": 10}, pytest.param({"max_epochs": 3}, marks=pytest.mark.slow)],
+)
 def test_every_step(datasets, tmp_path, settings):
     datamodule = data(datasets)
     whole = fit(model_for(datamodule), datamodule, Saver(tmp_path), **settings)

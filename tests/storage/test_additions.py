@@ -96,6 +96,7 @@ def dataset_contents_of_the_schema(path):
         return {name: file[name][...].tobytes() for name in DATASETS}
 
 
+@pytest.mark.slow
 def test_additions_survive_both_twice(made, tmp_path):
     """A longer life: other features, more samples, the old features again."""
     path = decorated(made, tmp_path)
