@@ -231,7 +231,7 @@ class DaskExecutor(_LazyExecutor):
         try:
             import distributed
         except ImportError as error:
-            raise ImportError("DaskExecutor needs dask: pip install 'spinlock[cluster]'") from error
+            raise ImportError("DaskExecutor needs dask: pip install -e '.[cluster]'") from error
         if self.address is None:
             cluster = distributed.LocalCluster(
                 n_workers=self.num_workers,

@@ -64,8 +64,7 @@ class QuantizerConfig:
         if self.num_codebooks < 1 or (single and self.num_codebooks > 1):
             allowed = "1 (residual and grouped take more)" if single else "at least 1"
             raise ConfigurationError(
-                f"quantizer.num_codebooks: of {self.kind} must be {allowed}; got "
-                f"{self.num_codebooks}"
+                f"quantizer.num_codebooks: {self.kind} needs {allowed}; got {self.num_codebooks}"
             )
         if bool(self.levels) != (self.kind == "finite_scalar"):
             raise ConfigurationError(
@@ -296,5 +295,5 @@ def _library() -> ModuleType:
         return importlib.import_module("vector_quantize_pytorch")
     except ImportError as error:
         raise ImportError(
-            "the models need vector-quantize-pytorch: pip install 'spinlock[vqvae]'"
+            "the models need vector-quantize-pytorch: pip install -e '.[vqvae]'"
         ) from error

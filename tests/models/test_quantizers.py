@@ -189,5 +189,5 @@ def test_sizes_must_fit():
 @pytest.mark.parametrize("kind", ["vector", "finite_scalar"])
 def test_the_missing_extra_is_named(monkeypatch, kind):
     monkeypatch.setitem(sys.modules, "vector_quantize_pytorch", None)
-    with pytest.raises(ImportError, match=r"pip install 'spinlock\[vqvae\]'"):
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[vqvae\]'"):
         make_quantizer(4, 16, KINDS[kind])
