@@ -62,9 +62,11 @@ class QuantizerConfig:
         object.__setattr__(self, "levels", tuple(self.levels))
         single = self.kind in ("vector", "finite_scalar")
         if self.num_codebooks < 1 or (single and self.num_codebooks > 1):
-            allowed = "1 (residual and grouped take more)" if single else "at least 1"
+            allowed = (
+                f"1 for {self.kind} (residual and grouped take more)" if single else "at least 1"
+            )
             raise ConfigurationError(
-                f"quantizer.num_codebooks: {self.kind} needs {allowed}; got {self.num_codebooks}"
+                f"quantizer.num_codebooks: must be {allowed}; got {self.num_codebooks}"
             )
         if bool(self.levels) != (self.kind == "finite_scalar"):
             raise ConfigurationError(
