@@ -62,9 +62,7 @@ class QuantizerConfig:
         object.__setattr__(self, "levels", tuple(self.levels))
         single = self.kind in ("vector", "finite_scalar")
         if self.num_codebooks < 1 or (single and self.num_codebooks > 1):
-            allowed = (
-                f"1 for {self.kind} (residual and grouped take more)" if single else "at least 1"
-            )
+            allowed = "1 unless kind is residual or grouped" if single else "at least 1"
             raise ConfigurationError(
                 f"quantizer.num_codebooks: must be {allowed}; got {self.num_codebooks}"
             )

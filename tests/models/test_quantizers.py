@@ -168,7 +168,7 @@ def test_soft_assignments_of_a_code_itself_are_finite():
             {"kind": "product"},
             "kind: must be one of 'vector', 'residual', 'grouped'",
         ),
-        ({"num_codebooks": 2}, r"must be 1 for vector \(residual and grouped take more\); got 2"),
+        ({"num_codebooks": 2}, "must be 1 unless kind is residual or grouped; got 2"),
         ({"kind": "residual", "num_codebooks": 0}, "must be at least 1; got 0"),
         ({"kind": "finite_scalar"}, r"levels: required by finite_scalar.*got \[\]"),
         ({"levels": [4]}, r"got \[4\] for vector"),
