@@ -82,7 +82,7 @@ def _scores(values: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         return f"{round(values[key], 3) + 0.0:>6.3f}   {explanation}".rstrip()
 
     if "val/r2" in values:
-        yield "R2", text("val/r2", "of the features that are decoded from a token; 1 is perfect")
+        yield "R2", text("val/r2", "of the features decoded from a token; 1 is perfect")
     if "val/held_out/r2" in values:
         yield "R2, held out", text("val/held_out/r2", "of variants left out of training")
     if "codebook/usage" in values:
@@ -93,10 +93,10 @@ def _scores(values: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         null, p_value = values.get("ic/family_ami_null_95"), values.get("ic/family_p_value")
         against = "" if null is None else f"; by chance below {null:.3f} (95%)"
         against += "" if p_value is None else f", p = {p_value:.2g}"
-        explanation = f"AMI with the initial condition's family{against}"
+        explanation = f"AMI with the family{against}"
         yield "token-family information", text("ic/family_ami", explanation)
     if "consistency/same_token" in values:
-        explanation = "above chance; 1 if all probes of an operator have its token"
+        explanation = "above chance; 1 if all probes of an operator share it"
         yield "same-token rate", text("consistency/same_token", explanation)
 
 

@@ -83,6 +83,26 @@ def test_what_was_not_logged_is_left_out():
     assert closing_table(trainer).strip() == ""
 
 
+def test_the_table_of_the_readme_is_what_is_printed(monkeypatch):
+    """It has the same titles, names and explanations; its scores are those of a run."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (table,) = re.findall(r"```text\n(Last validation\n.*?)```", readme, re.DOTALL)
+    patterns = {
+        "codebook/perplexity": r"effective number of codes ([\d.]+)",
+        "ic/family_ami_null_95": r"by chance below ([\d.]+)",
+        "ic/family_p_value": r"p = ([\d.]+)",
+    }
+    scores = {key: float(re.search(pattern, table)[1]) for key, pattern in patterns.items()}
+    shown = rows_of(table, "Last validation")
+    scores |= {key: float(shown[name][0]) for name, key in SCORES.items()}
+    monkeypatch.setattr(Trainer, "callback_metrics", scores)
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    printed = closing_table(trainer).strip()
+    assert table.startswith(f"{printed}\n\nFiles\n")
+    assert max(map(len, printed.splitlines())) <= 100
+    assert list(rows_of(table, "Files")) == ["dataset", "logs", "plots", "checkpoint"]
+
+
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
 def test_untrained_models_are_not_applied(command, run_file, tmp_path):
     with pytest.raises(ConfigurationError, match=r"FeatureVQVAE is not trained; .*--ckpt_path"):
