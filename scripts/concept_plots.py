@@ -1,6 +1,6 @@
 """Makes the plots of docs/concepts.md.
 
-    python scripts/concept_plots.py [docs/images]
+    python -m scripts.concept_plots [docs/images]
 
 Most samples are computed from configurations. The last plots need the dataset and the tokens of
 configs/quickstart.yaml, which are made in a temporary folder in about two minutes.

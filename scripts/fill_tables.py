@@ -1,6 +1,6 @@
 """Fills the tables of docs/features.md and docs/data_format.md from the code.
 
-    python scripts/fill_tables.py
+    python -m scripts.fill_tables
 
 Each table stands between the lines ``<!-- table: NAME -->`` and ``<!-- end -->``. The rest of the
 pages is written by hand. A test checks that the tables in the repository are up to date.

@@ -1,6 +1,6 @@
 """Makes the plot in the README: one sample of each variant of the baseline configuration.
 
-    python scripts/gallery.py [docs/images/gallery.png]
+    python -m scripts.gallery [docs/images/gallery.png]
 
 The samples are computed from the configuration, so no dataset file is needed.
 """

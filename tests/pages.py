@@ -50,6 +50,22 @@ def blocks(page: Path) -> list[Block]:
     return [Block(str(page.relative_to(ROOT)), language, code) for language, code in found]
 
 
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+
+
+def blocks_of(language: str) -> list[Block]:
+    """Return the code blocks of all pages in a language."""
+    return [block for block in BLOCKS if block.language == language]
+
+
+def inline_commands(page: Path) -> list[str]:
+    """Return the commands of python in the text of a page, between its code blocks."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
+    found = [re.match(r"(?:[A-Z_]+=\S+ )?(python .+)", span) for span in spans]
+    return [command[1] for command in found if command]
+
+
 def command_lines(block: Block) -> list[str]:
     """Return the commands of a block, without comments; one for each alternative ``a | b``."""
     lines = []

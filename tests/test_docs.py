@@ -1,28 +1,19 @@
-"""The code blocks of the documentation run, and its command lines are valid."""
+"""The code blocks of the documentation run, and its settings are valid."""
 
-import argparse
 import os
 import re
-import runpy
 import shlex
-import shutil
 import sys
-import tomllib
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import yaml
 
-from spinlock.commands import command_line, generate as generate_command
 from spinlock.commands.command_line import main
 from spinlock.commands.trainer_parser import TrainerParser
 from spinlock.datamodules import SpinlockDataModule
-from spinlock.generation import generate
-from tests.helpers import small_config
-from tests.pages import NOT_RUN, PAGES, ROOT, blocks, command_lines, filled
+from tests.pages import BLOCKS, NOT_RUN, PAGES, ROOT, blocks_of, command_lines
 
-BLOCKS = [block for page in PAGES for block in blocks(page)]
 # Pages whose python blocks other tests run, because they assert more about the results, with the
 # number of blocks that these tests run.
 ELSEWHERE = {
@@ -35,15 +26,10 @@ ELSEWHERE = {
 # The last block of docs/data_format.md is run by tests/codebook/test_codebook_page.py.
 ONE_MORE = {"docs/data_format.md"}
 HERE = sorted({block.page for block in BLOCKS if block.language == "python"} - set(ELSEWHERE))
-FILE_COMMANDS = set(command_line._COMMANDS) - {"generate"}
 
 
 def named(block):
     return f"{block.page}: {block.code.strip().splitlines()[0][:40]}"
-
-
-def of(language):
-    return [block for block in BLOCKS if block.language == language]
 
 
 def test_languages_are_known():
@@ -51,6 +37,13 @@ def test_languages_are_known():
     directives |= {"{include} ../CONTRIBUTING.md", "{toctree}"}
     known = {"", "matlab", "python", "sh", "text", "yaml"} | directives
     assert {block.language for block in BLOCKS} <= known
+
+
+def test_no_block_is_overlooked():
+    """`blocks` finds those that begin at the start of a line, with three backticks."""
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        assert re.findall(r"^(?: +|\t+|> *)(?:```|~~~).*|^~~~.*|^````.*", text, re.MULTILINE) == []
 
 
 def test_blocks_that_do_not_run_say_what_they_need():
@@ -135,123 +128,37 @@ def parser():
     return found
 
 
-@pytest.mark.parametrize("block", of("yaml"), ids=named)
+@pytest.mark.parametrize("block", blocks_of("yaml"), ids=named)
 def test_settings_are_valid(block, folder):
+    given = yaml.safe_load(block.code)
+    if set(given) == {"data"}:
+        parse_data(block, folder)
+        return
+    (folder / "whole.yaml").write_text(block.code, "utf-8")
+    save_modules(block.page, folder)
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config", "whole.yaml", "--print_config"])
+    assert ended.value.code == 0
+
+
+def save_modules(page, folder):
+    """Save the python blocks of a page that its yaml blocks name."""
+    for module in (other for other in BLOCKS if other.page == page):
+        if module.language == "python" and (module.file or "extending" in page):
+            name = module.file or "my_extensions.py"
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            with (folder / name).open("a", encoding="utf-8") as file:
+                file.write(module.code)
+
+
+def parse_data(block, folder):
+    """Parse a block that has a part of the settings of the data module, completed."""
     given = yaml.safe_load(block.code)["data"]
-    assert set(yaml.safe_load(block.code)) <= {"seed_everything", "data", "model", "trainer"}
-    # Parts of a configuration are completed.
     given = {"path": "a.h5", **given}
     given["generation"] = {"num_samples": 100, **given.get("generation", {})}
     executor = given.get("executor", {}).get("class_path", "")
     if executor.startswith("mpi4py") and find_spec("mpi4py") is None:
         # mpi4py is no test dependency; the rest of the block is parsed without it.
         del given["executor"]
-    for module in (other for other in BLOCKS if other.page == block.page):
-        if module.language == "python" and (module.file or "extending" in block.page):
-            name = module.file or "my_extensions.py"
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            with (folder / name).open("a", encoding="utf-8") as file:
-                file.write(module.code)
+    save_modules(block.page, folder)
     parser().parse_object({"data": given})
-
-
-def test_commands_of_trainers_are_valid(folder, capsys):
-    """The yaml files and options of fit, validate, test and predict are parsed, and printed."""
-    generate(small_config(8, num_realizations=1), folder / "data" / "quickstart.h5", progress=False)
-    shutil.copytree(ROOT / "configs", folder / "configs")
-    for line in spinlock_lines():
-        words = filled(shlex.split(line))
-        # test_own_pde_data runs allen_cahn.yaml.
-        if words[0] in (*FILE_COMMANDS, "generate") or "allen_cahn.yaml" in words:
-            continue
-        assert words[0] in command_line._TRAINER_COMMANDS, line
-        with pytest.raises(SystemExit) as ended:
-            main([*words, "--print_config"])
-        assert ended.value.code == 0, line
-        printed = yaml.safe_load(capsys.readouterr().out)
-        assert printed["data"]["path"].endswith(".h5"), line
-
-
-def spinlock_lines():
-    """Return the distinct arguments of ``spinlock`` in all pages."""
-    lines = {}
-    for block in of("sh"):
-        for line in command_lines(block):
-            found = re.search(r"(?:^| |-m )spinlock (.+)", line)
-            if found:
-                lines[found[1].replace("$SLURM_ARRAY_TASK_ID", "3")] = None
-    return list(lines)
-
-
-class Parsed(SystemExit):
-    """A parser has accepted its arguments."""
-
-
-def stopped(original):
-    """Return a parser's method that ends the program when its arguments are valid."""
-
-    def parse_args(self, args=None, namespace=None):
-        raise Parsed(original(self, args, namespace))
-
-    return parse_args
-
-
-def test_commands_of_files_are_valid(folder, monkeypatch):
-    lines = [line for line in spinlock_lines() if line.split()[0] in FILE_COMMANDS]
-    assert {line.split()[0] for line in lines} == FILE_COMMANDS
-    monkeypatch.setattr(
-        "spinlock.commands.file_parser.CommandParser.parse_args",
-        stopped(argparse.ArgumentParser.parse_args),
-        raising=False,
-    )
-    for line in lines:
-        with pytest.raises(Parsed):
-            main(filled(shlex.split(line)))
-
-
-def test_commands_that_generate_are_valid(folder, monkeypatch):
-    shutil.copytree(ROOT / "configs", folder / "configs")
-    done = []
-    monkeypatch.setattr(generate_command, "generate_part", lambda *a, **k: done.append("part"))
-    monkeypatch.setattr(generate_command, "assemble_parts", lambda *a, **k: done.append("join"))
-    monkeypatch.setattr(SpinlockDataModule, "prepare_data", lambda self: done.append("all"))
-    monkeypatch.setattr(generate_command, "read_info", lambda path: path)
-    monkeypatch.setattr(generate_command, "describe_file", str)
-    lines = [line for line in spinlock_lines() if line.split()[0] == "generate"]
-    for line in lines:
-        main(filled(shlex.split(line)))
-    assert len(done) == len(lines)
-    assert set(done) == {"part", "join", "all"}
-
-
-# Programs that are installed with the test dependencies or come with the system.
-PROGRAMS = {"#!/bin/bash", "pip", "pre-commit", "python3.11", "ruff", "source"}
-MODULES = {"pytest", "sphinx", "venv"}
-
-
-def test_other_commands_exist(folder, monkeypatch):
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        extras = tomllib.load(file)["project"]["optional-dependencies"]
-    parse = argparse.ArgumentParser.parse_args
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stopped(parse))
-    scripts = 0
-    for line in dict.fromkeys(line for block in of("sh") for line in command_lines(block)):
-        if re.search(r"(^| |-m )spinlock ", line):
-            continue
-        program, *words = filled(shlex.split(line))
-        assert set(re.findall(r"\[(\w+)\]", line)) <= set(extras), line
-        if program == "python" and words[0] == "-m" and words[1] not in MODULES:
-            script = find_spec(words[1])
-            assert script is not None, line
-            if "ArgumentParser" in Path(script.origin).read_text("utf-8"):
-                monkeypatch.setattr(sys, "argv", words[1:])
-                with pytest.raises(Parsed):
-                    runpy.run_module(words[1], run_name="__main__", alter_sys=False)
-                scripts += 1
-        elif program == "python":
-            assert all((ROOT / word).exists() for word in words if word.endswith(".py")), line
-        elif program.startswith("."):
-            assert (ROOT / program).exists(), line
-        else:
-            assert program in PROGRAMS, line
-    assert scripts > 2

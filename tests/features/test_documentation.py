@@ -18,7 +18,7 @@ def table_rows(text):
 
 
 def test_tables_are_up_to_date():
-    assert filled(PAGE) == PAGE, "out of date: run python scripts/fill_tables.py"
+    assert filled(PAGE) == PAGE, "out of date: run python -m scripts.fill_tables"
     assert PAGE.startswith(f"# Summary Descriptor Features {SDF_VERSION}\n")
 
 

@@ -26,7 +26,7 @@ def rows(heading, page=PAGE):
 
 
 def test_tables_are_up_to_date():
-    assert filled(PAGE) == PAGE, "out of date: run python scripts/fill_tables.py"
+    assert filled(PAGE) == PAGE, "out of date: run python -m scripts.fill_tables"
     assert PAGE.startswith(f"# The dataset file, schema {schema.SCHEMA_VERSION}\n")
 
 
