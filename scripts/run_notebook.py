@@ -4,9 +4,11 @@
 
 The notebook runs in a temporary folder. Pictures, tables and printed text are stored, so that a
 reader sees them without running anything; pictures get a palette, so that the file stays small.
-Messages on the standard error stream are not stored: they are about the machine that ran it.
+Messages on the standard error stream and the times of progress bars are not stored: they are about
+the machine that ran it.
 """
 
+import re
 import sys
 import tempfile
 from base64 import b64decode, b64encode
@@ -55,12 +57,25 @@ def executed(path: Path, folder: Path, parameters: str | None = None) -> Noteboo
     return notebook
 
 
+def without_rates(text: str) -> str:
+    """Return printed text without the times and rates of progress bars, whose scores stay.
+
+    Example:
+        >>> without_rates("Epoch 1: 100%|##| 15/15 [00:29<00:00,  0.51it/s, loss=0.4]")
+        'Epoch 1: 100%|##| 15/15 [loss=0.4]'
+    """
+    rates = r" \[[\d:]+<[\d:?]+, *[\d.?]+(?:it/s|s/it)(?:, ([^\]]*))?\]"
+    return re.sub(rates, lambda found: f" [{found[1]}]" if found[1] else "", text)
+
+
 def for_storage(notebook: NotebookNode) -> NotebookNode:
-    """Return a copy of an executed notebook without messages, and with small pictures."""
+    """Return a copy of an executed notebook without messages and rates, with small pictures."""
     notebook = deepcopy(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in (output for output in cell.outputs if "text" in output):
+                output.text = without_rates(output.text)
             for data in (output.data for output in cell.outputs if "data" in output):
                 if "image/png" in data:
                     content = small_png(b64decode(data["image/png"]))

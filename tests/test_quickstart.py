@@ -19,6 +19,9 @@ FOLDER = Path("files")
 """
 
 
+RATE = re.compile(r"it/s|s/it|\d\d:\d\d")
+
+
 def outputs(notebook):
     return [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
 
@@ -50,6 +53,9 @@ def test_the_notebook_runs(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["files"]
     stored = for_storage(notebook)
     assert "80/80" not in printed(stored)
+    assert re.search(r"it/s|s/it", text)
+    assert not RATE.search(printed(stored))
+    assert re.search(r"Epoch 1: 100%\|.*\[loss=[\d.]+, r2=", printed(stored))
     assert len(pictures(stored)) == 3
     assert len(json.dumps(stored)) < len(json.dumps(notebook))
 
@@ -65,6 +71,7 @@ def test_the_stored_notebook_is_one_run_of_all_cells():
     assert len(pictures(notebook)) == 3
     assert "same-token rate" in printed(notebook)
     assert not re.search(r"/(tmp|home|root|work)/", printed(notebook))
+    assert not RATE.search(printed(notebook))
 
 
 def test_the_script_runs(tmp_path, monkeypatch, capsys):
