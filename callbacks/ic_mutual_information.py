@@ -267,6 +267,6 @@ class ICMutualInformation(EvaluationCallback):
 
         if self._plotted is None:
             return {}
-        title = "Variants by code"
+        title = "Variants by token"
         plot = heatmap(self._plotted, class_names=self._variants, title=title)
         return {"ic/code_by_variant": plot}

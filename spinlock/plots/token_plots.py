@@ -1,4 +1,4 @@
-"""Plots of tokens: usage of codes, classes by code, errors by group, transitions."""
+"""Plots of tokens: usage of codes, variants by token, errors by group, transitions."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,52 +10,58 @@ from torch import Tensor
 
 from spinlock.plots.plot_style import new_plot
 
-# Largest number of codes with a row of their own; more rows would be thinner than pixels.
-_MOST_CODES = 128
-# Largest number of readable labels.
-_MOST_LABELS = 32
+# Largest number of tokens with a row of their own; more rows would be thinner than pixels.
+_MOST_TOKENS = 128
+# Largest numbers of readable labels, and the height of one in inches.
+_MOST_LABELS, _MOST_TRANSITION_LABELS, _LABEL = 64, 32, 0.115
 
 
 def heatmap(
     contingency: Tensor,
     *,
     class_names: Sequence[str] | None = None,
-    title: str = "Samples by code and class",
+    kind: str = "variant",
+    title: str = "Samples by token and variant",
 ) -> Figure:
-    """Plot the distribution over classes of the samples of each code.
+    """Plot the shares of variants, or of other classes, among the samples of each token.
 
     Args:
-        contingency: ``[codes, classes]`` counts. Codes without samples are left out; of more than
-            128 codes, the most frequent are plotted, in order of decreasing frequency.
+        contingency: ``[tokens, classes]`` counts. Tokens without samples are left out; of more than
+            128 tokens, the most frequent are plotted, in order of decreasing frequency.
         class_names: Names of the classes, default: their indices.
+        kind: What the classes are, default: variants.
         title: Title of the plot.
     """
     counts = contingency.cpu().double().numpy()
     order = _most_frequent(counts.sum(1))
-    plot = new_plot(2.5 + 0.5 * counts.shape[1], 2.5 + 0.045 * max(len(order), 40))
-    axes = _shares(plot, counts, order, slice(None), "viridis", "fraction of the code's samples")
+    rows = max(0.045 * max(len(order), 40), _LABEL * min(len(order), _MOST_LABELS))
+    plot = new_plot(2.5 + 0.5 * counts.shape[1], 2.5 + rows)
+    axes = _shares(plot, counts, order, slice(None), "viridis", "share of the token's samples")
+    axes.set_yticks(*_token_ticks(order, _MOST_LABELS), fontsize="x-small")
     names = class_names if class_names is not None else range(counts.shape[1])
     axes.set_aspect("auto")
     axes.set_xticks(range(counts.shape[1]), [str(n) for n in names], rotation=90)
     cut = "" if len(order) == (counts.sum(1) > 0).sum() else f" ({len(order)} most frequent)"
-    axes.set(title=title, xlabel="class", ylabel=f"code, by frequency{cut}")
+    axes.set(title=title, xlabel=kind, ylabel=f"token, by frequency{cut}")
     return plot
 
 
 def transition_matrix(transitions: Tensor, *, title: str = "Token transitions") -> Figure:
-    """Plot the probabilities of the next code, from one timestep to the next.
+    """Plot the probabilities of the next token, from one timestep to the next.
 
     Args:
-        transitions: ``[codes, codes]`` counts of transitions from row to column; of more than 128
-            codes, the most frequent are plotted.
+        transitions: ``[tokens, tokens]`` counts of transitions from row to column; of more than 128
+            tokens, the most frequent are plotted.
         title: Title of the plot.
     """
     counts = transitions.cpu().double().numpy()
     order = _most_frequent(counts.sum(0) + counts.sum(1))
     plot = new_plot(6.4, 5.6)
-    axes = _shares(plot, counts, order, order, "magma", "probability of the next code")
-    axes.set_xticks(*_code_ticks(order), fontsize="x-small")
-    axes.set(title=title, xlabel="code at t + 1", ylabel="code at t")
+    axes = _shares(plot, counts, order, order, "magma", "probability of the next token")
+    ticks = _token_ticks(order, _MOST_TRANSITION_LABELS)
+    axes.set_xticks(*ticks, fontsize="x-small")
+    axes.set_yticks(*ticks, fontsize="x-small")
+    axes.set(title=title, xlabel="token at t + 1", ylabel="token at t")
     return plot
 
 
@@ -98,28 +104,27 @@ def error_bars(errors: Mapping[str, Mapping[str, float]], *, title: str) -> Figu
 
 
 def _most_frequent(frequency: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the codes to plot: those in use, at most 128, by decreasing frequency."""
+    """Return the tokens to plot: those in use, at most 128, by decreasing frequency."""
     order = np.argsort(-frequency, kind="stable")
-    return np.asarray(order[frequency[order] > 0][:_MOST_CODES])
+    return np.asarray(order[frequency[order] > 0][:_MOST_TOKENS])
 
 
 def _shares(
     plot: Figure,
     counts: NDArray[np.float64],
-    codes: NDArray[np.int64],
+    tokens: NDArray[np.int64],
     columns: NDArray[np.int64] | slice,
     cmap: str,
     label: str,
 ) -> Axes:
-    """Plot the counts of some codes, divided by their sums over all columns."""
+    """Plot the counts of some tokens, divided by their sums over all columns."""
     axes = plot.subplots()
-    rows = counts[codes] / np.maximum(counts[codes].sum(1, keepdims=True), 1)
+    rows = counts[tokens] / np.maximum(counts[tokens].sum(1, keepdims=True), 1)
     image = axes.imshow(rows[:, columns], vmin=0, vmax=1, cmap=cmap, interpolation="none")
     plot.colorbar(image, ax=axes, label=label)
-    axes.set_yticks(*_code_ticks(codes), fontsize="x-small")
     return axes
 
 
-def _code_ticks(codes: NDArray[np.int64]) -> tuple[range, list[str]]:
-    every = max(1, -(-len(codes) // _MOST_LABELS))
-    return range(0, len(codes), every), [str(code) for code in codes[::every]]
+def _token_ticks(tokens: NDArray[np.int64], most: int) -> tuple[range, list[str]]:
+    every = max(1, -(-len(tokens) // most))
+    return range(0, len(tokens), every), [str(token) for token in tokens[::every]]

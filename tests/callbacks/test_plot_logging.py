@@ -1,5 +1,7 @@
 """Plots go to loggers that take images, or else to files."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -126,7 +128,17 @@ def test_many_codes_are_cut_to_the_most_frequent():
     assert ax.images[0].get_array().shape == (128, 2)
     assert "128 most frequent" in ax.get_ylabel()
     assert ax.get_yticklabels()[0].get_text() == "1023"
-    assert len(ax.get_yticklabels()) <= 32
+    assert len(ax.get_yticklabels()) <= 64
+
+
+def test_every_token_of_a_small_codebook_has_a_label():
+    plot = plots.heatmap(torch.ones(50, 2), class_names=["a", "b"], kind="family")
+    ax, colors = plot.axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == [str(i) for i in range(50)]
+    assert (ax.get_xlabel(), colors.get_ylabel()) == ("family", "share of the token's samples")
+    plot.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
+    assert all(above.y0 >= below.y1 for above, below in pairwise(boxes))
 
 
 @pytest.mark.parametrize("classes", [1, 3])
