@@ -1,4 +1,4 @@
-"""Fills the tables of docs/features.md and docs/data_format.md from the code.
+"""Fills the tables of docs/features.md, docs/data_format.md and docs/dynamics.md from the code.
 
     python -m scripts.fill_tables
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from spinlock.checks.trajectory_regimes import RULES
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.operator_axes import BUILTIN_AXES
 from spinlock.configuration.parameter_axes import describe_axis
@@ -26,7 +27,7 @@ from spinlock.storage.schema import DatasetSpec, dataset_specs
 from spinlock.storage.token_file import TOKEN_COLUMNS
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = (DOCS / "features.md", DOCS / "data_format.md")
+PAGES = (DOCS / "features.md", DOCS / "data_format.md", DOCS / "dynamics.md")
 
 # The baseline with several timesteps, so that every dimension appears in the tables.
 CONFIG = GenerationConfig(10_000, num_timesteps=8)
@@ -227,6 +228,11 @@ def token_table() -> str:
     return markdown(("dataset", "shape", "type", "content"), rows)
 
 
+def regime_table() -> str:
+    """Format the rules of the regimes of trajectories."""
+    return markdown(("regime", "rule"), list(RULES.items()))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "spatial features": lambda: feature_table("spatial"),
     "spectral features": lambda: feature_table("spectral"),
@@ -243,6 +249,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "dimension scales": scale_table,
     "root attributes": attribute_table,
     "token file": token_table,
+    "regimes": regime_table,
 }
 _TABLE = re.compile(r"(<!-- table: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

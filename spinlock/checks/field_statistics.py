@@ -15,13 +15,10 @@ from numpy.typing import NDArray
 from spinlock.checks.checked_file import CheckSource
 from spinlock.runtime.ordered_map import ordered_map
 from spinlock.runtime.threads import available_cores, settle_vector_math, shared_pool
-from spinlock.simulation.convolutional_operator import OUTPUT_BOUND
 from spinlock.simulation.initial_conditions import BandLimited
 from spinlock.storage import schema
 
-_SCALARS = ("variance", "channel_mean", "change", "differing", "spread", "saturated", "largest")
-#: Magnitude above which a value is regarded as saturated.
-SATURATED_VALUE = 0.9 * OUTPUT_BOUND
+_SCALARS = ("variance", "channel_mean", "change", "differing", "spread", "largest")
 _NUMBERS = np.dtype(
     [(name, np.float64) for name in (*_SCALARS, schema.INPUTS, schema.OUTPUTS)]
     + [("band_power", np.float64, (len(BandLimited.PASSBANDS),))]
@@ -43,8 +40,6 @@ class FieldStatistics:
               stored timestep;
             - ``differing``: smallest share of values of u in which two realizations differ;
             - ``spread``: standard deviation of u over realizations (ddof 1), RMS over pixels;
-            - ``saturated``: share of |u| > `SATURATED_VALUE` at the last stored timestep, if it is
-              T;
             - ``largest``: largest |u| of the stored timesteps;
             - ``inputs/fields``, ``outputs/fields``: number of NaN and infinite values.
 
@@ -102,9 +97,6 @@ def _measure(
                 outputs = read(schema.OUTPUTS)
                 _measure_outputs(numbers, outputs, initial)
                 numbers["largest"] = np.abs(outputs).max()
-                if source.config.stored_steps[-1] == source.config.num_timesteps:
-                    last = outputs if outputs.ndim == 4 else outputs[:, -1]
-                    numbers["saturated"] = (np.abs(last) > SATURATED_VALUE).mean()
             # The digest of a sample needs all its entries.
             found.digests[row] = digests
     except Exception as error:

@@ -95,14 +95,20 @@ def _checks(checks: CheckReport) -> str:
 
 def _plots(pairs: Iterable[tuple[ReportPlot, str]]) -> str:
     parts = []
-    for (caption, small), grouped in groupby(pairs, lambda pair: (pair[0].caption, pair[0].small)):
+    for (caption, small, terms), grouped in groupby(pairs, _grouping):
         alt = escape(caption)
+        explained = definitions(dict(terms), "rows") if terms else ""
         images = "".join(f'<img src="{url}" alt="{alt}">' for _, url in grouped)
         parts.append(
             f"<figure><figcaption>{alt}</figcaption>"
-            f'<div class="{"grid" if small else "scroll"}">{images}</div></figure>'
+            f'<div class="{"grid" if small else "scroll"}">{images}</div>{explained}</figure>'
         )
     return "".join(parts)
+
+
+def _grouping(pair: tuple[ReportPlot, str]) -> tuple[str, bool, tuple[tuple[str, str], ...]]:
+    plot = pair[0]
+    return plot.caption, plot.small, plot.terms
 
 
 def _configuration(info: DatasetInfo) -> str:

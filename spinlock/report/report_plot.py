@@ -15,9 +15,11 @@ class ReportPlot:
         caption: Caption, shared by consecutive plots.
         draw: Function that draws the plot.
         small: Whether plots stand side by side. Other plots scroll sideways on a phone.
+        terms: Terms that the plot uses, with their explanations, listed below it.
     """
 
     section: str
     caption: str
     draw: Callable[[], Figure]
     small: bool = False
+    terms: tuple[tuple[str, str], ...] = ()

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from spinlock.checks.trajectory_checks import FEWEST_TIMESTEPS, MAX_SAMPLES
-from spinlock.checks.trajectory_histories import NEEDS, sample_regimes
+from spinlock.checks.trajectory_histories import NEEDS, read_trajectories
 from spinlock.checks.trajectory_regimes import REGIMES, RULES
 from spinlock.plots.field_plots import film_strip
 from spinlock.plots.regime_plots import regime_bars
@@ -27,7 +27,7 @@ def trajectory_plots(source: ReportSource) -> Iterator[ReportPlot]:
     config = source.config
     several = len(config.stored_steps) > 1
     if config.num_timesteps >= FEWEST_TIMESTEPS and all(name in source.specs for name in NEEDS):
-        regimes = sample_regimes(source, MAX_SAMPLES)
+        regimes = read_trajectories(source, MAX_SAMPLES).regimes
         yield _shares(source, regimes)
         if several:
             yield from _examples(source, regimes)
@@ -47,17 +47,17 @@ def _shares(source: ReportSource, regimes: NDArray[np.int64]) -> ReportPlot:
     for axis in ("update_policy", "normalization"):
         for choice in np.unique(values[axis]):
             groups[choice.decode()] = _counts(regimes[values[axis] == choice])
-    rules = " ".join(f"{name}: {rule}." for name, rule in RULES.items())
     return ReportPlot(
         _SECTION,
         f"Regimes of up to {MAX_SAMPLES:,} trajectories, by update policy and normalization. The "
-        f"first rule that holds applies. {rules} docs/dynamics.md has the details.",
+        "first of the rules below that holds applies; docs/dynamics.md explains them.",
         partial(
             regime_bars,
             groups,
             REGIMES,
             title=f"Regimes of trajectories of {source.config.num_timesteps} timesteps",
         ),
+        terms=tuple(RULES.items()),
     )
 
 
