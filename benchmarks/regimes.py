@@ -53,19 +53,26 @@ def main(args: Sequence[str] | None = None) -> None:
         size = path.stat().st_size / 1e6
         rows = check_dataset(path, replay=0, progress=False).rows
         with DatasetFile.open(path) as source:
-            found = read_trajectories(source, options.samples).regimes
+            found = read_trajectories(source, options.samples)
             values = source.parameter_values()
     print(f"{options.space}, {options.samples} samples, seed {options.seed}")
     print(f"{elapsed:.0f} s, {processor:.0f} s of processor time, {size:.1f} MB")
     for row in rows:
         if row.group == "trajectories":
             print(f"{row.name}: {row.measured}")
-    for axis in ("update_policy", "normalization"):
-        for choice in np.unique(values[axis]):
-            counts = np.bincount(found[values[axis] == choice], minlength=len(REGIMES))
-            parts = zip(REGIMES, 100 * counts / counts.sum(), strict=True)
-            shares = ", ".join(f"{name} {part:.0f} %" for name, part in parts if part)
-            print(f"{choice.decode()} ({counts.sum()}): {shares}")
+    # Networks of more than three layers have shortcuts that skip the normalization.
+    kinds = [
+        f"{row['update_policy'].decode()}, {row['normalization'].decode()}"
+        f"{', over 3 layers' if row['num_layers'] > 3 else ''}"
+        for row in values
+    ]
+    groups = np.array(kinds)
+    for group in np.unique(groups):
+        rows = groups == group
+        counts = np.bincount(found.regimes[rows], minlength=len(REGIMES))
+        parts = zip(REGIMES, 100 * counts / counts.sum(), strict=True)
+        shares = ", ".join(f"{name} {part:.0f} %" for name, part in parts if part)
+        print(f"{group} ({counts.sum()}): {shares}; {found.saturated[rows].sum()} saturated")
 
 
 if __name__ == "__main__":

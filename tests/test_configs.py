@@ -8,6 +8,7 @@ import yaml
 
 from spinlock.commands.command_line import main
 from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.simulation.convolutional_operator import OUTPUT_BOUND
 from spinlock.storage import read_info
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
@@ -82,6 +83,11 @@ def test_a_configuration_is_what_it_says(config):
         assert parsed.operator == "transport"
         # Chaos and periodic motion are told apart by the spread of realizations.
         assert parsed.num_realizations >= 2
+        # Residual fields gain at most 10 dt at a step and never grow by themselves, so their rms
+        # stays below 9 without forcing; initial conditions have an rms of at most 2.
+        space = parsed.parameter_space
+        assert space.operator_axes["growth"]["high"] <= 0
+        assert 2 + OUTPUT_BOUND * space.dt.high * 100 <= 9
 
 
 def test_a_stream_is_trained_on_from_yaml(tmp_path, monkeypatch):
