@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from scripts.gallery import small_png
 from spinlock.checks.variance_checks import column_shares
+from spinlock.codebook import token_gallery
 from spinlock.commands.command_line import main as spinlock
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.plots.design_plots import sobol_pairs
@@ -27,8 +28,6 @@ from spinlock.plots.plot_style import png
 from spinlock.plots.spectrum_plots import radial_spectra
 from spinlock.plots.token_plots import heatmap
 from spinlock.plots.variance_plots import variance_bars
-from spinlock.prototypes import PrototypeDecoder
-from spinlock.prototypes.initial_fields import initial_conditions
 from spinlock.report.plot_data import ReportSource
 from spinlock.report.report_plots import PAIRS
 from spinlock.simulation.simulator import Samples, Simulator
@@ -39,7 +38,6 @@ from spinlock.storage import read_tokens, schema
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 # Operators with visible noise of short range.
 _NOISY = {"noise_scale": {"low": 0.7, "high": 1.0}, "spatial_correlation": {"low": 0, "high": 0.04}}
-_CODES, _PROTOTYPES = 3, 3
 
 Plot = tuple[str, Callable[[], Figure]]
 
@@ -68,7 +66,7 @@ def trained_plots(dataset: Path, tokens: Path) -> Iterator[Plot]:
     """
     yield "variance", lambda: _variance(dataset)
     yield "tokens", lambda: _tokens(dataset, tokens)
-    yield "prototypes", lambda: _prototypes(dataset, tokens)
+    yield "prototypes", lambda: token_gallery(tokens, dataset, num_tokens=4, device="cpu")
 
 
 def _config(side: int, **settings: Any) -> GenerationConfig:  # noqa: ANN401 (any setting)
@@ -148,35 +146,7 @@ def _tokens(dataset: Path, tokens: Path) -> Figure:
         (torch.from_numpy(found.tokens), torch.tensor(labels)), torch.tensor(1.0), accumulate=True
     )
     title = "Families of the initial conditions of each token"
-    return heatmap(counts, class_names=families, title=title)
-
-
-def _prototypes(dataset: Path, tokens: Path) -> Figure:
-    found = read_tokens(tokens)
-    assert found.prototypes is not None, "the model has one codebook"
-    prototypes = torch.from_numpy(found.prototypes)[:, :_PROTOTYPES]
-    # Tokens of which operators differ the most from each other: at even distances of frequency.
-    counts = torch.bincount(torch.from_numpy(found.tokens), minlength=len(prototypes))
-    usable = counts.argsort(descending=True)[: int((counts > 0).sum())]
-    usable = usable[(prototypes[usable] >= 0).all(1)]
-    chosen = usable[torch.linspace(0, len(usable) - 1, _CODES).long()]
-    with ReportSource.open(dataset) as source:
-        row = source.example(
-            "gaussian_blobs" if "gaussian_blobs" in source.present else "sinusoids"
-        )
-        initial = initial_conditions(source, np.array([row]))
-        decode = PrototypeDecoder(source.config, "cpu", num_realizations=1)
-    fields = decode(prototypes[chosen], initial.expand(_CODES, -1, -1, -1)).fields
-    assert fields is not None
-    outputs = fields[:, :, 0, -1, 0].flatten(0, 1).numpy()
-    names = [f"token {int(code)}_operator {int(o)}" for code in chosen for o in prototypes[code]]
-    return gallery(
-        np.broadcast_to(initial[0, 0].numpy(), outputs.shape),
-        outputs,
-        names,
-        step=source.config.num_timesteps,
-        title="The nearest operators of three tokens, on one initial condition",
-    )
+    return heatmap(counts, class_names=families, kind="family", title=title)
 
 
 def write(plots: Iterator[Plot], folder: Path) -> None:
