@@ -116,9 +116,10 @@ def test_other_commands_exist(folder, monkeypatch):
             continue
         program, *words = filled(shlex.split(line))
         assert set(re.findall(r"\[(\w+)\]", line)) <= set(extras), line
-        if program == "python" and words[0] == "-m" and words[1] not in MODULES:
-            check_module(words[1:], monkeypatch)
-            scripts.add(words[1])
+        if program == "python" and words[0] == "-m":
+            if words[1] not in MODULES:
+                check_module(words[1:], monkeypatch)
+                scripts.add(words[1])
         elif program == "python":
             # The folder of the script is on the path, and the root of the repository is not.
             text = (ROOT / words[0]).read_text("utf-8")
