@@ -30,7 +30,8 @@ def trained(tmp_path_factory):
         "training": operator < 28,
         "prototypes": np.arange(4)[:, None] + 4 * np.arange(3),
     }
-    write_tokens(folder / "tokens.h5", columns, {"model": "none", "codebook_size": 4})
+    attributes = {"model": "none", "codebook_size": 4, "fingerprint": config.fingerprint}
+    write_tokens(folder / "tokens.h5", columns, attributes)
     return folder / "data.h5", folder / "tokens.h5"
 
 
