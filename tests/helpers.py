@@ -110,3 +110,11 @@ def reseal(file, config):
     dataset = DatasetFile(file, config)
     file[schema.DIGESTS][...] = digests.computed_digests(dataset, dataset.rows)
     digests.seal(dataset)
+
+
+def shortened(script, changes):
+    """Replace texts of a script, each of which must occur once."""
+    for full, short in changes.items():
+        assert script.count(full) == 1, full
+        script = script.replace(full, short)
+    return script

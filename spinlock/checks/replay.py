@@ -166,7 +166,7 @@ def _compare(
         parts: Mapping of parts to the names of their columns.
         num_samples: Number of samples to recompute.
         device: Device that computes them.
-        origin: What computed the file. Values that were computed here must be equal, others close.
+        origin: Origin of the samples. Values that were computed here must be equal, others close.
         on_samples: Function called with the number of samples just computed.
     """
     try:

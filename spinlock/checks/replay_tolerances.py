@@ -78,8 +78,8 @@ class Tolerance:
         Args:
             stored: Values in the file.
             expected: Recomputed values; of fields, (M, C, H, W).
-            unchanged: Of fields, what the timestep would yield if the operator were 0, (C, H, W);
-                None otherwise.
+            unchanged: Field that the timestep would yield if the operator were 0, (C, H, W); None
+                if the values are no fields.
         """
         if self.norm is None:
             rtol, atol = self._each_value
@@ -104,7 +104,7 @@ def deviation(
     Args:
         stored: Values in the file.
         expected: Recomputed values; of fields, (M, C, H, W).
-        unchanged: As in `Tolerance.holds`.
+        unchanged: Field without the operator, as in `Tolerance.holds`.
 
     Example:
         >>> deviation(np.array([1.0, 3.0]), np.array([1.0, 1.0]), None)

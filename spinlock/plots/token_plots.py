@@ -29,7 +29,7 @@ def heatmap(
         contingency: ``[tokens, classes]`` counts. Tokens without samples are left out; of more than
             128 tokens, the most frequent are plotted, in order of decreasing frequency.
         class_names: Names of the classes, default: their indices.
-        kind: What the classes are, default: variants.
+        kind: Name of the kind of classes, default: ``variant``.
         title: Title of the plot.
     """
     counts = contingency.cpu().double().numpy()

@@ -37,8 +37,8 @@ def computed_in_memory(
     Args:
         compute: Function without side effects.
         device: Device on which it computes.
-        work: What it computes, for the message.
-        remedy: What needs less memory, as a sentence.
+        work: Name of the work, for the message.
+        remedy: Sentence that says what needs less memory.
 
     Raises:
         SimulationError: If memory does not suffice, or results could come from another algorithm.

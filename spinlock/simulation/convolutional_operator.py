@@ -181,9 +181,11 @@ class _Block:
         y = x
         for convolution in self._convolutions:
             y = convolution(y)
-        if not self._residual or self._projection is None:
-            return y.add_(x) if self._residual else y
-        return y.add_(periodic_convolution(x, self._projection, tf32=self._tf32))
+        if not self._residual:
+            return y
+        if self._projection is not None:
+            x = periodic_convolution(x, self._projection, tf32=self._tf32)
+        return y.add_(x)
 
 
 class ConvOperator:

@@ -93,7 +93,8 @@ def with_features(
 
     Args:
         records: Records of the file.
-        features: What computed the features; nothing is added if it computed the whole file.
+        features: Records of the computation of the features; nothing is added if they are those
+            of the whole file.
         num_computed: Number of samples with new features.
         num_samples: Number of samples of the file.
     """
