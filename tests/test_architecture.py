@@ -25,6 +25,7 @@ FOLDERS = {
 ORDER = [
     {"spinlock.errors"},
     {"spinlock.runtime"},
+    {"spinlock.kernels"},
     {"spinlock.configuration"},
     {"spinlock.features"},
     {"spinlock.simulation"},
