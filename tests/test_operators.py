@@ -13,9 +13,8 @@ from spinlock.simulation.convolution import periodic_convolution
 from spinlock.simulation.convolutional_operator import (
     OUTPUT_BOUND,
     ConvOperator,
-    hidden_widths,
-    variance_preserving_gain,
 )
+from spinlock.simulation.network_layers import Layer, hidden_widths, variance_preserving_gain
 from spinlock.simulation.operator_weights import OperatorDrawing
 from spinlock.simulation.parameter_count import parameter_count
 from tests.helpers import values
@@ -256,9 +255,10 @@ def test_calibration_fields_run_from_white_to_smooth():
 
 
 def test_drawn_weights_have_the_stated_variance():
-    weight = OperatorDrawing(SEED, INDEX, values(), torch.device("cpu")).weight(64, 32, 5, 1.5)
+    layer = Layer(number=1, fan_in=32, fan_out=64, kernel=5, gain=1.5)
+    weight = OperatorDrawing(SEED, INDEX, values(), torch.device("cpu")).weight(layer)
     assert weight.shape == (64, 32, 5, 5)
     assert float(weight.var()) == pytest.approx(1.5**2 / (32 * 25), rel=0.02)
     inputs = torch.tensor([3, 0, 31])
     drawing = OperatorDrawing(SEED, INDEX, values(), torch.device("cpu"))
-    assert torch.equal(drawing.weight(64, 32, 5, 1.5, inputs), weight[:, inputs])
+    assert torch.equal(drawing.weight(layer, inputs), weight[:, inputs])

@@ -13,10 +13,6 @@ the output have unit root mean square.
 .. [2] D. Mishkin, J. Matas, "All you need is a good init", ICLR 2016.
 """
 
-import math
-from collections.abc import Callable
-from functools import cache
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,51 +22,15 @@ from spinlock.configuration.parameter_space import ParameterValues
 from spinlock.runtime.stage_clock import StageClock
 from spinlock.simulation.calibration import calibration_fields
 from spinlock.simulation.convolution import periodic_convolution, select_channels, select_outputs
+from spinlock.simulation.network_layers import ACTIVATIONS, Layer, network
 from spinlock.simulation.operator_weights import OperatorDrawing, rounded_weight
 
 #: Bound b of the operator's output: |F(u)| <= b.
 OUTPUT_BOUND = 10.0
-# Networks with more blocks are residual, because deep plain stacks lose their input.
-MAX_PLAIN_LAYERS = 3
-_MAX_WIDTH_FACTOR = 4
 # Added to variances before division, as in torch.nn.
 _VARIANCE_FLOOR = 1e-5
 # Fixed-point iterations that calibrate the output through tanh; each gains nearly two digits.
 _OUTPUT_ITERATIONS = 4
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu_,
-    "gelu": F.gelu,
-    "silu": lambda x: F.silu(x, inplace=True),
-}
-
-
-@cache
-def variance_preserving_gain(activation: str) -> float:
-    """Return 1 / sqrt(E f(z)^2) for the activation f and standard normal z.
-
-    Args:
-        activation: Name of the activation: ``relu``, ``gelu`` or ``silu``.
-
-    Returns:
-        The gain, computed by quadrature.
-
-    Example:
-        >>> round(variance_preserving_gain("relu") ** 2, 4)
-        2.0
-    """
-    nodes = torch.linspace(-12, 12, 200_001, dtype=torch.float64, device="cpu")
-    density = (-0.5 * nodes.square()).exp() / math.sqrt(2 * math.pi)
-    second_moment = torch.trapezoid(
-        _ACTIVATIONS[activation](nodes.clone()).square() * density, nodes
-    )
-    return 1 / math.sqrt(second_moment)
-
-
-def hidden_widths(values: ParameterValues) -> list[int]:
-    """Return the number of channels of each hidden block, B * min(2^i, 4)."""
-    factors = (min(2**i, _MAX_WIDTH_FACTOR) for i in range(values.num_layers))
-    return [values.base_channels * factor for factor in factors]
 
 
 def _root_mean_square(x: Tensor) -> Tensor:
@@ -114,7 +74,7 @@ class _HiddenConvolution:
         self._bias: Tensor | None = None
         self._mask = mask[:, None, None]
         self._normalization = normalization
-        self._activation = _ACTIVATIONS[activation]
+        self._activation = ACTIVATIONS[activation]
         self._tf32 = False
         #: Channels in the result; None if it has all of them.
         self.kept = mask.nonzero()[:, 0] if prune else None
@@ -234,33 +194,28 @@ class ConvOperator:
         self._apply_in(precision)
 
     def _draw(self, values: ParameterValues, draw: OperatorDrawing, channels: int) -> None:
-        widths, gain = hidden_widths(values), variance_preserving_gain(values.activation)
-        residual = values.num_layers > MAX_PLAIN_LAYERS
+        layers = network(values, channels)
         # Silenced channels are up to a third of the work, but GPUs prefer multiples of 4 channels.
         may_prune = values.dropout_rate > 0 and draw.device.type == "cpu"
 
-        def hidden(
-            width_in: int, width: int, inputs: Tensor | None, *, prune: bool
-        ) -> _HiddenConvolution:
-            weight = draw.weight(width, width_in, values.kernel_size, gain, inputs)
+        def hidden(layer: Layer, inputs: Tensor | None, *, prune: bool) -> _HiddenConvolution:
             rules = values.normalization, values.activation
-            return _HiddenConvolution(weight, draw.mask(width), *rules, prune=prune and may_prune)
+            weight, mask = draw.weight(layer, inputs), draw.mask(layer)
+            return _HiddenConvolution(weight, mask, *rules, prune=prune and may_prune)
 
-        self._input = draw.weight(widths[0], channels, values.kernel_size, gain=1.0)
+        self._input = draw.weight(layers.entry)
         self._blocks: list[_Block] = []
         kept: Tensor | None = None
-        for width_in, width in zip([widths[0], *widths[:-1]], widths, strict=True):
+        for block in layers.blocks:
+            first, *second = block.convolutions
             # A residual block adds its shortcut, which has all channels, so it is not pruned.
-            convolutions = [hidden(width_in, width, kept, prune=True)]
-            projection = None
-            if residual:
-                inner = convolutions[0].kept
-                convolutions.append(hidden(width, width, inner, prune=False))
-                if width_in != width:
-                    projection = draw.weight(width, width_in, 1, gain=1.0)
+            convolutions = [hidden(first, kept, prune=True)]
+            inner = convolutions[0].kept
+            convolutions += [hidden(layer, inner, prune=False) for layer in second]
+            projection = None if block.projection is None else draw.weight(block.projection)
             kept = convolutions[-1].kept
             self._blocks.append(_Block(convolutions, projection))
-        self._output = draw.weight(channels, widths[-1], 1, gain=1.0, inputs=kept)
+        self._output = draw.weight(layers.exit, kept)
 
     def _calibrate(self, fields: Tensor) -> None:
         x = _calibrated(fields, self._input)

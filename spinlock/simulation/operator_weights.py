@@ -8,13 +8,12 @@ from torch import Tensor
 from spinlock.configuration.generation_config import Precision
 from spinlock.configuration.parameter_space import ParameterValues
 from spinlock.simulation.convolution import prepared
+from spinlock.simulation.network_layers import Layer
 from spinlock.simulation.randomness import Stream, symmetric_uniform, uniform
 
 
 class OperatorDrawing:
-    """Draws the tensors of an operator, layer after layer.
-
-    The number of calls so far is part of the random address, so the order of the calls matters.
+    """Draws the tensors of an operator; the number of a layer is part of the random address.
 
     Args:
         seed: Seed of the dataset.
@@ -27,42 +26,36 @@ class OperatorDrawing:
         self, seed: int, index: int, values: ParameterValues, device: torch.device
     ) -> None:
         self._seed, self._index, self._values, self.device = seed, index, values, device
-        self._layer = 0
 
-    def weight(
-        self, fan_out: int, fan_in: int, kernel: int, gain: float, inputs: Tensor | None = None
-    ) -> Tensor:
-        """Draw uniform weights of variance gain^2 / (fan_in * kernel^2) for the next layer.
+    def weight(self, layer: Layer, inputs: Tensor | None = None) -> Tensor:
+        """Draw uniform weights of variance gain^2 / (fan_in * kernel^2) for a layer.
 
         Random positions count outputs first, then inputs, then the kernel's columns and rows, which
         is the order of `prepared` weights in the memory of a CPU.
 
         Args:
-            fan_out: Number of output channels.
-            fan_in: Number of input channels.
-            kernel: Side of the kernel in pixels.
-            gain: Factor of the standard deviation.
+            layer: The layer.
             inputs: Input channels to keep, (n,) int64; default: all.
 
         Returns:
             Weights as `prepared` returns them, (fan_out, fan_in or n, kernel, kernel) float32.
         """
-        self._layer += 1
         drawn = symmetric_uniform(
             self._seed,
             Stream.WEIGHTS,
             self._index,
-            fan_out * fan_in * kernel**2,
-            substream=self._layer,
-            scale=gain * math.sqrt(3 / (fan_in * kernel**2)),
+            layer.weights,
+            substream=layer.number,
+            scale=largest_weight(layer),
             device=self.device,
-        ).view(kernel**2, fan_in, fan_out)
+        ).view(layer.kernel**2, layer.fan_in, layer.fan_out)
         if inputs is not None:
             drawn = drawn.index_select(1, inputs)
-        return prepared(drawn.view(kernel, kernel, -1, fan_out).permute(3, 2, 0, 1))
+        side = layer.kernel
+        return prepared(drawn.view(side, side, -1, layer.fan_out).permute(3, 2, 0, 1))
 
-    def mask(self, width: int) -> Tensor:
-        """Draw the dropout mask of the latest layer.
+    def mask(self, layer: Layer) -> Tensor:
+        """Draw the dropout mask of a layer.
 
         Systematic sampling ranks the channels at random and silences those whose rank, shifted by a
         random offset, lies below rate * width. Each channel is silenced with probability ``rate``,
@@ -70,16 +63,21 @@ class OperatorDrawing:
         operator loses a whole layer.
 
         Args:
-            width: Number of channels.
+            layer: The layer, which has width = fan_out channels.
 
         Returns:
             Factors of the channels, (width,) float32: 0 or 1 / (1 - rate).
         """
-        rate = self._values.dropout_rate
+        rate, width = self._values.dropout_rate, layer.fan_out
         address = self._seed, Stream.DROPOUT, self._index
-        drawn = uniform(*address, width + 1, substream=self._layer, device=self.device)
+        drawn = uniform(*address, width + 1, substream=layer.number, device=self.device)
         rank = drawn[:width].argsort(stable=True).argsort(stable=True)
         return (rank + drawn[width] >= rate * width).float() / (1 - rate)
+
+
+def largest_weight(layer: Layer) -> float:
+    """Return the bound of the drawn weights of a layer, before calibration."""
+    return layer.gain * math.sqrt(3 / (layer.fan_in * layer.kernel**2))
 
 
 def rounded_weight(weight: Tensor, precision: Precision) -> Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spinlock.configuration.parameter_space import ParameterValues, typed_row
-from spinlock.simulation.convolutional_operator import MAX_PLAIN_LAYERS, hidden_widths
+from spinlock.simulation.network_layers import network
 
 # The number of weights depends on these axes; few operators of a dataset differ in all three.
 _SHAPE = ("num_layers", "base_channels", "kernel_size")
@@ -20,13 +20,7 @@ def parameter_count(values: ParameterValues, channels: int) -> int:
         values: Parameter values of the operator.
         channels: Number of channels C of a field.
     """
-    widths, taps = hidden_widths(values), values.kernel_size**2
-    weights = channels * widths[0] * taps + widths[-1] * channels
-    for width_in, width in zip([widths[0], *widths[:-1]], widths, strict=True):
-        weights += width_in * width * taps
-        if values.num_layers > MAX_PLAIN_LAYERS:
-            weights += width * width * taps + (width_in * width if width_in != width else 0)
-    return weights
+    return sum(layer.weights for layer in network(values, channels).layers())
 
 
 def parameter_counts(values: NDArray[np.void], channels: int) -> NDArray[np.int64]:
