@@ -75,25 +75,42 @@ class InitialCondition(ABC):
         Arguments and result are those of `raw`.
 
         Raises:
-            SimulationError: If `raw` returns another shape or a constant field.
+            SimulationError: If `raw` returns another shape, or, on a CPU, a constant field. On
+                another device a constant field becomes NaN.
         """
-        # float64 makes mean and variance exact to the rounding of the stored float32.
-        drawn = self.raw(seed, index, channels, grid_size).double()
+        drawn = self.raw(seed, index, channels, grid_size)
         expected = (len(index), channels, grid_size, grid_size)
         if drawn.shape != expected:
             raise SimulationError(
                 f"{type(self).__name__}.raw returned shape {tuple(drawn.shape)}, not {expected}"
             )
-        field = drawn - drawn.mean(dim=(-2, -1), keepdim=True)
-        power = field.square().mean(dim=(-3, -2, -1), keepdim=True)
-        if (power <= 0).any():
+        scaled, power = scaled_to_variance(drawn, self.variance)
+        # Another device is not waited for: a constant field is NaN there, as other faults are.
+        if power.device.type == "cpu" and (power <= 0).any():
             constant = index[(power <= 0).flatten()].tolist()
             raise SimulationError(
                 f"{type(self).__name__}.raw returned constant fields for samples {constant}; they "
                 "cannot be scaled to a variance"
             )
-        scaled: Tensor = field * (self.variance / power).sqrt()
-        return scaled.float()
+        return scaled
+
+
+def scaled_to_variance(drawn: Tensor, variance: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Shift each channel to zero mean, and scale each field to its nominal variance.
+
+    Args:
+        drawn: Fields, (B, C, H, W).
+        variance: Variance of each field, or of all fields; a tensor has the shape (B, 1, 1, 1).
+
+    Returns:
+        Fields, (B, C, H, W) float32, NaN where they were constant, and their variance before they
+        were scaled, (B, 1, 1, 1) float64.
+    """
+    # float64 makes mean and variance exact to the rounding of the stored float32.
+    field = drawn.double()
+    field = field - field.mean(dim=(-2, -1), keepdim=True)
+    power = field.square().mean(dim=(-3, -2, -1), keepdim=True)
+    return (field * (variance / power).sqrt()).float(), power
 
 
 class GaussianNoise(InitialCondition):
@@ -129,7 +146,15 @@ class BandLimited(GaussianNoise):
             )
         self.band = band
 
-    def _mask(self, grid_size: int) -> NDArray[np.bool_]:
+    def mask(self, grid_size: int) -> NDArray[np.bool_]:
+        """Return which Fourier modes of `torch.fft.rfft2` lie in the annulus.
+
+        Args:
+            grid_size: Side of the grid, H = W, in pixels.
+
+        Returns:
+            Mask, (H, W // 2 + 1) bool.
+        """
         # Integers are divided last, because k * (1 / n) may miss an edge by rounding.
         rows = np.fft.fftfreq(grid_size, 1 / grid_size) / grid_size
         squared = rows[:, None] ** 2 + rows[None, : grid_size // 2 + 1] ** 2
@@ -138,7 +163,7 @@ class BandLimited(GaussianNoise):
 
     def check_grid(self, grid_size: int) -> None:
         """Check that a Fourier mode of the grid lies in the annulus."""
-        if not self._mask(grid_size).any():
+        if not self.mask(grid_size).any():
             low, high = self.PASSBANDS[self.band]
             raise ConfigurationError(
                 f"band_limited_{self.band}: a grid of {grid_size} has no Fourier mode between "
@@ -148,10 +173,23 @@ class BandLimited(GaussianNoise):
 
     def raw(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
         """Draw white noise and remove modes outside the annulus; see `InitialCondition.raw`."""
-        white = super().raw(seed, index, channels, grid_size).double()
-        mask = torch.from_numpy(self._mask(grid_size)).to(index.device)
-        band: Tensor = torch.fft.irfft2(torch.fft.rfft2(white) * mask, s=(grid_size, grid_size))
-        return band.float()
+        white = super().raw(seed, index, channels, grid_size)
+        return passed_modes(white, torch.from_numpy(self.mask(grid_size)).to(index.device))
+
+
+def passed_modes(fields: Tensor, mask: Tensor) -> Tensor:
+    """Remove the Fourier modes of fields that a mask leaves out.
+
+    Args:
+        fields: Fields, (B, C, H, W) float32.
+        mask: Modes to keep, broadcast against (B, C, H, W // 2 + 1), bool.
+
+    Returns:
+        Fields, (B, C, H, W) float32.
+    """
+    spectrum = torch.fft.rfft2(fields.double())
+    kept: Tensor = torch.fft.irfft2(spectrum * mask, s=fields.shape[-2:])
+    return kept.float()
 
 
 class Sinusoids(InitialCondition):
@@ -176,26 +214,26 @@ class Sinusoids(InitialCondition):
     def raw(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
         """Draw sums of plane waves; see `InitialCondition.raw`."""
         k = self.MAX_WAVENUMBER
-        # k and -k are the same wave, so one of them is listed; k = 0 is excluded.
-        vectors = torch.tensor(
-            [(y, x) for y in range(k + 1) for x in range(-k, k + 1) if y > 0 or x > 0],
-            device=index.device,
-        )
-        count = len(vectors) + 2 * self.NUM_WAVES
+        # k and -k are the same wave, so one of them is listed; k = 0 is excluded. In the square of
+        # all wavevectors (y, x), row by row from y = 0 and x = -k, they are those after the origin.
+        side = 2 * k + 1
+        num_vectors = k * side + k
+        count = num_vectors + 2 * self.NUM_WAVES
         drawn = uniform(
             seed, Stream.INITIAL_CONDITION, index, channels * count, device=index.device
         ).view(-1, channels, count)
-        lottery = drawn[..., : len(vectors)]
-        phase, amplitude = drawn[..., len(vectors) :].chunk(2, dim=-1)
-        chosen = vectors[lottery.argsort(dim=-1, stable=True)[..., : self.NUM_WAVES]]
+        lottery = drawn[..., :num_vectors]
+        phase, amplitude = drawn[..., num_vectors:].double().chunk(2, dim=-1)
+        place = lottery.argsort(dim=-1, stable=True)[..., : self.NUM_WAVES] + (k + 1)
+        chosen = torch.stack((place // side, place % side - k), dim=-1)
         position = torch.arange(grid_size, device=index.device)
         # The integer remainder drops whole cycles, so the phase is exact at any wavenumber.
         cycles = (chosen[..., None] * position) % grid_size
         angle = cycles.double() * (2 * math.pi / grid_size)
-        y_angle = angle[..., 0, :] + 2 * math.pi * phase.double()[..., None]
+        y_angle = angle[..., 0, :] + 2 * math.pi * phase[..., None]
         x_angle = angle[..., 1, :]
         # cos(y + x) = cos y cos x - sin y sin x takes two matrix products instead of H*W cosines.
-        weighted = (0.5 + amplitude.double())[..., None]
+        weighted = (0.5 + amplitude)[..., None]
         field = torch.einsum("bcwi,bcwj->bcij", weighted * y_angle.cos(), x_angle.cos())
         field -= torch.einsum("bcwi,bcwj->bcij", weighted * y_angle.sin(), x_angle.sin())
         return field.float()
@@ -217,18 +255,15 @@ class GaussianBlobs(InitialCondition):
         """Draw sums of periodic Gaussians; see `InitialCondition.raw`."""
         count = channels * self.NUM_BLOBS * 5
         drawn = uniform(seed, Stream.INITIAL_CONDITION, index, count, device=index.device)
-        drawn = drawn.view(-1, channels, self.NUM_BLOBS, 5)
-        y, x, width, amplitude, sign = (part.double() for part in drawn.unbind(dim=-1))
+        drawn = drawn.view(-1, channels, self.NUM_BLOBS, 5).double()
+        center, (width, amplitude, sign) = drawn[..., :2], drawn[..., 2:].unbind(dim=-1)
         narrow, wide = self.WIDTHS
         width = narrow + (wide - narrow) * width
-        amplitude = (0.5 + amplitude) * torch.where(sign < 0.5, -1.0, 1.0)
+        amplitude = (0.5 + amplitude).copysign(sign - 0.5)
         position = torch.arange(grid_size, device=index.device, dtype=torch.float64) / grid_size
-
-        def profile(center: Tensor) -> Tensor:
-            # Three images suffice: the next is at least 8.5 standard deviations away.
-            distance = position - center[..., None]
-            images = torch.stack((distance - 1, distance, distance + 1))
-            return (-0.5 * (images / width[..., None]).square()).exp().sum(dim=0)
-
-        weighted = amplitude[..., None] * profile(y)
-        return torch.einsum("bcni,bcnj->bcij", weighted, profile(x)).float()
+        distance = position - center[..., None]
+        # Three images suffice: the next is at least 8.5 standard deviations away.
+        images = torch.stack((distance - 1, distance, distance + 1))
+        profiles = (-0.5 * (images / width[..., None, None]).square()).exp().sum(dim=0)
+        y, x = profiles.unbind(dim=-2)
+        return torch.einsum("bcni,bcnj->bcij", amplitude[..., None] * y, x).float()

@@ -54,12 +54,12 @@ class _Grid:
 
 @lru_cache(maxsize=8)
 def _grid(side: int, device: torch.device) -> _Grid:
-    offsets = torch.fft.fftfreq(side, 1 / side, dtype=torch.float64, device="cpu")
+    # Made on the device, because a copy from the host would wait for it.
+    offsets = torch.fft.fftfreq(side, 1 / side, dtype=torch.float64, device=device)
     wavenumbers = 2 * math.pi / side * offsets
     squares = wavenumbers.square()[:, None] + wavenumbers.square()
     inner = (offsets.abs() < side / 2).double()
-    tables = offsets, wavenumbers, squares, inner[:, None] * inner
-    return _Grid(*(table.to(device) for table in tables))
+    return _Grid(offsets, wavenumbers, squares, inner[:, None] * inner)
 
 
 def kernel_columns(jacobian: Tensor, reference: ReferenceStates) -> dict[str, Tensor]:
