@@ -9,7 +9,7 @@ from torch import Tensor
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_LIBRARY = torch.library.Library("spinlock", "FRAGMENT")
+_LIBRARY = torch.library.Library("spinlock", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 def device_operation(
@@ -55,9 +55,9 @@ def device_operation(
         with torch.cuda.device(args[0].device):
             return launch(*args, **kwargs)
 
-    _LIBRARY.define(name + torch.library.infer_schema(plain, mutates_args=mutates))
-    _LIBRARY.impl(name, plain, "CPU")
-    _LIBRARY.impl(name, on_its_device, "CUDA")
-    _LIBRARY.impl(name, meta, "Meta")
+    schema = torch.library.infer_schema(plain, mutates_args=mutates)
+    _LIBRARY.define(name + schema)  # type: ignore[no-untyped-call]
+    for key, version in {"CPU": plain, "CUDA": on_its_device, "Meta": meta}.items():
+        _LIBRARY.impl(name, version, key)  # type: ignore[no-untyped-call]
     operation: Callable[P, R] = getattr(torch.ops.spinlock, name).default
     return operation

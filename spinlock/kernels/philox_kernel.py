@@ -24,15 +24,13 @@ DRAW_BLOCKS = 128
 
 
 @triton.jit
-def interleaved(a: tl.tensor, b: tl.tensor, c: tl.tensor, d: tl.tensor) -> tl.tensor:
+def interleaved(a, b, c, d):
     """Return a[0], b[0], c[0], d[0], a[1], ... of four vectors."""
     return tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (4 * a.shape[0],))
 
 
 @triton.jit
-def philox_kernel_words(
-    block: tl.tensor, index: tl.tensor, substream: tl.tensor, stream: tl.tensor, seed: tl.tensor
-) -> tl.tensor:
+def philox_kernel_words(block, index, substream, stream, seed):
     """Return the four words of each block, (4 * blocks,) uint64; positions of blocks start at 0."""
     zero = block.to(tl.uint64) * 0
     m0 = zero + 0xD2E7470EE14C6C93
@@ -53,7 +51,7 @@ def philox_kernel_words(
 
 
 @triton.jit
-def symmetric(words: tl.tensor) -> tl.tensor:
+def symmetric(words):
     """Return the four levels of each word, plus one half, float32."""
     quarters = interleaved(words, words >> 16, words >> 32, words >> 48)
     return quarters.to(tl.int16).to(tl.float32) + 0.5
@@ -61,8 +59,8 @@ def symmetric(words: tl.tensor) -> tl.tensor:
 
 @triton.jit(do_not_specialize=["seed", "stream", "count", "tiles"])
 def draw_kernel(
-    out: tl.tensor,
-    addresses: tl.tensor,
+    out,
+    addresses,
     seed: tl.int64,
     stream: tl.int64,
     count: tl.int64,
@@ -70,7 +68,7 @@ def draw_kernel(
     scale: tl.float32,
     DISTRIBUTION: tl.constexpr,
     BLOCKS: tl.constexpr,
-) -> None:
+):
     """Draw a tile of the numbers of one address; see `spinlock.kernels.random_draws`."""
     row = (tl.program_id(0) // tiles).to(tl.int64)
     tile = (tl.program_id(0) % tiles).to(tl.int64)
@@ -120,15 +118,15 @@ def launch_draw_numbers(
 
 @triton.jit(do_not_specialize=["seed"])
 def weight_kernel(
-    high: tl.tensor,
-    low: tl.tensor,
-    layers: tl.tensor,
-    tile_layer: tl.tensor,
-    tile_index: tl.tensor,
+    high,
+    low,
+    layers,
+    tile_layer,
+    tile_index,
     seed: tl.int64,
     STREAM: tl.constexpr,
     BLOCKS: tl.constexpr,
-) -> None:
+):
     """Draw a tile of the weights of one layer; see `spinlock.kernels.weight_draws`."""
     row = layers + 8 * tl.load(tile_layer + tl.program_id(0)).to(tl.int64)
     tile = tl.load(tile_index + tl.program_id(0))

@@ -20,7 +20,7 @@ class LayerRow(NamedTuple):
     """Row of the table of layers: where the weights of a layer come from and go to.
 
     Attributes:
-        index: Index of the operator.
+        operator: Index of the operator.
         substream: Number of the layer, from 1.
         fan_in: Number of input channels.
         fan_out: Number of output channels.
@@ -31,11 +31,11 @@ class LayerRow(NamedTuple):
 
     Example:
         >>> row = LayerRow(7, 1, fan_in=3, fan_out=4, taps=9, padded_in=16, padded_out=16, offset=0)
-        >>> row.count
+        >>> row.weights
         108
     """
 
-    index: int
+    operator: int
     substream: int
     fan_in: int
     fan_out: int
@@ -45,7 +45,7 @@ class LayerRow(NamedTuple):
     offset: int
 
     @property
-    def count(self) -> int:
+    def weights(self) -> int:
         """Number of weights."""
         return self.taps * self.fan_in * self.fan_out
 
@@ -82,11 +82,11 @@ def _draw_weights(
     rows = [LayerRow(*row) for row in layers.tolist()]
     for layer, tile in zip(tile_layer.tolist(), tile_index.tolist(), strict=True):
         row, first = rows[layer], 16 * WEIGHT_TILE * tile
-        address = seed % 2**64, WEIGHT_STREAM, row.index, row.substream
+        address = seed % 2**64, WEIGHT_STREAM, row.operator, row.substream
         words = torch.from_numpy(philox_words(address, first // 4, 4 * WEIGHT_TILE))
         numbers = torch.empty(16 * WEIGHT_TILE, dtype=torch.float32, device="cpu")
         to_symmetric_uniform(words, numbers)
-        numbers = numbers[: row.count - first]
+        numbers = numbers[: row.weights - first]
         position = torch.arange(first, first + len(numbers), device="cpu")
         output, remainder = position % row.fan_out, position // row.fan_out
         input_, tap = remainder % row.fan_in, remainder // row.fan_in
