@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from spinlock.configuration.parameter_space import ParameterValues
@@ -56,12 +57,39 @@ def gaussian_transfer(length: float, grid_size: int) -> Tensor:
         Multiplier, (H, W//2 + 1) float32. Its mean square over the full plane of frequencies is 1,
         so the variance of white noise does not change.
     """
-    full = np.fft.fftfreq(grid_size)
-    # exp(-2 pi^2 l^2 f^2) is the transform of a Gaussian of standard deviation l.
-    axis = np.exp(-2 * (math.pi * length * full) ** 2)
-    axis /= math.sqrt(np.mean(axis**2))
+    axis = transfer_axis(length, grid_size)
     # rfft2 has the columns 0..W/2; the multiplier does not depend on the sign of a frequency.
     return torch.from_numpy(np.outer(axis, axis[: grid_size // 2 + 1])).float()
+
+
+def transfer_axis(length: ArrayLike, grid_size: int) -> NDArray[np.float64]:
+    """Return the factor of `gaussian_transfer` along one axis.
+
+    Args:
+        length: Standard deviation of the kernel in pixels, or an array (...) of them.
+        grid_size: Side of the grid in pixels.
+
+    Returns:
+        Factor at the frequencies of `numpy.fft.fftfreq`, (..., grid_size).
+    """
+    full = np.fft.fftfreq(grid_size)
+    # exp(-2 pi^2 l^2 f^2) is the transform of a Gaussian of standard deviation l.
+    axis = np.exp(-2 * (math.pi * np.asarray(length)[..., None] * full) ** 2)
+    scaled: NDArray[np.float64] = axis / np.sqrt(np.mean(axis**2, axis=-1, keepdims=True))
+    return scaled
+
+
+def noise_substreams(num_realizations: int, timestep: int) -> NDArray[np.int64]:
+    """Return the substreams of the noise of each realization at a timestep.
+
+    Args:
+        num_realizations: Number of realizations M.
+        timestep: Timestep t in 1..T.
+
+    Returns:
+        Substreams, (M,).
+    """
+    return (np.arange(num_realizations, dtype=np.int64) << _TIMESTEP_BITS) + timestep
 
 
 def laplace_from_gaussian(z: Tensor) -> Tensor:
@@ -109,7 +137,6 @@ class Forcing:
         self._values, self._seed, self._index = values, seed, index
         self._shape = (num_realizations, channels, values.grid_size, values.grid_size)
         self._num_timesteps = num_timesteps
-        self._realizations = torch.arange(num_realizations, device="cpu") << _TIMESTEP_BITS
         self._device = device
         self._transfer: Tensor | None = None
         if values.spatial_correlation > 0:
@@ -130,7 +157,7 @@ class Forcing:
             Stream.FORCING,
             self._index,
             math.prod(self._shape[1:]),
-            substream=self._realizations + timestep,
+            substream=torch.from_numpy(noise_substreams(self._shape[0], timestep)),
             device=self._device,
         ).view(self._shape)
         if self._transfer is not None:

@@ -15,6 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spinlock.errors import ConfigurationError, SimulationError
+from spinlock.simulation.field_synthesis import (
+    blob_sums,
+    passed_modes,
+    plane_wave_sums,
+    scaled_to_variance,
+)
 from spinlock.simulation.randomness import Stream, normal, uniform
 
 Band = Literal["low", "mid", "high"]
@@ -95,24 +101,6 @@ class InitialCondition(ABC):
         return scaled
 
 
-def scaled_to_variance(drawn: Tensor, variance: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Shift each channel to zero mean, and scale each field to its nominal variance.
-
-    Args:
-        drawn: Fields, (B, C, H, W).
-        variance: Variance of each field, or of all fields; a tensor has the shape (B, 1, 1, 1).
-
-    Returns:
-        Fields, (B, C, H, W) float32, NaN where they were constant, and their variance before they
-        were scaled, (B, 1, 1, 1) float64.
-    """
-    # float64 makes mean and variance exact to the rounding of the stored float32.
-    field = drawn.double()
-    field = field - field.mean(dim=(-2, -1), keepdim=True)
-    power = field.square().mean(dim=(-3, -2, -1), keepdim=True)
-    return (field * (variance / power).sqrt()).float(), power
-
-
 class GaussianNoise(InitialCondition):
     """Spatially white Gaussian noise."""
 
@@ -174,25 +162,39 @@ class BandLimited(GaussianNoise):
     def raw(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
         """Draw white noise and remove modes outside the annulus; see `InitialCondition.raw`."""
         white = super().raw(seed, index, channels, grid_size)
-        return passed_modes(white, torch.from_numpy(self.mask(grid_size)).to(index.device))
+        mask = torch.from_numpy(self.mask(grid_size)).to(index.device)
+        return passed_modes(white, mask).float()
 
 
-def passed_modes(fields: Tensor, mask: Tensor) -> Tensor:
-    """Remove the Fourier modes of fields that a mask leaves out.
+class DrawnShapes(InitialCondition):
+    """Base class of families whose fields are sums of shapes with uniform random parameters."""
 
-    Args:
-        fields: Fields, (B, C, H, W) float32.
-        mask: Modes to keep, broadcast against (B, C, H, W // 2 + 1), bool.
+    @classmethod
+    @abstractmethod
+    def num_parameters(cls) -> int:
+        """Return the number of random numbers of each channel."""
 
-    Returns:
-        Fields, (B, C, H, W) float32.
-    """
-    spectrum = torch.fft.rfft2(fields.double())
-    kept: Tensor = torch.fft.irfft2(spectrum * mask, s=fields.shape[-2:])
-    return kept.float()
+    @classmethod
+    @abstractmethod
+    def summed(cls, drawn: Tensor, grid_size: int) -> Tensor:
+        """Compute fields from random numbers.
+
+        Args:
+            drawn: Uniform random numbers, (B, C, K) float32, where K is `num_parameters`.
+            grid_size: Side of the periodic grid, H = W, in pixels.
+
+        Returns:
+            Fields, (B, C, H, W) float64.
+        """
+
+    def raw(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
+        """Draw sums of shapes; see `InitialCondition.raw`."""
+        count = channels * self.num_parameters()
+        drawn = uniform(seed, Stream.INITIAL_CONDITION, index, count, device=index.device)
+        return self.summed(drawn.unflatten(-1, (channels, -1)), grid_size).float()
 
 
-class Sinusoids(InitialCondition):
+class Sinusoids(DrawnShapes):
     """Sums of three plane waves per channel, with different integer wavevectors.
 
     The components of the wavevectors are whole cycles per domain, up to `MAX_WAVENUMBER`.
@@ -211,35 +213,18 @@ class Sinusoids(InitialCondition):
                 "larger grid or omit the variant from initial_conditions.weights"
             )
 
-    def raw(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
-        """Draw sums of plane waves; see `InitialCondition.raw`."""
-        k = self.MAX_WAVENUMBER
-        # k and -k are the same wave, so one of them is listed; k = 0 is excluded. In the square of
-        # all wavevectors (y, x), row by row from y = 0 and x = -k, they are those after the origin.
-        side = 2 * k + 1
-        num_vectors = k * side + k
-        count = num_vectors + 2 * self.NUM_WAVES
-        drawn = uniform(
-            seed, Stream.INITIAL_CONDITION, index, channels * count, device=index.device
-        ).view(-1, channels, count)
-        lottery = drawn[..., :num_vectors]
-        phase, amplitude = drawn[..., num_vectors:].double().chunk(2, dim=-1)
-        place = lottery.argsort(dim=-1, stable=True)[..., : self.NUM_WAVES] + (k + 1)
-        chosen = torch.stack((place // side, place % side - k), dim=-1)
-        position = torch.arange(grid_size, device=index.device)
-        # The integer remainder drops whole cycles, so the phase is exact at any wavenumber.
-        cycles = (chosen[..., None] * position) % grid_size
-        angle = cycles.double() * (2 * math.pi / grid_size)
-        y_angle = angle[..., 0, :] + 2 * math.pi * phase[..., None]
-        x_angle = angle[..., 1, :]
-        # cos(y + x) = cos y cos x - sin y sin x takes two matrix products instead of H*W cosines.
-        weighted = (0.5 + amplitude)[..., None]
-        field = torch.einsum("bcwi,bcwj->bcij", weighted * y_angle.cos(), x_angle.cos())
-        field -= torch.einsum("bcwi,bcwj->bcij", weighted * y_angle.sin(), x_angle.sin())
-        return field.float()
+    @classmethod
+    def num_parameters(cls) -> int:
+        """Count one for each different wavevector, and a phase and an amplitude of each wave."""
+        return 2 * cls.MAX_WAVENUMBER * (cls.MAX_WAVENUMBER + 1) + 2 * cls.NUM_WAVES
+
+    @classmethod
+    def summed(cls, drawn: Tensor, grid_size: int) -> Tensor:
+        """Compute sums of plane waves; see `DrawnShapes.summed`."""
+        return plane_wave_sums(drawn, cls.NUM_WAVES, cls.MAX_WAVENUMBER, grid_size)
 
 
-class GaussianBlobs(InitialCondition):
+class GaussianBlobs(DrawnShapes):
     """Sums of five periodic Gaussians per channel, with random position, width and amplitude.
 
     Widths (standard deviations) are uniform in 5..15 pixels on a grid of 128 and scale with the
@@ -251,19 +236,12 @@ class GaussianBlobs(InitialCondition):
     #: Smallest and largest standard deviation, as fractions of the grid.
     WIDTHS: ClassVar[tuple[float, float]] = (5 / 128, 15 / 128)
 
-    def raw(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
-        """Draw sums of periodic Gaussians; see `InitialCondition.raw`."""
-        count = channels * self.NUM_BLOBS * 5
-        drawn = uniform(seed, Stream.INITIAL_CONDITION, index, count, device=index.device)
-        drawn = drawn.view(-1, channels, self.NUM_BLOBS, 5).double()
-        center, (width, amplitude, sign) = drawn[..., :2], drawn[..., 2:].unbind(dim=-1)
-        narrow, wide = self.WIDTHS
-        width = narrow + (wide - narrow) * width
-        amplitude = (0.5 + amplitude).copysign(sign - 0.5)
-        position = torch.arange(grid_size, device=index.device, dtype=torch.float64) / grid_size
-        distance = position - center[..., None]
-        # Three images suffice: the next is at least 8.5 standard deviations away.
-        images = torch.stack((distance - 1, distance, distance + 1))
-        profiles = (-0.5 * (images / width[..., None, None]).square()).exp().sum(dim=0)
-        y, x = profiles.unbind(dim=-2)
-        return torch.einsum("bcni,bcnj->bcij", amplitude[..., None] * y, x).float()
+    @classmethod
+    def num_parameters(cls) -> int:
+        """Count the position along y and x, the width, the amplitude and the sign of each blob."""
+        return 5 * cls.NUM_BLOBS
+
+    @classmethod
+    def summed(cls, drawn: Tensor, grid_size: int) -> Tensor:
+        """Compute sums of periodic Gaussians; see `DrawnShapes.summed`."""
+        return blob_sums(drawn, cls.NUM_BLOBS, cls.WIDTHS, grid_size)

@@ -8,8 +8,12 @@ periodic grid [1]_. Distances are in pixels; x is the last axis and y the one be
 """
 
 import math
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 #: Column of the dynamics of a transport operator -> the axis that holds its true value.
@@ -60,26 +64,9 @@ class TransportFlow:
         grid_size: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        numbers = (diffusion, velocity_x, velocity_y, growth)
-        if not all(map(math.isfinite, numbers)):
-            raise ValueError(
-                "diffusion, velocity_x, velocity_y and growth must be finite numbers, got "
-                + ", ".join(f"{number:g}" for number in numbers)
-            )
-        if diffusion < 0:
-            raise ValueError(
-                f"diffusion must be at least 0 pixels² per step, got {diffusion:g}; a negative "
-                "one amplifies rounding errors without bound"
-            )
-        if grid_size < 1:
-            raise ValueError(f"grid_size must be at least 1 pixel, got {grid_size}")
+        _check(diffusion, velocity_x, velocity_y, growth, grid_size)
         self._size = grid_size
-        rows = _factors(
-            torch.fft.fftfreq(grid_size, dtype=torch.float64, device="cpu"), diffusion, velocity_y
-        )
-        columns = _factors(
-            torch.fft.rfftfreq(grid_size, dtype=torch.float64, device="cpu"), diffusion, velocity_x
-        )
+        rows, columns = _axes(diffusion, velocity_x, velocity_y, grid_size)
         # Rounding to float32 comes last and only once.
         multiplier = math.exp(growth) * rows[:, None] * columns
         self._multiplier = multiplier.to(torch.complex64).to(device)
@@ -96,26 +83,126 @@ class TransportFlow:
         Raises:
             ValueError: If the fields have another grid.
         """
-        size = (self._size, self._size)
-        if fields.shape[-2:] != size:
-            raise ValueError(
-                f"fields of shape {tuple(fields.shape)}: this transport acts on a grid of "
-                f"{size[0]}×{size[1]}; construct it with the grid_size of the fields"
-            )
-        moved: Tensor = torch.fft.irfft2(torch.fft.rfft2(fields) * self._multiplier, s=size)
-        return moved
+        return _moved(fields, self._multiplier, self._size)
 
 
-def _factors(frequency: Tensor, diffusion: float, velocity: float) -> Tensor:
+class TransportFlows:
+    """Exact linear maps of several operators, one of each, applied together.
+
+    Equal to `TransportFlow` of each operator, up to rounding. What depends on the design alone is a
+    table that is made on the host.
+
+    Args:
+        diffusion: Diffusion coefficients D in pixels² per step, [o].
+        velocity_x: Velocities along the last axis in pixels per step, [o].
+        velocity_y: Velocities along the axis before it, [o].
+        growth: Growth rates g per step, [o].
+        grid_size: Side of the grid, H = W, in pixels.
+
+    Attributes:
+        tables: Arrays by name: the factors ``rows`` of the multipliers along the axis before the
+            last, which include the growth, complex128 [o, 1, 1, H, 1], and ``columns`` along the
+            last axis, complex128 [o, 1, 1, 1, W // 2 + 1].
+
+    Raises:
+        ValueError: If a diffusion is negative, a number is not finite or the grid is empty.
+
+    Example:
+        >>> import torch
+        >>> flows = TransportFlows([0.0, 0.0], [2.0, 1.0], [0.0, 0.0], [0.0, 0.0], grid_size=8)
+        >>> flow = flows.with_tables({k: torch.from_numpy(v) for k, v in flows.tables.items()})
+        >>> fields = torch.randn(2, 4, 3, 8, 8)  # operators, fields, channels, height, width
+        >>> torch.allclose(flow(fields)[1], fields[1].roll(1, dims=-1), atol=1e-5)
+        True
+    """
+
+    def __init__(
+        self,
+        diffusion: ArrayLike,
+        velocity_x: ArrayLike,
+        velocity_y: ArrayLike,
+        growth: ArrayLike,
+        grid_size: int,
+    ) -> None:
+        self._size = grid_size
+        numbers = np.array([diffusion, velocity_x, velocity_y, growth], dtype=np.float64)
+        for own in numbers.T.tolist():
+            _check(*own, grid_size)
+        of_axes = torch.from_numpy(numbers[:3, :, None])
+        rows, columns = (factors.numpy() for factors in _axes(*of_axes, grid_size))
+        grown = np.exp(numbers[3])[:, None] * rows
+        self.tables: dict[str, NDArray[np.complex128]] = {
+            "rows": grown[:, None, None, :, None],
+            "columns": columns[:, None, None, None, :],
+        }
+
+    def with_tables(self, tables: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor]:
+        """Return one step of transport as a function of fields.
+
+        Args:
+            tables: The attribute `tables` as tensors on the device of the fields.
+
+        Returns:
+            Function that maps fields [o, n, C, H, W] float32 to fields of that shape.
+        """
+        multiplier = (tables["rows"] * tables["columns"]).to(torch.complex64)
+        return lambda fields: _moved(fields, multiplier, self._size)
+
+
+def _check(
+    diffusion: float, velocity_x: float, velocity_y: float, growth: float, grid_size: int
+) -> None:
+    """Check the numbers of one operator."""
+    numbers = (diffusion, velocity_x, velocity_y, growth)
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(
+            "diffusion, velocity_x, velocity_y and growth must be finite numbers, got "
+            + ", ".join(f"{number:g}" for number in numbers)
+        )
+    if diffusion < 0:
+        raise ValueError(
+            f"diffusion must be at least 0 pixels² per step, got {diffusion:g}; a negative "
+            "one amplifies rounding errors without bound"
+        )
+    if grid_size < 1:
+        raise ValueError(f"grid_size must be at least 1 pixel, got {grid_size}")
+
+
+def _moved(fields: Tensor, multiplier: Tensor, grid_size: int) -> Tensor:
+    """Multiply the Fourier modes of fields."""
+    size = (grid_size, grid_size)
+    if fields.shape[-2:] != size:
+        raise ValueError(
+            f"fields of shape {tuple(fields.shape)}: this transport acts on a grid of "
+            f"{size[0]}×{size[1]}; construct it with the grid_size of the fields"
+        )
+    moved: Tensor = torch.fft.irfft2(torch.fft.rfft2(fields) * multiplier, s=size)
+    return moved
+
+
+_Number = TypeVar("_Number", float, Tensor)
+
+
+def _axes(
+    diffusion: _Number, velocity_x: _Number, velocity_y: _Number, grid_size: int
+) -> tuple[Tensor, Tensor]:
+    """Compute the factors of the multiplier, but not the growth, along both axes of a grid."""
+    rows = torch.fft.fftfreq(grid_size, dtype=torch.float64, device="cpu")
+    columns = torch.fft.rfftfreq(grid_size, dtype=torch.float64, device="cpu")
+    return _factors(rows, diffusion, velocity_y), _factors(columns, diffusion, velocity_x)
+
+
+def _factors(frequency: Tensor, diffusion: _Number, velocity: _Number) -> Tensor:
     """Compute exp(−D k² − i k v) of the modes of one axis.
 
     Args:
         frequency: Frequencies in cycles per pixel, float64 [n].
-        diffusion: Diffusion coefficient D in pixels² per step.
-        velocity: Velocity v along the axis in pixels per step.
+        diffusion: Diffusion coefficient D in pixels² per step; that of o operators has the shape
+            [o, 1] and is float64.
+        velocity: Velocity v along the axis in pixels per step, likewise.
 
     Returns:
-        Factors, complex128 [n]; real at the Nyquist frequency.
+        Factors, complex128 [n] or [o, n]; real at the Nyquist frequency.
     """
     k = 2 * math.pi * frequency
     phase = k * velocity
