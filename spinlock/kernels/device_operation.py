@@ -9,7 +9,7 @@ from torch import Tensor
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_LIBRARY = torch.library.Library("spinlock", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY = torch.library.Library("spinlock", "FRAGMENT")
 
 
 def device_operation(
@@ -56,8 +56,8 @@ def device_operation(
             return launch(*args, **kwargs)
 
     schema = torch.library.infer_schema(plain, mutates_args=mutates)
-    _LIBRARY.define(name + schema)  # type: ignore[no-untyped-call]
+    _LIBRARY.define(name + schema)
     for key, version in {"CPU": plain, "CUDA": on_its_device, "Meta": meta}.items():
-        _LIBRARY.impl(name, version, key)  # type: ignore[no-untyped-call]
+        _LIBRARY.impl(name, version, key)
     operation: Callable[P, R] = getattr(torch.ops.spinlock, name).default
     return operation

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from spinlock.configuration.generation_config import Precision
 from spinlock.configuration.parameter_space import ParameterValues
+from spinlock.kernels.layer_table import VARIANCE_FLOOR
 from spinlock.runtime.stage_clock import StageClock
 from spinlock.simulation.calibration import calibration_fields
 from spinlock.simulation.convolution import periodic_convolution, select_channels, select_outputs
@@ -27,10 +28,8 @@ from spinlock.simulation.operator_weights import OperatorDrawing, rounded_weight
 
 #: Bound b of the operator's output: |F(u)| <= b.
 OUTPUT_BOUND = 10.0
-# Added to variances before division, as in torch.nn.
-_VARIANCE_FLOOR = 1e-5
-# Fixed-point iterations that calibrate the output through tanh; each gains nearly two digits.
-_OUTPUT_ITERATIONS = 4
+#: Fixed-point iterations that calibrate the output through tanh; each gains nearly two digits.
+OUTPUT_ITERATIONS = 4
 
 
 def _root_mean_square(x: Tensor) -> Tensor:
@@ -48,11 +47,11 @@ def _calibrated(x: Tensor, weight: Tensor) -> Tensor:
 def _instance_norm(x: Tensor) -> Tensor:
     """Give each channel of each field zero mean and unit variance."""
     if x.device.type != "cpu":
-        return F.instance_norm(x, eps=_VARIANCE_FLOOR)
+        return F.instance_norm(x, eps=VARIANCE_FLOOR)
     # torch's instance_norm takes four times as long in the channels_last layout.
     y = x - x.mean(dim=(2, 3), keepdim=True)
     variance = y.square().mean(dim=(2, 3), keepdim=True)
-    return y.mul_((variance + _VARIANCE_FLOOR).rsqrt_())
+    return y.mul_((variance + VARIANCE_FLOOR).rsqrt_())
 
 
 class _HiddenConvolution:
@@ -85,7 +84,7 @@ class _HiddenConvolution:
             # A trained BatchNorm at inference is an affine map; fold it into the convolution.
             mean = y.mean(dim=(0, 2, 3), keepdim=True)
             y -= mean
-            scale = (y.square().mean(dim=(0, 2, 3)) + _VARIANCE_FLOOR).rsqrt()
+            scale = (y.square().mean(dim=(0, 2, 3)) + VARIANCE_FLOOR).rsqrt()
             y *= scale[:, None, None]
             self._weight *= scale[:, None, None, None]
             self._bias = -mean.flatten() * scale
@@ -222,7 +221,7 @@ class ConvOperator:
         for block in self._blocks:
             x = block.calibrate(x)
         y = _calibrated(x, self._output)
-        for _ in range(_OUTPUT_ITERATIONS):
+        for _ in range(OUTPUT_ITERATIONS):
             scale = 1 / _root_mean_square(_bounded(y.clone()))
             y *= scale
             self._output *= scale

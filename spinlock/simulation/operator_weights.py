@@ -55,24 +55,35 @@ class OperatorDrawing:
         return prepared(drawn.view(side, side, -1, layer.fan_out).permute(3, 2, 0, 1))
 
     def mask(self, layer: Layer) -> Tensor:
-        """Draw the dropout mask of a layer.
+        """Draw the dropout mask of a layer on the device; see `dropout_mask`."""
+        rate = self._values.dropout_rate
+        return dropout_mask(self._seed, self._index, layer, rate, self.device)
 
-        Systematic sampling ranks the channels at random and silences those whose rank, shifted by a
-        random offset, lies below rate * width. Each channel is silenced with probability ``rate``,
-        and the number of silenced channels differs from rate * width by less than one, so no
-        operator loses a whole layer.
 
-        Args:
-            layer: The layer, which has width = fan_out channels.
+def dropout_mask(
+    seed: int, index: int, layer: Layer, rate: float, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Draw the dropout mask of a layer.
 
-        Returns:
-            Factors of the channels, (width,) float32: 0 or 1 / (1 - rate).
-        """
-        rate, width = self._values.dropout_rate, layer.fan_out
-        address = self._seed, Stream.DROPOUT, self._index
-        drawn = uniform(*address, width + 1, substream=layer.number, device=self.device)
-        rank = drawn[:width].argsort(stable=True).argsort(stable=True)
-        return (rank + drawn[width] >= rate * width).float() / (1 - rate)
+    Systematic sampling ranks the channels at random and silences those whose rank, shifted by a
+    random offset, lies below rate * width. Each channel is silenced with probability ``rate``,
+    and the number of silenced channels differs from rate * width by less than one, so no
+    operator loses a whole layer.
+
+    Args:
+        seed: Seed of the dataset.
+        index: Index of the operator.
+        layer: The layer, which has width = fan_out channels.
+        rate: Share of the channels to silence, in [0, 1).
+        device: Device of the mask; default: the CPU.
+
+    Returns:
+        Factors of the channels, (width,) float32: 0 or 1 / (1 - rate).
+    """
+    width, substream = layer.fan_out, layer.number
+    drawn = uniform(seed, Stream.DROPOUT, index, width + 1, substream=substream, device=device)
+    rank = drawn[:width].argsort(stable=True).argsort(stable=True)
+    return (rank + drawn[width] >= rate * width).float() / (1 - rate)
 
 
 def largest_weight(layer: Layer) -> float:

@@ -1,0 +1,136 @@
+"""Places the weights, channels and steps of a group of operators in shared tensors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spinlock.configuration.parameter_space import ParameterValues
+from spinlock.kernels.layer_table import padded_width
+from spinlock.kernels.weight_draws import LayerRow, weight_tiles
+from spinlock.simulation.network_layers import Layer, Network, network
+from spinlock.simulation.operator_weights import dropout_mask
+
+
+class Step(NamedTuple):
+    """A layer of an operator, with what follows its convolution.
+
+    Attributes:
+        layer: The convolution.
+        hidden: Whether normalization, activation and dropout follow.
+        source: Which of the two fields of an operator is the input, 0 or 1.
+        target: Which of the two receives the result.
+        residual: Whether the field `target` is added to the result.
+        projection: Convolution of the input that is computed at the same time, and added to the
+            result of the next step instead of the field; default: none.
+    """
+
+    layer: Layer
+    hidden: bool
+    source: int = 0
+    target: int = 0
+    residual: bool = False
+    projection: Layer | None = None
+
+
+def steps_of(layers: Network) -> list[Step]:
+    """List the steps of an operator, without the last convolution."""
+    steps = [Step(layers.entry, hidden=False)]
+    for block in layers.blocks:
+        if len(block.convolutions) == 1:
+            steps.append(Step(block.convolutions[0], hidden=True))
+            continue
+        first, second = block.convolutions
+        # The block's input stays in field 0 until the shortcut has been added.
+        steps.append(Step(first, hidden=True, target=1, projection=block.projection))
+        steps.append(Step(second, hidden=True, source=1, residual=True))
+    return steps
+
+
+@dataclass(frozen=True)
+class PlacedOperator:
+    """An operator of a group, and where its parts are.
+
+    Args:
+        values: Parameter values.
+        steps: Steps without the last convolution.
+        exit: The last convolution.
+        weights: Offset of the weights of each layer, by its number.
+        channels: Offset of the output channels of each layer, by its number.
+    """
+
+    values: ParameterValues
+    steps: list[Step]
+    exit: Layer
+    weights: dict[int, int]
+    channels: dict[int, int]
+
+    @property
+    def widths(self) -> tuple[int, int, int, int]:
+        """Largest numbers of channels of field 0, of field 1, of sums and of projections."""
+        first, second, sums, projected = [padded_width(self.steps[0].layer.fan_in)], [0], [0], [0]
+        for step in self.steps:
+            width = padded_width(step.layer.fan_out)
+            (second if step.target else first).append(width)
+            sums.append(width)
+            if step.projection is not None:
+                projected.append(padded_width(step.projection.fan_out))
+        sums.append(padded_width(self.exit.fan_out))
+        return max(first), max(second), max(sums), max(projected)
+
+
+class GroupLayout:
+    """Places of all operators of a group.
+
+    Args:
+        seed: Seed of the dataset.
+        operators: Index and parameter values of each operator.
+        channels: Number of channels C of a field.
+
+    Attributes:
+        operators: The operators with their places.
+        num_weights: Number of weights in memory.
+        num_channels: Number of output channels of all layers in memory.
+    """
+
+    def __init__(
+        self, seed: int, operators: Sequence[tuple[int, ParameterValues]], channels: int
+    ) -> None:
+        self.operators: list[PlacedOperator] = []
+        self.num_weights = self.num_channels = 0
+        self._rows: list[LayerRow] = []
+        self._masks: list[NDArray[np.float32]] = []
+        for index, values in operators:
+            layers = network(values, channels)
+            placed = PlacedOperator(values, steps_of(layers), layers.exit, {}, {})
+            hidden = {step.layer.number for step in placed.steps if step.hidden}
+            for layer in layers.layers():
+                self._place(placed, index, layer)
+                mask = np.ones(padded_width(layer.fan_out), np.float32)
+                if layer.number in hidden and values.dropout_rate > 0:
+                    address = seed, index, layer, values.dropout_rate
+                    mask[: layer.fan_out] = dropout_mask(*address).numpy()
+                self._masks.append(mask)
+            self.operators.append(placed)
+
+    def _place(self, placed: PlacedOperator, index: int, layer: Layer) -> None:
+        padded = padded_width(layer.fan_in), padded_width(layer.fan_out)
+        sizes = layer.fan_in, layer.fan_out, layer.kernel**2, *padded
+        self._rows.append(LayerRow(index, layer.number, *sizes, self.num_weights))
+        placed.weights[layer.number] = self.num_weights
+        placed.channels[layer.number] = self.num_channels
+        self.num_weights += layer.kernel**2 * padded[0] * padded[1]
+        self.num_channels += padded[1]
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the tables of `spinlock.kernels.weight_draws`, and the mask of each channel."""
+        layers = np.array(self._rows, dtype=np.int64)
+        tile_layer, tile_index = weight_tiles(layers)
+        return {
+            "layers": layers,
+            "tile_layer": tile_layer,
+            "tile_index": tile_index,
+            "mask": np.concatenate(self._masks),
+        }
