@@ -10,7 +10,6 @@ perturbed. The other two batches are their second and their third step.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,24 +18,18 @@ from torch import Tensor
 from spinlock.simulation.dynamics_columns import DYNAMICS_NAMES as DYNAMICS_NAMES
 from spinlock.simulation.jacobian_kernel import kernel_columns
 from spinlock.simulation.reference_states import NUM_STATES, reference_states
+from spinlock.simulation.timestep_columns import (
+    PERTURBATION,
+    Each,
+    amplitude_columns,
+    trajectory_columns,
+    trajectory_fields,
+)
 
-#: Size of perturbations relative to the rms of the state.
-PERTURBATION = 1e-2
-#: Number of timesteps of the trajectories.
-STEPS = 3
 #: Largest side in pixels of the grid on which operators of the built-in families are measured.
 MEASURING_SIDE = 16
 #: Noise below which the column `noise` does not distinguish operators.
 SMALLEST_NOISE = 1e-6
-
-# Floors of powers and of growth factors, far below what float32 fields resolve.
-_POWER_FLOOR = 1e-20
-_RELATIVE_FLOOR = 1e-6
-# Bound of the fields of trajectories, which keeps unstable maps finite.
-_FIELD_BOUND = 1e6
-
-# Turns a function of the fields of one operator into one of the fields of several.
-_Each = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def measuring_side(grid_size: int, *, built_in: bool) -> int:
@@ -65,6 +58,9 @@ class DynamicsMeter:
         side: Side of the grid in pixels, from `measuring_side`.
         device: Device of the operators; default: ``cpu``.
 
+    Attributes:
+        side: Side of the grid in pixels.
+
     Example:
         >>> meter = DynamicsMeter(seed=42, channels=3, side=16)
         >>> row = meter.measure(lambda u: u / 2, keep=0.0, gain=1.0)
@@ -75,11 +71,17 @@ class DynamicsMeter:
     def __init__(
         self, seed: int, channels: int, side: int, device: torch.device | str = "cpu"
     ) -> None:
+        self.side = side
         self._reference = reference_states(seed, channels, side, torch.device(device))
         states, directions = self._reference.states, self._reference.directions
         repeats = len(directions) // NUM_STATES
         perturbed = states.repeat(repeats, 1, 1, 1) + PERTURBATION * directions
         self._fields = torch.cat((states, 2 * states[:1], perturbed))
+
+    @property
+    def batches(self) -> tuple[int, int]:
+        """Numbers of fields that the operator is applied to at a time."""
+        return len(self._fields), len(trajectory_fields(self._fields))
 
     @torch.inference_mode()
     def measure(
@@ -168,21 +170,20 @@ class DynamicsMeter:
         return _row(columns, noise, noise_length)
 
     def _columns(
-        self, fields: Tensor, update: Callable[[Tensor], Tensor], each: _Each
+        self, fields: Tensor, update: Callable[[Tensor], Tensor], each: Each
     ) -> dict[str, Tensor]:
         """Compute all columns except those of the noise.
 
         Args:
             fields: Fields of this meter, (n, C, side, side), or expanded to (o, n, C, side, side).
             update: Map Φ, of one operator or of o operators.
-            each: Makes a function of the fields of one operator act on those that ``update`` maps:
-                the identity, or `torch.vmap`.
+            each: `torch.vmap` if ``update`` maps the fields of o operators, else the identity.
         """
         images = update(fields)
-        start, first = (each(_trajectory_fields)(x) for x in (fields, images))
+        start, first = (each(trajectory_fields)(x) for x in (fields, images))
         return {
             **each(self._first_columns)(images),
-            **_trajectory_columns(start, first, update, each),
+            **trajectory_columns(start, first, update, each),
         }
 
     def _first_columns(self, images: Tensor) -> dict[str, Tensor]:
@@ -193,7 +194,7 @@ class DynamicsMeter:
         difference = perturbed - states.repeat(repeats, 1, 1, 1)
         return {
             **kernel_columns(difference / PERTURBATION, self._reference),
-            **_amplitude_columns(self._fields[:NUM_STATES], states, doubled),
+            **amplitude_columns(self._fields[:NUM_STATES], states, doubled),
         }
 
 
@@ -201,97 +202,3 @@ def _row(columns: dict[str, Tensor], noise: Tensor, noise_length: Tensor) -> Ten
     """Put columns (...) in the order of `DYNAMICS_NAMES`, (..., D) float32."""
     values = {**columns, "noise": noise, "noise_length": noise_length}
     return torch.stack([values[name] for name in DYNAMICS_NAMES], dim=-1).float()
-
-
-def _power(fields: Tensor) -> Tensor:
-    """Compute the mean square over all elements, float64."""
-    return fields.double().square().mean()
-
-
-def _amplitude_columns(states: Tensor, images: Tensor, doubled: Tensor) -> dict[str, Tensor]:
-    """Compute the columns that compare Φ(u) with u, Φ(−u) and Φ(2u).
-
-    Args:
-        states: R1, R2, -R1 and -R2.
-        images: Images Φ(R) of the states.
-        doubled: Image Φ(2 R1).
-    """
-    plus, minus = images.chunk(2)
-    even, odd = _power(plus + minus), _power(plus - minus)
-    once, twice = _power(images[0]), _power(doubled)
-    misfit = _power(doubled - 2 * images[0])
-    increment = _power(images - states) / _power(states)
-    bounded = twice.maximum(misfit * _RELATIVE_FLOOR).clamp(min=_POWER_FLOOR)
-    ratio = twice.clamp(min=_POWER_FLOOR) / once.clamp(min=_POWER_FLOOR)
-    return {
-        "evenness": even / (even + odd).clamp(min=_POWER_FLOOR),
-        "superposition": (misfit / bounded).sqrt(),
-        "amplitude_exponent": 0.5 * ratio.log2(),
-        "increment": 0.5 * increment.clamp(min=_RELATIVE_FLOOR**2).log10(),
-    }
-
-
-def _distances(pair: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the difference of two fields and its rms."""
-    difference = pair[1] - pair[0]
-    return difference, _power(difference).sqrt()
-
-
-def _trajectory_fields(fields: Tensor) -> Tensor:
-    """Select the fields of the trajectories: R1, R2 and R1 perturbed, or their images."""
-    return torch.cat((fields[:2], fields[NUM_STATES + 1, None]))
-
-
-def _trajectory_columns(
-    start: Tensor, first: Tensor, update: Callable[[Tensor], Tensor], each: _Each
-) -> dict[str, Tensor]:
-    """Compute the columns that need several timesteps.
-
-    Args:
-        start: R1, R2 and R1 perturbed, (..., 3, C, side, side).
-        first: Images of these fields, of the same shape.
-        update: Map Φ.
-        each: See `DynamicsMeter._columns`.
-    """
-    growth: list[Tensor] = []
-    before, after = start, first
-    for step in range(STEPS):
-        if step:
-            before = each(_rescaled)(after)
-            after = update(before)
-        after = after.clamp(-_FIELD_BOUND, _FIELD_BOUND)
-        growth.append(each(_log_growth)(before, after))
-    return {"lyapunov": torch.stack(growth).mean(dim=0), **each(_late_columns)(before, after)}
-
-
-def _rescaled(fields: Tensor) -> Tensor:
-    """Scale the perturbation to its nominal size; a perturbation of 0 stays 0."""
-    rms = _power(fields[0]).sqrt().clamp(min=_RELATIVE_FLOOR)
-    difference, distance = _distances(fields[::2])
-    scale = PERTURBATION * rms / distance.clamp(min=_POWER_FLOOR)
-    moved = fields[0] + difference * scale.float()
-    return torch.stack((fields[0], fields[1], moved))
-
-
-def _log_growth(before: Tensor, after: Tensor) -> Tensor:
-    """Compute the logarithm of the factor by which the perturbation grows in a step."""
-    _, old = _distances(before[::2])
-    _, new = _distances(after[::2])
-    return (new / old.clamp(min=_POWER_FLOOR)).clamp(min=_RELATIVE_FLOOR).log()
-
-
-def _late_columns(before: Tensor, after: Tensor) -> dict[str, Tensor]:
-    """Compute the columns of the last step, from the fields before and after it."""
-    late, energy = after[:2], _power(after[:2])
-    return {
-        "memory": (_power(late[0] - late[1]) / energy.clamp(min=_POWER_FLOOR)).sqrt(),
-        "late_rms": 0.5 * energy.clamp(min=_POWER_FLOOR).log10(),
-        "late_persistence": _correlation(before[:2], late),
-    }
-
-
-def _correlation(old: Tensor, new: Tensor) -> Tensor:
-    """Compute the correlation of two batches of fields without the means of channels; 0 if flat."""
-    u, w = (x.double() - x.double().mean(dim=(-2, -1), keepdim=True) for x in (old, new))
-    scale = (u.square().mean() * w.square().mean()).sqrt()
-    return ((u * w).mean() / scale.clamp(min=_POWER_FLOOR)).clamp(-1, 1)

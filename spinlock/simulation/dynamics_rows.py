@@ -26,20 +26,24 @@ def _true_names(config: GenerationConfig) -> tuple[str, ...]:
 
 
 def dynamics_rows(
-    measured: list[Tensor],
+    measured: list[Tensor] | Tensor,
     values: NDArray[np.void],
     operators: NDArray[np.int64],
     config: GenerationConfig,
-    device: torch.device,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
     """Return the dynamics of some operators, with the true values of transport operators.
 
+    This waits for the measured values. To wait once for a whole block, copy them to the host
+    first.
+
     Args:
-        measured: Measured columns of each of the o operators.
+        measured: Measured columns of each of the o operators, from `DynamicsMeter.measure` or
+            `DynamicsMeter.measure_together`, on the device of the result.
         values: Parameter values of the operators, a structured array (o,).
         operators: Indices of the operators, (o,) int64.
         config: Configuration of the dataset.
-        device: Device of the result.
+        device: Device of the result; default: ``cpu``.
 
     Returns:
         Columns `dynamics_names`, (o, D) float32.
@@ -48,7 +52,7 @@ def dynamics_rows(
         SimulationError: If a measured value is NaN or infinite. Names the operators.
     """
     shape = (0, len(DYNAMICS_NAMES))
-    rows = torch.stack(measured) if measured else torch.empty(shape, device=device)
+    rows = torch.stack(list(measured)) if len(measured) else torch.empty(shape, device=device)
     finite = rows.isfinite().all(dim=1)
     if not finite.all():
         bad = operators[~finite.cpu().numpy()].tolist()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from spinlock.simulation.dynamics import STEPS
 from spinlock.simulation.reference_states import reference_states
+from spinlock.simulation.timestep_columns import STEPS
 from tests.dynamics.measuring import CPU, SEED, lg, measure, states
 
 

@@ -7,11 +7,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spinlock.simulation.convolutional_operator import ConvOperator
-from spinlock.simulation.dynamics import STEPS, DynamicsMeter, measuring_side
+from spinlock.simulation.dynamics import DynamicsMeter, measuring_side
 from spinlock.simulation.dynamics_columns import DYNAMICS, DYNAMICS_NAMES
 from spinlock.simulation.jacobian_kernel import kernel_columns
 from spinlock.simulation.reference_states import reference_states
 from spinlock.simulation.rollout import update_step, update_weights
+from spinlock.simulation.timestep_columns import STEPS
 from tests.dynamics.measuring import CPU, SEED, lg, measure
 from tests.helpers import values
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from spinlock.simulation.convolutional_operator import ConvOperator
-from spinlock.simulation.dynamics import STEPS
+from spinlock.simulation.timestep_columns import STEPS
 from spinlock.simulation.transport_flow import TransportFlow
 from tests.dynamics.measuring import lg, measure, states
 from tests.helpers import values
