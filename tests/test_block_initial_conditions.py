@@ -7,6 +7,7 @@ import torch
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import SimulationError
 from spinlock.simulation.block_initial_conditions import BlockInitialConditions
+from spinlock.simulation.field_synthesis import scaled_to_variance
 from spinlock.simulation.initial_conditions import (
     BandLimited,
     GaussianBlobs,
@@ -78,6 +79,9 @@ def test_a_constant_field_stops_a_cpu_but_no_other_device():
     with pytest.raises(SimulationError, match=r"constant fields for samples \[0\]"):
         draw.fields(variant, on_cpu(tables))
     assert draw.fields(variant, on_meta(tables)).shape == (2, 3, 32, 32)
+    scaled, power = scaled_to_variance(torch.full((1, 2, 8, 8), 0.1), 1.0)
+    assert scaled.isnan().all()
+    assert power == 0
 
 
 def operations(variants, which):

@@ -6,6 +6,7 @@ are imposed on all fields together. What depends on the design alone is a table 
 host, so that the caller can copy the tables of a whole block at once.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -128,7 +129,7 @@ class BlockInitialConditions:
         count = np.bincount(
             self._places[variant], minlength=len(_FAMILIES) + len(self._variants)
         ).tolist()
-        index = tables["index"].split(count)
+        index = torch.split(tables["index"], count)
         parts = self._noise(tables, *count[:2]) + self._shapes(tables["index"], count)
         if parts:
             parts = [scaled_to_variance(torch.cat(parts), tables["variance"])[0]]
@@ -169,7 +170,8 @@ class BlockInitialConditions:
             device=index.device,
         )
         parts: list[Tensor] = []
-        for (family, _), own in zip(families, drawn.split(numbers), strict=True):
-            used = own[:, : self._channels * family.num_parameters()]
-            parts.append(family.summed(used.unflatten(-1, (self._channels, -1)), self._size))
+        for (family, _), own in zip(families, torch.split(drawn, numbers), strict=True):
+            shape = -1, self._channels, family.num_parameters()
+            used = own[:, : math.prod(shape[1:])].view(shape)
+            parts.append(family.summed(used, self._size))
         return parts

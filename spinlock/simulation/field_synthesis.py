@@ -105,7 +105,7 @@ def blob_sums(drawn: Tensor, num_blobs: int, widths: tuple[float, float], grid_s
     Returns:
         Fields, (B, C, H, W) float64.
     """
-    blobs = drawn.double().unflatten(-1, (num_blobs, 5))
+    blobs = drawn.double().view(*drawn.shape[:-1], num_blobs, 5)
     center, (width, amplitude, sign) = blobs[..., :2], blobs[..., 2:].unbind(dim=-1)
     narrow, wide = widths
     width = narrow + (wide - narrow) * width

@@ -189,9 +189,9 @@ class DrawnShapes(InitialCondition):
 
     def raw(self, seed: int, index: Tensor, channels: int, grid_size: int) -> Tensor:
         """Draw sums of shapes; see `InitialCondition.raw`."""
-        count = channels * self.num_parameters()
-        drawn = uniform(seed, Stream.INITIAL_CONDITION, index, count, device=index.device)
-        return self.summed(drawn.unflatten(-1, (channels, -1)), grid_size).float()
+        own = self.num_parameters()
+        drawn = uniform(seed, Stream.INITIAL_CONDITION, index, channels * own, device=index.device)
+        return self.summed(drawn.view(-1, channels, own), grid_size).float()
 
 
 class Sinusoids(DrawnShapes):

@@ -122,14 +122,15 @@ class TransportFlows:
         velocity_x: ArrayLike,
         velocity_y: ArrayLike,
         growth: ArrayLike,
+        *,
         grid_size: int,
     ) -> None:
         self._size = grid_size
         numbers = np.array([diffusion, velocity_x, velocity_y, growth], dtype=np.float64)
-        for own in numbers.T.tolist():
-            _check(*own, grid_size)
-        of_axes = torch.from_numpy(numbers[:3, :, None])
-        rows, columns = (factors.numpy() for factors in _axes(*of_axes, grid_size))
+        for d, x, y, g in numbers.T.tolist():
+            _check(d, x, y, g, grid_size)
+        d, x, y = torch.from_numpy(numbers[:3, :, None])
+        rows, columns = (factors.numpy() for factors in _axes(d, x, y, grid_size))
         grown = np.exp(numbers[3])[:, None] * rows
         self.tables: dict[str, NDArray[np.complex128]] = {
             "rows": grown[:, None, None, :, None],
