@@ -8,13 +8,11 @@ import torch
 from hypothesis import given, settings, strategies as st
 from scipy import stats
 
+from spinlock.kernels.random_draws import philox_words, to_normal, to_uniform
 from spinlock.simulation.randomness import (
     Stream,
-    _on_device,
-    _to_normal,
-    _to_uniform,
+    _words_from_host,
     normal,
-    philox_words,
     symmetric_uniform,
     uniform,
 )
@@ -74,12 +72,13 @@ def test_words_are_those_of_the_oracle(address, start, count):
 
 @pytest.mark.parametrize("inference", [False, True])
 def test_a_device_is_given_the_same_words(inference):
-    addresses = [(42, Stream.FORCING, 7, substream) for substream in range(3)]
+    addresses = torch.tensor([(7, substream) for substream in range(3)])
     # Simulation draws in inference mode, which belongs to a thread; the pool's are outside.
     with torch.inference_mode(inference):
-        words = _on_device(addresses, 70_001, torch.device("cpu"))
+        words = _words_from_host(42, Stream.FORCING, addresses, 70_001, torch.device("cpu"))
     assert words.shape == (3, 70_001)
-    for row, address in zip(words, addresses, strict=True):
+    for substream, row in enumerate(words):
+        address = 42, Stream.FORCING, 7, substream
         assert torch.equal(row, torch.from_numpy(philox_words(address, 0, 70_001)))
 
 
@@ -147,10 +146,10 @@ def test_extreme_words_reach_no_end_of_the_interval():
         ).view(np.int64)
     )
     numbers = torch.empty(8)
-    _to_uniform(words, numbers)
+    to_uniform(words, numbers)
     assert 0 < numbers.min() < numbers.max() < 1
     assert numbers.min() + numbers.max() == 1
-    _to_normal(words, numbers)
+    to_normal(words, numbers)
     assert numbers.isfinite().all()
     assert 6 < numbers.abs().max() < 6.57
 
