@@ -30,8 +30,10 @@ from spinlock.features.response import (
 from spinlock.simulation.dynamics_rows import dynamics_names
 from spinlock.simulation.provenance import provenance
 from spinlock.simulation.simulator import Samples
-from spinlock.storage.assemble import assemble, plan_assembly
-from spinlock.storage.shards import Shard, shard_path, write_shard
+from spinlock.storage.assemble import assemble
+from spinlock.storage.assembly_plan import plan_assembly
+from spinlock.storage.shard_files import Shard, shard_path
+from spinlock.storage.shards import write_shard
 
 # Logarithms of the smallest and largest standard deviation of the noise between realizations.
 _LOG_NOISE = (math.log(1e-4), math.log(1.0))

@@ -6,11 +6,13 @@ without HDF5, undisturbed by forks and other processes.
 """
 
 import os
+from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
+import h5py
 import numpy as np
 from isal.igzip_lib import IsalError
 from numpy.typing import NDArray
@@ -19,21 +21,32 @@ from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.runtime.ordered_map import ordered_map
 from spinlock.runtime.threads import available_cores, shared_pool
-from spinlock.storage.compression import decode_chunk, packed_natively
+from spinlock.storage import schema
+from spinlock.storage.compression import FILTERS, decode_chunk, packed_natively
 from spinlock.storage.dataset_file import DatasetFile
-from spinlock.storage.hdf5_access import open_hdf5, storage_problem
+from spinlock.storage.hdf5_access import storage_problem
 from spinlock.storage.schema import DatasetSpec
+from spinlock.storage.stored_data import StoredData
 
 Fields = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class _ChunkTable:
-    """Places of the chunks of a dataset in the file: (N, chunks of a sample) int64 each."""
+    """Places of the chunks of a dataset in its files: (N, chunks of a sample) int64 each."""
 
     spec: DatasetSpec
     offset: NDArray[np.int64]
     size: NDArray[np.int64]
+
+
+class _File(NamedTuple):
+    """File that holds the fields of some samples: its path, first sample and what identifies it."""
+
+    path: Path
+    first: int
+    identity: tuple[int, int, int]
+    compression: str
 
 
 class FieldReader:
@@ -53,12 +66,13 @@ class FieldReader:
         self, path: str | os.PathLike[str], config: GenerationConfig, *, readers: int = 1
     ) -> None:
         self._path = Path(path)
-        self._compression = config.storage.compression
         self._threads = max(1, available_cores() // readers)
-        with DatasetFile(open_hdf5(self._path), config) as dataset:
-            self._tables = {spec.name: _chunk_table(dataset, spec) for spec in dataset.fields}
-            self._identity = _identity(os.stat(self._path))
-        # Process -> its file descriptor; a forked child opens the file again.
+        self._files: list[_File] = []
+        with DatasetFile.open(self._path) as dataset:
+            self._tables = self._read_tables(dataset, config)
+        self._firsts = [file.first for file in self._files]
+        # Process -> its file descriptor; a forked child opens the file again. The shards of a
+        # virtual dataset may be too many to keep them open.
         self._descriptors: dict[int, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -68,6 +82,30 @@ class FieldReader:
         descriptor = getattr(self, "_descriptors", {}).pop(os.getpid(), None)
         if descriptor is not None:
             os.close(descriptor)
+
+    def _read_tables(
+        self, dataset: DatasetFile, config: GenerationConfig
+    ) -> dict[str, _ChunkTable]:
+        specs = [spec for spec in schema.dataset_specs(config) if spec.chunk is not None]
+        parts: dict[str, list[_ChunkTable]] = {spec.name: [] for spec in specs}
+        first = 0
+        for file, rows in dataset.stored_rows(range(config.num_samples)):
+            packing = config.storage.compression
+            if dataset.shards is not None and specs:
+                # Shards may have been computed before the setting was changed.
+                packing = _packing(file.file[specs[0].name], specs[0]) or packing
+            for spec in specs:
+                parts[spec.name].append(_chunk_table(file, spec, rows, packing))
+            self._files.append(_File(file.path, first, _identity(os.stat(file.path)), packing))
+            first += len(rows)
+        return {
+            spec.name: _ChunkTable(
+                spec,
+                np.concatenate([part.offset for part in parts[spec.name]]),
+                np.concatenate([part.size for part in parts[spec.name]]),
+            )
+            for spec in specs
+        }
 
     def read(
         self,
@@ -90,7 +128,7 @@ class FieldReader:
         Raises:
             DatasetError: If the file is damaged or was replaced.
         """
-        table, descriptor = self._tables[name], self._descriptor()
+        table = self._tables[name]
         spec, places = table.spec, table.spec.chunk_slices
         chunk = cast("tuple[int, ...]", spec.chunk)
         whole, mean = (isinstance(take, str) and take == mode for mode in ("all", "mean"))
@@ -101,18 +139,21 @@ class FieldReader:
             row, number = task
             sample, place = int(rows[row]), places[number]
             size, offset = int(table.size[sample, number]), int(table.offset[sample, number])
-            stored = os.pread(descriptor, size, offset)
+            file = self._files[bisect_right(self._firsts, sample) - 1]
+            stored = self._stored(file, size, offset)
             part = slice(None) if isinstance(take, str) else slice(take[row], take[row] + 1)
             try:
-                values = decode_chunk(stored, self._compression, chunk, spec.dtype, part)
+                values = decode_chunk(stored, file.compression, chunk, spec.dtype, part)
             except (IsalError, ValueError) as error:  # type: ignore[misc] # isal declares a value
                 raise DatasetError(
-                    f"{self._path}: {name} of sample {sample} is damaged ({error})"
+                    f"{file.path}: {name} of sample {sample} is damaged ({error})"
                 ) from error
             out[row][place if whole else (slice(None), *place[1:])] = (
                 values.mean(axis=0, keepdims=True) if mean else values
             )
 
+        if len(self._files) == 1:
+            self._descriptor()
         pool = shared_pool("read", self._threads)
         # In the order of the file.
         tasks = product(np.argsort(rows, kind="stable").tolist(), range(len(places)))
@@ -120,26 +161,49 @@ class FieldReader:
             pass
         return out
 
+    def _stored(self, file: _File, size: int, offset: int) -> bytes:
+        if len(self._files) == 1:
+            return os.pread(self._descriptor(), size, offset)
+        descriptor = _opened(file)
+        try:
+            return os.pread(descriptor, size, offset)
+        finally:
+            os.close(descriptor)
+
     def _descriptor(self) -> int:
-        """Return this process's descriptor of the file."""
+        """Return this process's descriptor of the only file."""
         process = os.getpid()
         if process not in self._descriptors:
-            descriptor = os.open(self._path, os.O_RDONLY)
-            if _identity(os.fstat(descriptor)) != self._identity:
-                os.close(descriptor)
-                raise DatasetError(
-                    f"{self._path} was replaced since setup(); set the data module up again"
-                )
-            self._descriptors[process] = descriptor
+            self._descriptors[process] = _opened(self._files[0])
         return self._descriptors[process]
 
 
-def _chunk_table(dataset: DatasetFile, spec: DatasetSpec) -> _ChunkTable:
-    """Look up the chunks of a dataset, and check that they are packed as this package does."""
+def _opened(file: _File) -> int:
+    """Return a new descriptor of a file."""
+    try:
+        descriptor = os.open(file.path, os.O_RDONLY)
+    except FileNotFoundError as error:
+        raise DatasetError(f"{file.path} was removed since setup()") from error
+    if _identity(os.fstat(descriptor)) != file.identity:
+        os.close(descriptor)
+        raise DatasetError(f"{file.path} was replaced since setup(); set the data module up again")
+    return descriptor
+
+
+def _packing(data: h5py.Dataset, spec: DatasetSpec) -> str | None:
+    """Return how this package packed a dataset; None if it did not."""
+    assert spec.chunk is not None
+    return next((name for name in FILTERS if packed_natively(data, spec.chunk, name)), None)
+
+
+def _chunk_table(
+    dataset: StoredData, spec: DatasetSpec, rows: range, compression: str
+) -> _ChunkTable:
+    """Look up the chunks of some rows, and check that they are packed as this package does."""
     where = f"{dataset.path}: {spec.name}"
     if problem := storage_problem(dataset.file, spec.name):
         raise DatasetError(f"{where} {problem}")
-    data, compression = dataset.file[spec.name], dataset.config.storage.compression
+    data = dataset.file[spec.name]
     assert spec.chunk is not None
     if not packed_natively(data, spec.chunk, compression):
         raise DatasetError(
@@ -148,20 +212,20 @@ def _chunk_table(dataset: DatasetFile, spec: DatasetSpec) -> _ChunkTable:
             "on its fields"
         )
     number = {tuple(part.start for part in place): i for i, place in enumerate(spec.chunk_slices)}
-    offset = np.zeros((len(dataset.rows), len(number)), np.int64)
+    offset = np.zeros((len(rows), len(number)), np.int64)
     size = np.zeros_like(offset)
 
     def look(info: Any) -> None:  # noqa: ANN401 (h5py's StoreInfo)
-        sample, *inside = info.chunk_offset
-        if sample in dataset.rows:
-            i = number[tuple(inside)]
-            offset[sample, i] = info.byte_offset
+        row, *inside = info.chunk_offset
+        if row in rows:
+            place = row - rows.start, number[tuple(inside)]
+            offset[place] = info.byte_offset
             # A chunk that skips a filter would need other decoding.
-            size[sample, i] = 0 if info.filter_mask else info.size
+            size[place] = 0 if info.filter_mask else info.size
 
     data.id.chunk_iter(look)
     if not size.all():
-        sample = int(np.argwhere(size == 0)[0, 0])
+        sample = dataset.samples[rows[int(np.argwhere(size == 0)[0, 0])]]
         raise DatasetError(f"{where} of sample {sample} is missing or packed otherwise")
     return _ChunkTable(spec, offset, size)
 

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.stats import qmc
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.variant_mixture import InitialConditionConfig, Mixture
+from spinlock.simulation.discrepancy import centered_discrepancy
 from spinlock.simulation.sobol_design import design_quality, make_design
 
 BASELINE = GenerationConfig(10_000)
@@ -91,3 +93,10 @@ def test_weights_decide_the_mixture():
     assert mixture.names == ("sinusoids", "band_limited_low")
     counts = np.bincount(make_design(config).variant)
     assert np.abs(counts - [768, 256]).max() <= 1
+
+
+@pytest.mark.parametrize(("number", "dim"), [(1, 3), (16, 1), (17, 2), (100, 15)])
+def test_discrepancy_is_that_of_scipy(number, dim):
+    points = np.random.default_rng(number).random((number, dim))
+    expected = qmc.discrepancy(points, method="CD")
+    assert centered_discrepancy(points) == pytest.approx(expected, rel=1e-10)

@@ -138,6 +138,6 @@ def _samples_problem(source: CheckSource) -> str:
     number = source.num_samples
     if problem := source.problems.get(schema.DIGESTS):
         return f"{schema.DIGESTS} {problem.text}"
-    if source.file.id.get_filesize() < _DIGEST_BYTES * number:
+    if source.stored_column(schema.DIGESTS).file.id.get_filesize() < _DIGEST_BYTES * number:
         return f"{schema.DIGESTS} cannot hold {number} digests in a file of this size"
     return ""

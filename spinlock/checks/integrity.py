@@ -210,7 +210,7 @@ def _sample_digests(source: CheckSource, fields: FieldStatistics) -> Measurement
     for block in row_blocks(source.rows):
         if rows := [row for row in block if row in fields.digests]:
             columns = {
-                spec.name: source.file[spec.name][
+                spec.name: source.stored_column(spec.name)[
                     [row // spec.samples_per_row for row in rows if not row % spec.samples_per_row]
                 ]
                 for spec in source.columns

@@ -180,10 +180,7 @@ def _compare(
         expected = _recomputed(simulator, index, "dynamics" in parts)
         for part, names in parts.items():
             try:
-                stored = {
-                    name: source.file[name][index // source.specs[name].samples_per_row]
-                    for name in names
-                }
+                stored = {name: source.values_of(name, index) for name in names}
             except Exception as error:
                 # A damaged byte can make HDF5 or the decompressor fail in any way.
                 found[part].differing.append(f"sample {index} ({type(error).__name__})")

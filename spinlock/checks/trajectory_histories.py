@@ -87,7 +87,7 @@ def _possible(rms: Values) -> NDArray[np.bool_]:
 
 def _saturated(source: DatasetFile, row: int) -> bool:
     """Return whether the stored u_T of a sample is saturated."""
-    last = source.file[schema.OUTPUTS][row, :, -1]
+    last = source.trajectory(row)[:, -1]
     return bool((np.abs(last) > SATURATED_VALUE).mean() > SATURATED_PIXELS)
 
 

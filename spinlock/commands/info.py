@@ -11,10 +11,11 @@ from spinlock.configuration.parameter_axes import describe_axis
 from spinlock.errors import DatasetError
 from spinlock.generation.run_summary import describe_design, describe_origin
 from spinlock.storage import read_columns, read_info, schema
-from spinlock.storage.assemble import plan_assembly
+from spinlock.storage.assemble import held_files
+from spinlock.storage.assembly_plan import plan_assembly
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.reader import DatasetInfo
-from spinlock.storage.shards import Shard, list_shards
+from spinlock.storage.shard_files import FOLDER_SUFFIX, Shard, list_shards
 
 
 def run(arguments: list[str]) -> None:
@@ -51,7 +52,7 @@ def describe_file(info: DatasetInfo) -> str:
 
 def _rows(info: DatasetInfo) -> dict[str, str]:
     return {
-        "file": f"{info.path} ({info.path.stat().st_size / 1e6:.1f} MB)",
+        "file": f"{info.path} ({info.path.stat().st_size / 1e6:.1f} MB{_shards_of(info)})",
         "fingerprint": info.fingerprint,
         "digest": info.digest,
         **_configuration(info.config),
@@ -59,6 +60,15 @@ def _rows(info: DatasetInfo) -> dict[str, str]:
         "design": describe_design(info.design_quality),
         **describe_origin(info),
     }
+
+
+def _shards_of(info: DatasetInfo) -> str:
+    """Describe the shards that a virtual dataset refers to; empty for another one."""
+    if info.config.storage.layout == "single":
+        return ""
+    with DatasetFile.open(info.path) as dataset:
+        sizes = [shard.path.stat().st_size for shard in dataset.held_shards()]
+    return f", and {sum(sizes) / 1e6:.1f} MB in {_number(len(sizes), 'shard')}"
 
 
 def _table(rows: dict[str, str]) -> str:
@@ -111,8 +121,17 @@ def _shares(labels: Iterable[str]) -> str:
 
 def _run_folders(path: Path) -> list[Path]:
     """Return the folders of shards beside a file, one for each unfinished configuration."""
-    parts = path.with_name(f"{path.name}.parts")
-    return sorted(folder for folder in parts.glob("*") if folder.is_dir())
+    path = path.resolve()
+    parents = (path.with_name(f"{path.name}{suffix}") for suffix in FOLDER_SUFFIX.values())
+    folders = [folder for parent in parents for folder in parent.glob("*") if folder.is_dir()]
+    # Shards that the dataset refers to are no unfinished run.
+    used = held_files(path) if path.exists() else set()
+    complete = {file.parent for file in used}
+    return sorted(
+        folder
+        for folder in folders
+        if folder not in complete or {shard.path for shard in list_shards(folder)} - used
+    )
 
 
 def _unfinished(path: Path, folder: Path) -> str:

@@ -17,7 +17,8 @@ def explain_difference(theirs: GenerationConfig, ours: GenerationConfig) -> str:
         'seed: 1 there, 2 asked for'
     """
     one, two = (_flattened("", json.loads(config.to_json())) for config in (theirs, ours))
-    ignored = ("num_samples", "storage.compression", "storage.shard_size")
+    packing = (f"storage.{name}" for name in ("compression", "shard_size", "layout"))
+    ignored = ("num_samples", *packing)
     keys = [k for k in dict.fromkeys((*one, *two)) if one.get(k) != two.get(k) and k not in ignored]
     if keys:
         return "; ".join(

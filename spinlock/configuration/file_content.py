@@ -34,16 +34,21 @@ class StorageConfig:
         compression: Filters of the fields: ``deflate`` (byte shuffle and deflate, standard HDF5
             filters) or ``none``; default: ``deflate``.
         shard_size: Number of samples in a shard, the largest amount of work that an interruption
-            can cost; a multiple of ``block_size``. Default: 128.
+            can cost; a multiple of ``block_size``. Default: 128, or 1,024 if one process
+            computes all of them on a CUDA device, or as many as fit into 4 GiB.
+        layout: Files of a new dataset: ``single`` puts everything into one file. ``virtual`` keeps
+            the shards, in the folder ``<path>.shards``, and the file refers to them. A dataset
+            keeps its layout when it is extended. Default: ``single``.
 
     Example:
-        >>> StorageConfig(fields="last")
-        StorageConfig(fields='last', compression='deflate', shard_size=128)
+        >>> StorageConfig(fields="last", layout="virtual")
+        StorageConfig(fields='last', compression='deflate', shard_size=None, layout='virtual')
     """
 
     fields: Literal["all", "last", "none"] | Every = "all"
     compression: Literal["deflate", "none"] = "deflate"
-    shard_size: int = 128
+    shard_size: int | None = None
+    layout: Literal["single", "virtual"] = "single"
 
 
 @dataclass(frozen=True)

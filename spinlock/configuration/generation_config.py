@@ -115,13 +115,15 @@ class GenerationConfig:
         _check_count("probes_per_operator", self.probes_per_operator, MAX_INDEX)
         _check_count("channels", self.channels, MAX_CHANNELS)
         _check_count("block_size", self.block_size, MAX_INDEX)
-        _check_count("storage.shard_size", self.storage.shard_size, MAX_INDEX)
+        shard_size = self.storage.shard_size
+        if shard_size is not None:
+            _check_count("storage.shard_size", shard_size, MAX_INDEX)
         if not 0 <= self.seed < 2**64:
             raise ConfigurationError(f"seed: must lie in [0, 2^64), got {self.seed}")
-        if self.storage.shard_size % self.block_size:
+        if shard_size is not None and shard_size % self.block_size:
             raise ConfigurationError(
                 f"storage.shard_size: must be a multiple of block_size={self.block_size}, got "
-                f"{self.storage.shard_size}"
+                f"{shard_size}"
             )
         if isinstance(self.storage.fields, Every):
             _check_count("storage.fields.every", self.storage.fields.every, self.num_timesteps)
@@ -188,11 +190,12 @@ class GenerationConfig:
         """SHA-256 (hexadecimal) of the settings that determine the bytes of a sample.
 
         It covers neither ``num_samples`` nor the packing of samples (``compression``,
-        ``shard_size``).
+        ``shard_size``, ``layout``).
         """
         content = self._plain()
-        del content["num_samples"], content["storage"]["compression"]
-        del content["storage"]["shard_size"]
+        del content["num_samples"]
+        for packing in ("compression", "shard_size", "layout"):
+            del content["storage"][packing]
         content["simulation_version"] = SIMULATION_VERSION
         # Keys are not sorted, because the variant coordinate is cut in the order of the weights.
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -8,7 +8,7 @@ more samples are requested, and is never changed otherwise.
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,18 +18,23 @@ import torch
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import ConfigurationError, DatasetError
+from spinlock.generation.incremental_assembly import IncrementalAssembly
 from spinlock.generation.run_summary import describe_design, describe_run, summarize_run
-from spinlock.generation.shard_task import ShardTask, compute_shards
+from spinlock.generation.shard_plan import (
+    find_sources,
+    held_samples,
+    missing_shards,
+    reason,
+)
+from spinlock.generation.shard_sizes import shard_size
+from spinlock.generation.shard_task import compute_shards
 from spinlock.runtime.local_paths import local_path
 from spinlock.runtime.progress import Progress, announce
 from spinlock.simulation.simulator import Simulator
-from spinlock.storage.assemble import Plan, assemble, plan_assembly
-from spinlock.storage.copying import require_copyable
-from spinlock.storage.dataset_file import DatasetFile
+from spinlock.storage.assembly_plan import Plan, plan_assembly
 from spinlock.storage.locking import dataset_lock
-from spinlock.storage.reader import require_dataset
-from spinlock.storage.shards import Shard, list_shards, remove_shards, shard_folder
-from spinlock.storage.verify import require_intact, verify_shard
+from spinlock.storage.shard_files import Shard, remove_shards, shard_folder
+from spinlock.storage.verify import require_intact
 
 _LOG = logging.getLogger(__name__)
 
@@ -72,16 +77,17 @@ def generate(
         2
     """
     path = _real(path)
-    if _held(config, path) >= config.num_samples:
+    held, config = held_samples(config, path)
+    if held >= config.num_samples:
         return
     # This refuses what cannot be simulated before anything is written. Workers have devices of
     # their own.
     simulator = Simulator(config, device if executor is None else "cpu")
     with _writing(path), dataset_lock(path):
         # Another process may have built it while this one waited.
-        held = _held(config, path)
+        held, config = held_samples(config, path)
         if held < config.num_samples:
-            _build(simulator, path, held, device, executor, progress)
+            _build(config, simulator, path, held, device, executor, progress)
 
 
 def generate_part(
@@ -113,14 +119,15 @@ def generate_part(
     if not 1 <= part <= num_parts:
         raise ConfigurationError(f"part: must lie in 1..{num_parts}, got {part}")
     path = _real(path)
-    held = _held(config, path)
+    held, config = held_samples(config, path)
     simulator = Simulator(config, device)
-    size = config.storage.shard_size
+    # The same on any device: parts may be computed on several.
+    size = shard_size(config)
     with _writing(path):
-        plan = _plan(config, path, held)
+        plan = find_sources(config, path, held)
         tasks = [
             task
-            for task in _tasks(config, path, plan, device)
+            for task in missing_shards(config, path, plan, device, size)
             if task.start // size % num_parts == part - 1
         ]
         with Progress(
@@ -143,33 +150,28 @@ def assemble_parts(config: GenerationConfig, path: str | os.PathLike[str]) -> No
         DatasetError: If samples are missing. Names them; damaged shards count as missing.
     """
     path = _real(path)
-    if _held(config, path) >= config.num_samples:
+    held, config = held_samples(config, path)
+    if held >= config.num_samples:
         return
     with _writing(path), dataset_lock(path):
-        held = _held(config, path)
+        held, config = held_samples(config, path)
         if held >= config.num_samples:
             return
         _verify(path, held)
-        plan = _plan(config, path, held)
+        plan = find_sources(config, path, held)
         if plan.gaps:
             ranges = ", ".join(f"{gap.start}..{gap.stop - 1}" for gap in plan.gaps)
             raise DatasetError(
                 f"{path}: samples {ranges} are missing. Compute them with generate --part, or run "
                 "generate, which computes missing samples and assembles the file"
             )
-        _assemble(config, path, plan, summarize_run([], 0.0, config.num_samples))
+        with _assembly(config, path, plan, (), held) as assembly:
+            _finish(config, path, assembly, summarize_run([], 0.0, config.num_samples))
 
 
 def _real(path: str | os.PathLike[str]) -> Path:
     """Return the file that a link points to, so that extending it does not replace the link."""
     return local_path(path).resolve()
-
-
-def _held(config: GenerationConfig, path: Path) -> int:
-    """Return the number of samples of this dataset in the file; 0 without a file."""
-    if not path.exists():
-        return 0
-    return require_dataset(path, config).config.num_samples
 
 
 def _verify(path: Path, held: int) -> None:
@@ -188,62 +190,13 @@ def _writing(path: Path) -> Iterator[None]:
         if isinstance(error, DatasetError):
             raise
         raise DatasetError(
-            f"cannot write {path}: {_reason(error)}. Existing files are unchanged; finished shards "
+            f"cannot write {path}: {reason(error)}. Existing files are unchanged; finished shards "
             "are kept, and the next run resumes from them"
         ) from error
 
 
-def _reason(error: OSError | MemoryError) -> str:
-    """Describe an error of the system, whose message is shorter than the one of HDF5."""
-    if isinstance(error, MemoryError):
-        return "out of memory"
-    return os.strerror(error.errno) if error.errno else str(error)
-
-
-def _plan(config: GenerationConfig, path: Path, held: int) -> Plan:
-    """Find the samples that exist, in the file and in intact shards, and those that are missing.
-
-    A damaged shard stays until a new one replaces it, or until the dataset is complete. A shard
-    that cannot be read at present stops the run, because it may be intact.
-    """
-    sources = []
-    if held:
-        with DatasetFile.open(path) as dataset:
-            require_copyable(dataset, config)
-        sources = [Shard(path, 0, held)]
-    folder = shard_folder(config, path)
-    folder.mkdir(parents=True, exist_ok=True)
-    for shard in list_shards(folder):
-        try:
-            verify_shard(shard, config)
-            sources.append(shard)
-        except DatasetError as error:
-            _LOG.warning("computing samples %d..%d again: %s", shard.start, shard.stop - 1, error)
-        except (OSError, MemoryError) as error:
-            raise DatasetError(
-                f"cannot read {shard.path}: {_reason(error)}. The shard may be intact and was left "
-                "unchanged; run the command again when it can be read, or remove it"
-            ) from error
-    return plan_assembly(config.num_samples, sources)
-
-
-def _tasks(
-    config: GenerationConfig, path: Path, plan: Plan, device: str | torch.device | None
-) -> list[ShardTask]:
-    """Return the tasks that fill the gaps of a plan, cut at multiples of the shard size."""
-    size, folder = config.storage.shard_size, shard_folder(config, path)
-    where = None if device is None else str(device)
-    tasks = []
-    for gap in plan.gaps:
-        start = gap.start
-        while start < gap.stop:
-            stop = min((start // size + 1) * size, gap.stop)
-            tasks.append(ShardTask(config, folder, start, stop, where))
-            start = stop
-    return tasks
-
-
 def _build(
+    config: GenerationConfig,
     simulator: Simulator,
     path: Path,
     held: int,
@@ -251,19 +204,22 @@ def _build(
     executor: Executor | None,
     progress: bool,
 ) -> None:
-    start, config = time.monotonic(), simulator.config
+    start = time.monotonic()
     _verify(path, held)
-    plan = _plan(config, path, held)
-    tasks = _tasks(config, path, plan, device)
+    plan = find_sources(config, path, held)
+    # What devices the workers of an executor have is not known here.
+    size = shard_size(config, simulator.device if executor is None else None)
+    tasks = missing_shards(config, path, plan, device, size)
     missing = sum(task.stop - task.start for task in tasks)
     done = config.num_samples - missing
     existing = f", {done} exist already" if done else ""
     _LOG.info("%s: computing %d samples%s", path, missing, existing)
-    with Progress(config.num_samples, done, path.name, enabled=progress) as bar:
-        reports = compute_shards(tasks, simulator, executor, bar.update)
-    sources = [segment.source for segment in plan.segments] + [task.shard for task in tasks]
-    summary = summarize_run(reports, time.monotonic() - start, config.num_samples)
-    _assemble(config, path, plan_assembly(config.num_samples, sources), summary)
+    shards = [task.shard for task in tasks]
+    with _assembly(config, path, plan, shards, held) as assembly:
+        with Progress(config.num_samples, done, path.name, enabled=progress) as bar:
+            reports = compute_shards(tasks, simulator, executor, bar.update, assembly.add)
+        summary = summarize_run(reports, time.monotonic() - start, config.num_samples)
+        _finish(config, path, assembly, summary)
     if progress:
         texts = describe_run(summary) | {"design": describe_design(summary["design_quality"])}
         announce("\n".join(f"{title}: {text}" for title, text in texts.items()))
@@ -271,14 +227,27 @@ def _build(
         torch.cuda.empty_cache()
 
 
-def _assemble(config: GenerationConfig, path: Path, plan: Plan, summary: dict[str, Any]) -> None:
+def _assembly(
+    config: GenerationConfig, path: Path, plan: Plan, later: Sequence[Shard], held: int
+) -> IncrementalAssembly:
+    """Begin to assemble a dataset from the sources of a plan, and from shards that are computed."""
+    existing = [segment.source for segment in plan.segments]
+    segments = plan_assembly(config.num_samples, [*existing, *later]).segments
+    available = [source.path for source in existing]
+    folder = shard_folder(config, path)
+    return IncrementalAssembly(config, path, folder, segments, available, replaces=held > 0)
+
+
+def _finish(
+    config: GenerationConfig, path: Path, assembly: IncrementalAssembly, summary: dict[str, Any]
+) -> None:
     folder = shard_folder(config, path)
     try:
-        assemble(config, plan.segments, path, folder, summary)
+        kept = assembly.finish(summary)
     except FileExistsError as error:
         raise DatasetError(
             f"{path} was created by another program while the dataset was built, and was left "
             f"unchanged; the shards are kept in {folder}"
         ) from error
-    if remove_shards(folder, config.num_samples):
+    if remove_shards(folder, config.num_samples, kept):
         _LOG.warning("%s has shards of another or a longer dataset; they are kept", folder.parent)

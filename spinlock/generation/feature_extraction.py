@@ -32,11 +32,11 @@ from spinlock.runtime.progress import Progress
 from spinlock.runtime.threads import shared_pool
 from spinlock.simulation.provenance import provenance
 from spinlock.storage import schema
-from spinlock.storage.assemble import update_features
 from spinlock.storage.columns import feature_columns
 from spinlock.storage.copying import require_copyable
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.digests import require_seal
+from spinlock.storage.feature_update import update_features
 from spinlock.storage.locking import dataset_lock
 from spinlock.storage.verify import require_intact
 

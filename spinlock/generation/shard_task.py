@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,12 @@ import torch
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.runtime.device_choice import use_gpu_of_turn
+from spinlock.runtime.output_files import publish
+from spinlock.runtime.threads import shared_pool
 from spinlock.simulation.provenance import provenance
 from spinlock.simulation.simulator import Simulator
-from spinlock.storage.shards import Shard, shard_path, write_shard
+from spinlock.storage.shard_files import Shard, shard_path
+from spinlock.storage.shards import write_shard
 
 _LOG = logging.getLogger(__name__)
 # Number of times that the shards of lost workers are submitted to the executor.
@@ -72,6 +75,7 @@ def compute_shard(
     task: ShardTask,
     simulator: Simulator | None = None,
     on_samples: Callable[[int], None] = lambda count: None,
+    finish: Callable[[Path, Path], None] = publish,
 ) -> ShardReport:
     """Compute the samples of a task and write their shard.
 
@@ -79,6 +83,8 @@ def compute_shard(
         task: Range of samples and folder.
         simulator: Simulator of the task's configuration; default: a new one on the task's device.
         on_samples: Function that is called with the number of samples just computed.
+        finish: Function that syncs and renames the shard, as for
+            `spinlock.storage.shards.write_shard`; default: before this function returns.
 
     Returns:
         Statistics of the shard.
@@ -97,8 +103,8 @@ def compute_shard(
         provenance(task.config, simulator.device),
         clock=simulator.clock,
         on_samples=on_samples,
+        finish=finish,
     )
-    _return_freed_memory()
     stages = simulator.clock.seconds
     cuda = simulator.device.type == "cuda"
     return ShardReport(
@@ -115,6 +121,7 @@ def compute_shards(
     simulator: Simulator,
     executor: Executor | None,
     on_samples: Callable[[int], None],
+    on_shard: Callable[[Shard], None] = lambda shard: None,
 ) -> list[ShardReport]:
     """Compute several shards.
 
@@ -124,23 +131,64 @@ def compute_shards(
         executor: Executor that computes the shards. Without one, or if its workers are lost
             repeatedly, this process computes them.
         on_samples: Function that is called with the number of samples just computed.
+        on_shard: Function that is called with each finished shard, in any thread; default: none.
 
     Returns:
         Statistics of each shard.
     """
     if executor is None:
-        return [compute_shard(task, simulator, on_samples) for task in tasks]
+        return _compute_here(tasks, simulator, on_samples, on_shard)
     reports: list[ShardReport] = []
     for _ in range(_ATTEMPTS):
-        tasks = _submit(tasks, executor, on_samples, reports)
-    # The tasks name the device, which the simulator of this process need not have.
-    return reports + [compute_shard(task, None, on_samples) for task in tasks]
+        tasks = _submit(tasks, executor, on_samples, on_shard, reports)
+    for task in tasks:
+        # The tasks name the device, which the simulator of this process need not have.
+        reports.append(compute_shard(task, None, on_samples))
+        on_shard(task.shard)
+    return reports
+
+
+def _compute_here(
+    tasks: Sequence[ShardTask],
+    simulator: Simulator,
+    on_samples: Callable[[int], None],
+    on_shard: Callable[[Shard], None],
+) -> list[ShardReport]:
+    """Compute shards in this process. While a shard is computed, the last one is synced to disk."""
+    pool = shared_pool("sync", 1)
+    pending: list[Future[None]] = []
+
+    def compute(task: ShardTask) -> ShardReport:
+        def settle(temporary: Path, path: Path) -> None:
+            try:
+                publish(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+            on_shard(task.shard)
+            _return_freed_memory()
+
+        def finish(temporary: Path, path: Path) -> None:
+            # At most one shard is not on disk yet.
+            while pending:
+                pending.pop().result()
+            pending.append(pool.submit(settle, temporary, path))
+
+        return compute_shard(task, simulator, on_samples, finish)
+
+    try:
+        reports = [compute(task) for task in tasks]
+        while pending:
+            pending.pop().result()
+    finally:
+        wait(pending)
+    return reports
 
 
 def _submit(
     tasks: Sequence[ShardTask],
     executor: Executor,
     on_samples: Callable[[int], None],
+    on_shard: Callable[[Shard], None],
     reports: list[ShardReport],
 ) -> list[ShardTask]:
     """Compute shards in an executor, append to ``reports``, and return tasks of lost workers."""
@@ -156,6 +204,7 @@ def _submit(
                 _LOG.warning("the worker of shard %s was lost: %s", futures[future].start, error)
             else:
                 on_samples(reports[-1].samples)
+                on_shard(futures[future].shard)
                 lost.remove(futures[future])
     except BrokenExecutor as error:
         _LOG.warning("the executor accepts no more tasks: %s", error)

@@ -60,13 +60,16 @@ class ReportSource(DatasetFile):
     def spectrum_samples(self) -> dict[str, NDArray[np.float32]]:
         """Return the first (n, C, H, W) initial conditions of each variant."""
         chosen = {n: np.flatnonzero(self.variants == n)[:_SPECTRUM_SAMPLES] for n in self.present}
-        return {name: self.file[schema.INPUTS][rows] for name, rows in chosen.items()}
+        return {
+            name: np.stack([self.initial(row) for row in rows.tolist()])
+            for name, rows in chosen.items()
+        }
 
     def points(self) -> tuple[NDArray[np.float32], Sequence[str]]:
         """Return the first (n, 15) operators in the unit cube, and the families of their probes."""
         step = self.config.probes_per_operator
         stop = step * _POINTS
-        return self.file[schema.PARAMS][:stop:step], self.families[:stop:step].tolist()
+        return self.stored_column(schema.PARAMS)[:stop:step], self.families[:stop:step].tolist()
 
     def features(self, name: str) -> tuple[NDArray[np.float32], tuple[str, ...]]:
         """Return (n, F) columns of the first rows at the last timestep, and their names.
@@ -75,7 +78,7 @@ class ReportSource(DatasetFile):
             name: Name of a dataset of features, whose rows are samples, or of the dynamics, whose
                 rows are operators.
         """
-        values = self.file[name][:_FEATURE_ROWS]
+        values = self.stored_column(name)[:_FEATURE_ROWS]
         return (values[:, -1] if values.ndim == 3 else values), self.specs[name].names
 
     def variance(self) -> dict[str, ColumnShares]:

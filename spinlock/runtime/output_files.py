@@ -16,8 +16,8 @@ from pathlib import Path
 from spinlock.errors import ConfigurationError
 
 AnyPath = str | os.PathLike[str]
-# Suffixes of the lock and of the folder of shards, which are beside a dataset file.
-_BESIDE_A_DATASET = (".lock", ".parts")
+# Suffixes of the lock and of the folders of shards, which are beside a dataset file.
+_BESIDE_A_DATASET = (".lock", ".parts", ".shards")
 
 
 @dataclass(frozen=True)

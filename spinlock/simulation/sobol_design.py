@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 
 from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.simulation.discrepancy import centered_discrepancy
 
 # The discrepancy costs O(N^2), so it is measured on at most this number of points.
 _MAX_DISCREPANCY_POINTS = 1 << 14
@@ -169,7 +170,7 @@ def design_quality(params: NDArray[np.float32]) -> dict[str, float]:
     if num > 1:
         correlation = float(np.abs(np.corrcoef(points, rowvar=False) - np.eye(dim)).max())
     return {
-        "centered_l2_discrepancy": float(qmc.discrepancy(some, method="CD")),
+        "centered_l2_discrepancy": centered_discrepancy(some),
         "discrepancy_points": float(len(some)),
         "max_abs_correlation": correlation,
         "min_stratum_count": float(single),

@@ -1,265 +1,251 @@
-"""Writes dataset files: assembles them from files that hold some samples, or replaces features.
+"""Writes dataset files from files that hold some of their samples.
 
-A dataset is written under a temporary name, every sample in it is read back and compared with its
-digest, and only then is the file synced and renamed: a file with the dataset's name is complete.
+A dataset is written under a temporary name. Every sample is read back and compared with its digest
+as soon as it is there, and the file is synced and renamed when it is complete: a file with the
+dataset's name is complete. Samples may be added while later ones are computed.
 """
 
 import json
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
+import h5py
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
-from spinlock.runtime.ordered_map import row_blocks
 from spinlock.runtime.output_files import publish
-from spinlock.simulation.sobol_design import design_quality
+from spinlock.simulation.sobol_design import design_quality, make_design
 from spinlock.storage import schema
+from spinlock.storage.assembly_plan import Segment
 from spinlock.storage.copying import copy_additions, copy_samples
 from spinlock.storage.dataset_file import DatasetFile
-from spinlock.storage.digests import columns_of, field_digests, require_seal, sample_digests, seal
-from spinlock.storage.origins import ORIGINS, merged_records, with_features
+from spinlock.storage.digests import column_digest, combined_digest, require_seal, seal
+from spinlock.storage.dimensions import dataset_scales, write_scales
+from spinlock.storage.hdf5_access import open_hdf5, read_attribute
+from spinlock.storage.layout import create_dataset
+from spinlock.storage.open_shards import OpenShards
+from spinlock.storage.origins import Source, merged_provenance
 from spinlock.storage.reader import json_attribute
-from spinlock.storage.shards import Shard
-from spinlock.storage.verify import (
-    name_samples,
-    require_fingerprint,
-    require_range,
-    wrong_samples,
-)
-
-# Root attributes that `update_features` copies from the old file.
-_KEPT = ("design_quality", "run_summary")
+from spinlock.storage.shard_index import Piece, ShardIndex
+from spinlock.storage.verify import require_fingerprint, require_range, wrong_samples
+from spinlock.storage.virtual_datasets import write_virtual
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Samples ``start`` to ``stop - 1`` of the dataset, copied from a file that holds them."""
+class Assembly:
+    """A dataset file that is being written; nothing is replaced before `finish`.
 
-    source: Shard
-    start: int
-    stop: int
+    Args:
+        config: Configuration of the dataset.
+        path: Path of the dataset file, which is created in one step.
+        folder: Folder in which the file is written first, on the same file system; that of the
+            shards for the layout ``virtual``.
+        replaces: Whether the new file replaces the one at ``path``. What the user added to that
+            file is kept. Default: False.
+    """
 
+    def __init__(
+        self, config: GenerationConfig, path: Path, folder: Path, *, replaces: bool = False
+    ) -> None:
+        self.config, self.path, self._replaces = config, path, replaces
+        self._found: dict[str, list[Source]] = defaultdict(list)
+        self._stored_bytes = 0.0
+        unique = uuid.uuid4().hex
+        self._temporary = folder / f"{path.name}.{unique}.tmp"
+        self._columns = folder / f"columns.{unique}.tmp"
+        self.index: ShardIndex | None = None
+        try:
+            self._new = self._create(folder)
+        except BaseException:
+            self._remove()
+            raise
 
-@dataclass(frozen=True)
-class Plan:
-    """Segments of a dataset that can be copied, and ranges of samples that must be computed."""
+    def _create(self, folder: Path) -> DatasetFile:
+        everything, config = range(self.config.num_samples), self.config
+        edition = 0
+        if self._replaces:
+            with DatasetFile.open(self.path) as old:
+                edition = 0 if old.shards is None else old.shards.index.edition + 1
+        if config.storage.layout == "single":
+            return DatasetFile.create(self._temporary, config, everything, {})
+        self.index = ShardIndex(folder, edition)
+        columns = h5py.File(self._columns, "x")
+        new = DatasetFile(
+            h5py.File(self._temporary, "x"),
+            config,
+            everything,
+            OpenShards(self.index, config, DatasetFile.shard, columns),
+        )
+        new.file.attrs.update(new.identity)
+        for spec in new.columns:
+            create_dataset(columns, spec, everything, {})
+        return new
 
-    segments: list[Segment]
-    gaps: list[range]
+    def __enter__(self) -> Self:
+        return self
 
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
-def plan_assembly(num_samples: int, sources: Iterable[Shard]) -> Plan:
-    """Cover the first ``num_samples`` samples with sources, each sample once, and list the gaps."""
-    ordered = sorted(sources, key=lambda source: (source.start, -source.stop))
-    segments, gaps, position = [], [], 0
-    for source in ordered:
-        stop = min(source.stop, num_samples)
-        if stop <= max(position, source.start):
-            continue
-        if source.start > position:
-            gaps.append(range(position, source.start))
-            position = source.start
-        segments.append(Segment(source, position, stop))
-        position = stop
-    if position < num_samples:
-        gaps.append(range(position, num_samples))
-    return Plan(segments, gaps)
+    def close(self) -> None:
+        """Remove what is not finished."""
+        self._new.close()
+        self._remove()
+
+    def _remove(self) -> None:
+        for temporary in (self._temporary, self._columns):
+            temporary.unlink(missing_ok=True)
+
+    def add(self, segment: Segment) -> None:
+        """Add the next samples, and compare what was written with digests and design.
+
+        Args:
+            segment: Samples that follow those added before, and the file that holds them.
+
+        Raises:
+            DatasetError: If the source belongs to another dataset, or a sample differs from its
+                digest or from the design. The message names the samples and the source.
+        """
+        own = segment.source.path == self.path
+        with DatasetFile.open(segment.source.path, samples=segment.source.samples) as source:
+            require_fingerprint(source, self.config)
+            source.validate()
+            if not own:
+                require_range(source)
+            taken = range(segment.start, segment.stop)
+            for name in schema.PROVENANCE:
+                self._found[name].append((json_attribute(source, name), source.samples, taken))
+            copy_samples(source, self._new, taken)
+            if self.index is not None:
+                self.index.append(_piece(segment, source))
+                share = len(taken) / len(source.rows)
+                self._stored_bytes += share * _stored_bytes(source)
+        self._require_sound(segment, own=own)
+
+    def _require_sound(self, segment: Segment, *, own: bool) -> None:
+        _, problem = wrong_samples(self._new, range(segment.start, segment.stop))
+        if problem:
+            whole = "Restore the file from a copy, or generate the dataset to another path"
+            shard = "Run the same command again: damaged shards are computed again"
+            raise DatasetError(
+                f"{problem}, copied from {segment.source.path}: the file was changed or damaged "
+                "since it was verified. No dataset was written or replaced. "
+                + (whole if own else shard)
+            )
+
+    def finish(self, summary: dict[str, Any], start: float | None = None) -> None:
+        """Complete the file when all samples were added, and move it to its path.
+
+        Args:
+            summary: Statistics of the run with ``design_quality``, which are stored in the file.
+                This dictionary is changed in place: sizes and the time of assembly are added.
+            start: Time, from `time.monotonic`, from which assembly counts; default: this call.
+
+        Raises:
+            DatasetError: If what was written cannot be read back.
+            FileExistsError: If a file exists at the path that the new one does not replace.
+        """
+        start = time.monotonic() if start is None else start
+        if self.index is not None:
+            self._finish_columns(self.index)
+        new = self._new
+        if self._replaces:
+            with DatasetFile.open(self.path) as old:
+                copy_additions(old, new)
+        new.file.attrs.update(merged_provenance(self._found, len(new.samples)))
+        new.file.attrs["design_quality"] = json.dumps(summary["design_quality"])
+        summary |= self._sizes()
+        summary["assembly_seconds"] = time.monotonic() - start
+        new.file.attrs["run_summary"] = json.dumps(summary)
+        seal(new)
+        new.close()
+        with DatasetFile.open(self._temporary, beside=self.path) as written:
+            written.validate()
+            require_seal(written)
+            for spec in written.columns:
+                held = read_attribute(written.file[spec.name], schema.COLUMN_DIGEST)
+                if column_digest(written, spec.name) != held:
+                    raise DatasetError(
+                        f"{spec.name} could not be written: it differs from its digest. No dataset "
+                        "was written or replaced"
+                    )
+        publish(self._temporary, self.path, replace=self._replaces)
+
+    def _finish_columns(self, index: ShardIndex) -> None:
+        """Complete the file of columns, and write the datasets that refer to it and to shards."""
+        old, samples = self._new, self._new.samples
+        assert old.shards is not None
+        old.shards.columns.attrs.update(
+            {
+                "fingerprint": self.config.fingerprint,
+                "digest": combined_digest(old.column(schema.DIGESTS)),
+                schema.SAMPLES: [0, len(samples)],
+            }
+        )
+        old.shards.close()
+        publish(self._columns, index.columns_path)
+        columns = open_hdf5(index.columns_path)
+        shards = OpenShards(index, self.config, DatasetFile.shard, columns)
+        self._new = DatasetFile(old.file, self.config, samples, shards)
+        for spec in old.specs.values():
+            virtual = write_virtual(old.file, spec, index, len(samples))
+            virtual.attrs.update(spec.attributes)
+        write_scales(old.file, old.specs.values(), dataset_scales(self.config).values())
+        index.write(old.file)
+
+    def _sizes(self) -> dict[str, float]:
+        """Return the size of the fields in bytes, uncompressed and stored, and their ratio."""
+        new = self._new
+        values = sum(new.file[spec.name].nbytes for spec in new.fields)
+        stored = _stored_bytes(new) if self.index is None else self._stored_bytes
+        return {
+            "field_bytes": values,
+            "stored_field_bytes": int(stored),
+            "compression_ratio": stored / values if values else 1.0,
+        }
 
 
 def assemble(
     config: GenerationConfig,
-    segments: list[Segment],
+    segments: Iterable[Segment],
     path: Path,
     folder: Path,
     summary: dict[str, Any],
 ) -> None:
-    """Write the dataset file from segments that cover it.
+    """Write a new dataset file from segments that cover it.
 
     Args:
         config: Configuration of the dataset.
-        segments: Consecutive segments from sample 0 to ``config.num_samples``. If the source
-            of one is the file at ``path`` itself, the new file replaces that file, and what the
-            user added to it is kept.
-        path: Path of the dataset file, which is created in one step.
-        folder: Folder in which the file is written first, on the same file system.
-        summary: Statistics of the run, which are stored in the file. This dictionary is changed in
-            place: the quality of the design, sizes and the time of assembly are added.
-
-    Raises:
-        DatasetError: If a sample of the new file differs from its digest or from the design. The
-            message names the samples and the source of the first; nothing is replaced.
-        FileExistsError: If a file exists at ``path`` and is not the source of a segment.
+        segments: Consecutive segments from sample 0 to ``config.num_samples``.
+        path: Path of the dataset file.
+        folder: Folder in which the file is written first, see `Assembly`.
+        summary: Statistics of the run, see `Assembly.finish`; the quality of the design is added.
     """
-    start = time.monotonic()
-    temporary = folder / f"{path.name}.{uuid.uuid4().hex}.tmp"
-    with _new_dataset(temporary, path, config, segments) as new:
+    with Assembly(config, path, folder) as assembly:
         for segment in segments:
-            _add(new, segment, own=segment.source.path == path)
-        params = new.design.params[:: config.probes_per_operator]
-        summary["design_quality"] = design_quality(params)
-        new.file.attrs["design_quality"] = json.dumps(summary["design_quality"])
-        summary |= _sizes(new)
-        summary["assembly_seconds"] = time.monotonic() - start
-        new.file.attrs["run_summary"] = json.dumps(summary)
+            assembly.add(segment)
+        assembly.finish(summary | {"design_quality": measured_design(config)})
 
 
-def update_features(
-    path: Path,
-    config: GenerationConfig,
-    features: Mapping[str, NDArray[np.float32]],
-    provenance: dict[str, str],
-    num_computed: int,
-) -> None:
-    """Replace a dataset file by one with other features.
-
-    Args:
-        path: Dataset file, which has been verified. It must not be a symbolic link.
-        config: Configuration of the new file, which may differ from the old one in its features.
-        features: Mapping of names of columns to features (N, ...) of all samples.
-        provenance: Root attributes that describe what computed the features; see
-            `spinlock.simulation.provenance`.
-        num_computed: Number of samples, from the first, whose features were computed.
-
-    Raises:
-        DatasetError: If the copied data, with the old features, differ from the old digests. The
-            file is left unchanged.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    segment = Segment(Shard(path, 0, config.num_samples), 0, config.num_samples)
-    with (
-        DatasetFile.open(path) as old,
-        _new_dataset(temporary, path, config, [segment], provenance, num_computed) as new,
-    ):
-        for name in _KEPT:
-            new.file.attrs[name] = old.text(name)
-        copy_additions(old, new)
-        copy_samples(old, new, old.samples, without=features)
-        for name, values in features.items():
-            new.file[name][...] = values
-        _write_digests(old, new)
+def measured_design(config: GenerationConfig) -> dict[str, float]:
+    """Return the quality of the design of a dataset, with one point for each operator."""
+    return design_quality(make_design(config).params[:: config.probes_per_operator])
 
 
-@contextmanager
-def _new_dataset(
-    temporary: Path,
-    path: Path,
-    config: GenerationConfig,
-    segments: list[Segment],
-    feature_provenance: Mapping[str, str] = MappingProxyType({}),
-    num_computed: int = 0,
-) -> Iterator[DatasetFile]:
-    """Let the body write a dataset; then seal and verify it, and move it to its path.
-
-    Sealing writes the digests of columns and attributes, see `spinlock.storage.digests.seal`.
-
-    Args:
-        temporary: Path under which the dataset is written.
-        path: Final path. A file there is replaced if it is the source of a segment.
-        config: Configuration of the dataset.
-        segments: Segments that are copied.
-        feature_provenance: Root attributes that describe what computed new features; empty if all
-            features are copied.
-        num_computed: Number of samples, from the first, whose features are new.
-
-    Raises:
-        DatasetError: If a sample differs from its digest or from the design.
-    """
-    merged = _merged_provenance(segments, feature_provenance, num_computed)
-    try:
-        everything = range(config.num_samples)
-        with DatasetFile.create(temporary, config, everything, merged) as new:
-            yield new
-            seal(new)
-        with DatasetFile.open(temporary) as written:
-            require_seal(written)
-            wrong, problem = wrong_samples(written)
-        if wrong:
-            source = next(s.source.path for s in segments if s.start <= wrong[0] < s.stop)
-            own = "Restore the file from a copy, or generate the dataset to another path"
-            shard = "Run the same command again: damaged shards are computed again"
-            raise DatasetError(
-                f"{problem}, copied from {source}: the file was changed or damaged since it was "
-                "verified. No dataset was written or replaced. "
-                + (own if source == path else shard)
-            )
-        publish(temporary, path, replace=any(s.source.path == path for s in segments))
-    finally:
-        temporary.unlink(missing_ok=True)
+def held_files(path: Path) -> set[Path]:
+    """Return the files that a dataset file refers to."""
+    with DatasetFile.open(path) as dataset:
+        return set() if dataset.shards is None else dataset.shards.index.files
 
 
-def _merged_provenance(
-    segments: list[Segment], feature_provenance: Mapping[str, str], num_computed: int
-) -> dict[str, str]:
-    """Merge the provenance of all segments with that of new features, without duplicates."""
-    found: dict[str, list[tuple[list[dict[str, Any]], range, range]]] = defaultdict(list)
-    for segment in segments:
-        taken = range(segment.start, segment.stop)
-        with DatasetFile.open(segment.source.path) as source:
-            for name in schema.PROVENANCE:
-                found[name].append((json_attribute(source, name), segment.source.samples, taken))
-    total = segments[-1].stop
-    registries = [records for records, _, _ in found["features"]]
-    if feature_provenance:
-        # The registry must describe only the features of the new file.
-        registries = [json.loads(feature_provenance["features"])]
-    merged: dict[str, list[Any]] = {"features": []}
-    for records in registries:
-        merged["features"] += [r for r in records if r not in merged["features"]]
-    for name in ORIGINS:
-        merged[name] = merged_records(found[name], total)
-        if name in feature_provenance:
-            new = json.loads(feature_provenance[name])
-            merged[name] = with_features(merged[name], new, num_computed, total)
-    return {name: json.dumps(merged[name]) for name in schema.PROVENANCE}
+def _piece(segment: Segment, source: DatasetFile) -> Piece:
+    shard = segment.source
+    size, digest = shard.path.stat().st_size, source.text("digest")
+    return Piece(shard.start, shard.stop, segment.start, segment.stop, shard.edition, size, digest)
 
 
-def _add(new: DatasetFile, segment: Segment, *, own: bool) -> None:
-    """Copy a segment, and from the dataset's own file also what its user added."""
-    with DatasetFile.open(segment.source.path, samples=segment.source.samples) as source:
-        require_fingerprint(source, new.config)
-        source.validate()
-        if own:
-            copy_additions(source, new)
-        else:
-            require_range(source)
-        copy_samples(source, new, range(segment.start, segment.stop))
-
-
-def _sizes(dataset: DatasetFile) -> dict[str, float]:
-    """Return the size of the fields in bytes, uncompressed and stored, and their ratio."""
-    data = [dataset.file[spec.name] for spec in dataset.fields]
-    values = sum(each.nbytes for each in data)
-    stored = sum(each.id.get_storage_size() for each in data)
-    return {
-        "field_bytes": values,
-        "stored_field_bytes": stored,
-        "compression_ratio": stored / values if values else 1.0,
-    }
-
-
-def _write_digests(old: DatasetFile, new: DatasetFile) -> None:
-    """Write the digests of the new file after comparing what was copied with the old ones."""
-    features = schema.feature_specs(old.config)
-    for rows in row_blocks(new.rows):
-        fields, columns = field_digests(new, rows), columns_of(new, rows)
-        copied = columns | {name: old.column(name, rows) for name in features}
-        expected = old.column(schema.DIGESTS, rows)
-        differs = sample_digests(old.specs.values(), rows, copied, fields) != expected
-        if differs.any():
-            wrong = (np.flatnonzero(differs) + rows.start).tolist()
-            raise DatasetError(
-                f"{old.path}: {name_samples(wrong)} differ from their digests: the file was "
-                "changed or damaged since it was verified. It was left as it is"
-            )
-        digests = sample_digests(new.specs.values(), rows, columns, fields)
-        new.file[schema.DIGESTS][rows.start : rows.stop] = digests
+def _stored_bytes(dataset: DatasetFile) -> int:
+    return sum(dataset.file[spec.name].id.get_storage_size() for spec in dataset.fields)

@@ -17,6 +17,7 @@ from spinlock.storage.compression import encode_chunk
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.dimensions import SCALE_ATTRIBUTES, SCALES_OF_DATASET, dataset_scales
 from spinlock.storage.hdf5_access import attribute_type, holds_references, read_attribute
+from spinlock.storage.shard_index import INDEX
 
 _REMEDY = "Move it to another file first, or generate to another path"
 
@@ -24,30 +25,37 @@ _REMEDY = "Move it to another file first, or generate to another path"
 def copy_samples(
     source: DatasetFile, target: DatasetFile, samples: range, *, without: Collection[str] = ()
 ) -> None:
-    """Copy consecutive samples. Chunks that this package packed are copied without unpacking.
+    """Copy consecutive samples, or only their columns into a virtual dataset.
+
+    Chunks that this package packed are copied without unpacking.
 
     Args:
         source: Dataset file or shard that holds the samples.
-        target: Dataset file with the same schema, open for writing.
+        target: Dataset file or shard with the same schema, open for writing.
         samples: Samples to copy.
         without: Names of datasets to leave out.
     """
-    rows = range(samples.start - source.samples.start, samples.stop - source.samples.start)
+    rows, placed = (
+        range(samples.start - file.samples.start, samples.stop - file.samples.start)
+        for file in (source, target)
+    )
     wanted = target.config.storage.compression
     same_packing = source.config.storage.compression == wanted
     for spec in target.columns:
         if spec.name not in without:
-            for old, new in zip(row_blocks(rows), row_blocks(samples), strict=True):
+            for old, new in zip(row_blocks(rows), row_blocks(placed), strict=True):
                 written = target.place(spec.name, new)
-                target.file[spec.name][written] = source.column(spec.name, old)
+                target.stored_column(spec.name)[written] = source.column(spec.name, old)
+    if target.shards is not None:
+        return
     for spec in target.fields:
         chunks = target.file[spec.name].id
-        for row, sample in zip(rows, samples, strict=True):
+        for row, into in zip(rows, placed, strict=True):
             for place in spec.chunk_slices:
                 packed = source.packed_chunk(spec.name, row, place) if same_packing else None
                 if packed is None:
                     packed = encode_chunk(source.chunk(spec.name, row, place), wanted)
-                chunks.write_direct_chunk((sample, *(part.start for part in place)), packed)
+                chunks.write_direct_chunk((into, *(part.start for part in place)), packed)
 
 
 def require_copyable(source: DatasetFile, wanted: GenerationConfig) -> None:
@@ -196,7 +204,8 @@ def _added_links(source: DatasetFile, named: Collection[str]) -> Iterator[str]:
         group = source.file[holder] if holder else source.file
         if isinstance(group, h5py.Group):
             paths = (f"{holder}/{name}".lstrip("/") for name in group)
-            yield from (path for path in paths if path not in named)
+            own = () if source.shards is None else (INDEX,)
+            yield from (path for path in paths if path not in named and path not in own)
 
 
 def _added_objects(file: h5py.File, added: list[str]) -> Iterator[str]:

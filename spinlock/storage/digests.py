@@ -21,6 +21,7 @@ from spinlock.runtime.threads import available_cores, shared_pool
 from spinlock.storage import schema
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.hdf5_access import is_refusal, read_attribute
+from spinlock.storage.shard_index import INDEX, INDEX_ATTRIBUTES
 
 _ATTRIBUTES_DIGEST = "attributes_digest"
 
@@ -177,6 +178,8 @@ def _holders(dataset: DatasetFile) -> Iterator[tuple[str, h5py.HLObject, Iterabl
     yield "/", dataset.file, [n for n in schema.ROOT_ATTRIBUTES if n != _ATTRIBUTES_DIGEST]
     for name in dataset.specs:
         yield name, dataset.file[name], schema.DATASET_ATTRIBUTES
+    if dataset.shards is not None:
+        yield INDEX, dataset.file[INDEX], INDEX_ATTRIBUTES
 
 
 def _plain(value: object) -> object:

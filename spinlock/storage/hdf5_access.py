@@ -117,8 +117,16 @@ def storage_problem(group: h5py.Group, name: str) -> str:
     return local_object(group, name)[1]
 
 
-def local_object(group: h5py.Group, name: str) -> tuple[h5py.Group | h5py.Dataset | None, str]:
+def local_object(
+    group: h5py.Group, name: str, *, virtual: bool = False
+) -> tuple[h5py.Group | h5py.Dataset | None, str]:
     """Open a path in a group if it leads to data in the file itself.
+
+    Args:
+        group: Group of an open file.
+        name: Path in the group.
+        virtual: Whether it may lead to a virtual dataset, which is opened but not read; default:
+            False.
 
     Returns:
         The object, or None if there is none; and why the path leads outside of the file, which is
@@ -132,7 +140,9 @@ def local_object(group: h5py.Group, name: str) -> tuple[h5py.Group | h5py.Datase
         if not isinstance(link, h5py.HardLink):
             return None, f"is reached through a link ({type(link).__name__}); {_LOCAL}"
         holder = holder[part]
-    if isinstance(holder, h5py.Dataset) and (holder.is_virtual or holder.external):
+    if virtual or not isinstance(holder, h5py.Dataset):
+        return holder, ""
+    if holder.is_virtual or holder.external:
         kind = "a virtual dataset" if holder.is_virtual else "stored in another file"
         return None, f"is {kind}; {_LOCAL}"
     return holder, ""

@@ -1,7 +1,7 @@
 """Creates the datasets and dimension scales of a file, and finds deviations from the schema."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import h5py
@@ -12,6 +12,8 @@ from spinlock.storage.compression import FILTERS
 from spinlock.storage.dimensions import dataset_scales, values_problem, write_scales
 from spinlock.storage.hdf5_access import is_plain, local_object
 from spinlock.storage.schema import DatasetSpec
+from spinlock.storage.shard_index import ShardIndex
+from spinlock.storage.virtual_datasets import sources_problem
 
 ProblemKind = Literal["missing", "elsewhere", "shape", "type", "scale"]
 
@@ -50,28 +52,96 @@ def create_datasets(
     """
     specs, filters = tuple(specs), FILTERS[config.storage.compression]
     for spec in specs:
-        shape = (len(spec.rows(samples)), *spec.shape)
-        options = {} if spec.chunk is None else {"chunks": (1, *spec.chunk), **filters}
-        dataset = file.create_dataset(spec.name, shape, spec.dtype, **options)
-        dataset.attrs.update(spec.attributes)
+        create_dataset(file, spec, samples, filters).attrs.update(spec.attributes)
     write_scales(file, specs, dataset_scales(config, samples).values())
 
 
-def layout_problems(
-    file: h5py.File, config: GenerationConfig, specs: Iterable[DatasetSpec], samples: range
-) -> dict[str, Problem]:
-    """Return how datasets and dimension scales deviate from the schema, by name.
+def create_dataset(
+    file: h5py.File, spec: DatasetSpec, samples: range, filters: Mapping[str, Any]
+) -> h5py.Dataset:
+    """Create one dataset without attributes. Fields get chunks with the given filters."""
+    options = {} if spec.chunk is None else {"chunks": (1, *spec.chunk), **filters}
+    return file.create_dataset(
+        spec.name, (len(spec.rows(samples)), *spec.shape), spec.dtype, **options
+    )
 
-    The arguments are those of `create_datasets`.
+
+def dataset_problems(
+    file: h5py.File, specs: Iterable[DatasetSpec], samples: range
+) -> dict[str, Problem]:
+    """Return how datasets deviate from the schema, by name.
+
+    Args:
+        file: File that must itself hold the datasets.
+        specs: Datasets of the file.
+        samples: Samples in the rows of the file.
+    """
+    groups: dict[str, h5py.Group | Problem] = {}
+    found = {}
+    for spec in specs:
+        problem = _spec_problem(_open(file, spec.name, groups), spec, samples)
+        if problem is not None:
+            found[spec.name] = problem
+    return found
+
+
+def link_problems(file: h5py.File, names: Iterable[str]) -> dict[str, Problem]:
+    """Return which datasets of a virtual dataset's file are missing or reached through a link."""
+    groups: dict[str, h5py.Group | Problem] = {}
+    found = {}
+    for name in names:
+        held = _open(file, name, groups, virtual=True)
+        if isinstance(held, Problem):
+            found[name] = held
+    return found
+
+
+def virtual_problems(
+    file: h5py.File, specs: Iterable[DatasetSpec], index: ShardIndex, num_samples: int
+) -> dict[str, Problem]:
+    """Return how virtual datasets deviate from the schema and from the index, by name.
+
+    Args:
+        file: File of a virtual dataset. No other file is opened.
+        specs: Datasets of the file.
+        index: Shards of the dataset.
+        num_samples: Number of samples.
+    """
+    groups: dict[str, h5py.Group | Problem] = {}
+    found = {}
+    for spec in specs:
+        held = _open(file, spec.name, groups, virtual=True)
+        problem: Problem | None
+        if isinstance(held, Problem):
+            problem = held
+        elif text := sources_problem(held, spec, index, num_samples):
+            problem = Problem("elsewhere", text)
+        else:
+            problem = _spec_problem(held, spec, range(num_samples))
+        if problem is not None:
+            found[spec.name] = problem
+    return found
+
+
+def _spec_problem(
+    held: h5py.Dataset | Problem, spec: DatasetSpec, samples: range
+) -> Problem | None:
+    shape = (len(spec.rows(samples)), *spec.shape)
+    # A column may be read at once, a chunked dataset is read one sample at a time.
+    size = math.prod(shape if spec.chunk is None else spec.shape) * spec.dtype.itemsize
+    return _problem(held, shape, spec.dtype, max(size, _CHUNK_BYTES))
+
+
+def scale_problems(file: h5py.File, config: GenerationConfig, samples: range) -> dict[str, Problem]:
+    """Return how dimension scales deviate from the schema, by name.
+
+    Args:
+        file: File that must itself hold the scales.
+        config: Configuration of the dataset.
+        samples: Samples in the rows of the file.
     """
     groups: dict[str, h5py.Group | Problem] = {}
     found: dict[str, Problem | None] = {}
-    for spec in specs:
-        held = _open(file, spec.name, groups)
-        shape = (len(spec.rows(samples)), *spec.shape)
-        # A column may be read at once, a chunked dataset is read one sample at a time.
-        size = math.prod(shape if spec.chunk is None else spec.shape) * spec.dtype.itemsize
-        found[spec.name] = _problem(held, shape, spec.dtype, max(size, _CHUNK_BYTES))
     for name, scale in dataset_scales(config, samples).items():
         held = _open(file, name, groups)
         limit = max(_ELEMENT_BYTES * scale.size, _SCALE_CHUNK_BYTES)
@@ -86,7 +156,11 @@ def layout_problems(
 
 
 def _open(
-    file: h5py.File, name: str, groups: dict[str, h5py.Group | Problem]
+    file: h5py.File,
+    name: str,
+    groups: dict[str, h5py.Group | Problem],
+    *,
+    virtual: bool = False,
 ) -> h5py.Dataset | Problem:
     """Return a dataset that is stored in the file itself, or why there is none.
 
@@ -94,16 +168,19 @@ def _open(
         file: File.
         name: Path of the dataset.
         groups: Groups that previous calls opened, or why they could not, by path.
+        virtual: Whether it may be a virtual dataset.
     """
     parent, _, leaf = name.rpartition("/")
     if parent not in groups:
         groups[parent] = _member(file, parent, h5py.Group) if parent else file
     group = groups[parent]
-    return group if isinstance(group, Problem) else _member(group, leaf, h5py.Dataset)
+    if isinstance(group, Problem):
+        return group
+    return _member(group, leaf, h5py.Dataset, virtual=virtual)
 
 
-def _member(holder: h5py.Group, name: str, kind: type) -> Any:  # noqa: ANN401 (h5py is untyped)
-    member, elsewhere = local_object(holder, name)
+def _member(holder: h5py.Group, name: str, kind: type, *, virtual: bool = False) -> Any:  # noqa: ANN401 (h5py is untyped)
+    member, elsewhere = local_object(holder, name, virtual=virtual)
     if elsewhere:
         return Problem("elsewhere", elsewhere)
     if isinstance(member, kind):

@@ -9,9 +9,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 Record = Mapping[str, Any]
+#: Records of a file, the samples that it holds, and those that are taken from it.
+Source = tuple[Sequence[Record], range, range]
 
 SAMPLES, PART = "samples", "part"
 #: Attributes whose records describe samples.
@@ -44,9 +47,7 @@ def records_of(records: Sequence[Record], sample: int) -> list[dict[str, Any]] |
     return found or None
 
 
-def merged_records(
-    sources: Iterable[tuple[Sequence[Record], range, range]], num_samples: int
-) -> list[dict[str, Any]]:
+def merged_records(sources: Iterable[Source], num_samples: int) -> list[dict[str, Any]]:
     """Merge the records of several files whose samples are put into one file.
 
     Args:
@@ -84,6 +85,40 @@ def merged_records(
             record[SAMPLES] = ", ".join(f"{r.start}..{r.stop - 1}" for r in ranges)
         result.append(record)
     return result
+
+
+def merged_provenance(
+    found: Mapping[str, Sequence[Source]],
+    num_samples: int,
+    new: Mapping[str, str] = MappingProxyType({}),
+    num_computed: int = 0,
+) -> dict[str, str]:
+    """Merge the provenance of several files, without duplicates, with that of new features.
+
+    Args:
+        found: Sources by name of the root attribute.
+        num_samples: Number of samples of the new file.
+        new: Root attributes that describe what computed new features; default: all features are
+            copied.
+        num_computed: Number of samples, from the first, whose features are new.
+
+    Returns:
+        Root attributes, JSON by name.
+    """
+    registries = [records for records, _, _ in found["features"]]
+    if new:
+        # The registry must describe only the features of the new file.
+        registries = [json.loads(new["features"])]
+    features: list[Record] = []
+    for records in registries:
+        features += [r for r in records if r not in features]
+    merged: dict[str, Sequence[Record]] = {}
+    for name in ORIGINS:
+        merged[name] = merged_records(found[name], num_samples)
+        if new:
+            records = json.loads(new[name])
+            merged[name] = with_features(merged[name], records, num_computed, num_samples)
+    return {name: json.dumps(records) for name, records in {**merged, "features": features}.items()}
 
 
 def with_features(

@@ -1,4 +1,4 @@
-"""Writes and lists shards: files that hold a range of samples each, in a folder beside the dataset.
+"""Writes shards: files that hold a range of samples each, in a folder beside the dataset.
 
 A shard is written under a temporary name, closed, synced to disk and renamed, so a file with a
 shard's name is complete. It has the layout of the dataset and a digest of its samples, by which
@@ -6,11 +6,9 @@ damage is found before the dataset is assembled from it.
 """
 
 import math
-import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.errors import DatasetError
 from spinlock.runtime.ordered_map import ordered_map
 from spinlock.runtime.output_files import publish
 from spinlock.runtime.stage_clock import StageClock
@@ -30,78 +27,9 @@ from spinlock.storage.compression import encode_chunk
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.digests import chunk_digest, combined_digest, content_digest, sample_digests
 
-_NAME = re.compile(r"shard-(\d{10})-(\d{10})\.h5")
-# Names of unfinished shards and datasets, which alone are removed besides finished shards.
-_TEMPORARY = re.compile(r".*\.[0-9a-f]{32}\.tmp")
 # Values that the compression threads hold: enough to keep them busy, and a bound on memory. When
 # compression lags behind, the simulation waits.
 _BYTES_IN_FLIGHT = 1 << 26
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A file that holds the samples ``start .. stop``."""
-
-    path: Path
-    start: int
-    stop: int
-
-    @property
-    def samples(self) -> range:
-        """The samples that the file holds."""
-        return range(self.start, self.stop)
-
-
-def shard_folder(config: GenerationConfig, path: Path) -> Path:
-    """Return the folder of a dataset's shards, which lies beside its file and may not exist yet.
-
-    Raises:
-        DatasetError: If the folder is a link, which would lead writing and removal elsewhere.
-    """
-    parts = path.with_name(f"{path.name}.parts")
-    folder = parts / config.fingerprint[:16]
-    for each in (parts, folder):
-        if each.is_symlink():
-            raise DatasetError(
-                f"{each} is a link; shards are written to and removed from a folder beside the "
-                "dataset only. Remove the link, or choose another path for the dataset"
-            )
-    return folder
-
-
-def shard_path(folder: Path, start: int, stop: int) -> Path:
-    """Return the path of the shard of samples ``start .. stop``."""
-    return folder / f"shard-{start:010d}-{stop:010d}.h5"
-
-
-def list_shards(folder: Path) -> list[Shard]:
-    """Return the shards in a folder, by first sample; other files are ignored."""
-    found = []
-    for path in sorted(folder.glob("shard-*.h5")):
-        if match := _NAME.fullmatch(path.name):
-            found.append(Shard(path, int(match[1]), int(match[2])))
-    return found
-
-
-def remove_shards(folder: Path, num_samples: int) -> bool:
-    """Remove the shards of a finished dataset and the temporary files of interrupted runs.
-
-    Args:
-        folder: Folder of the shards.
-        num_samples: Number of samples in the dataset. Shards of further samples are kept: they
-            were computed for a longer dataset.
-
-    Returns:
-        Whether anything is left, in this folder or in those of other configurations.
-    """
-    finished = [shard.path for shard in list_shards(folder) if shard.stop <= num_samples]
-    unfinished = [path for path in folder.iterdir() if _TEMPORARY.fullmatch(path.name)]
-    for leftover in (*finished, *unfinished):
-        leftover.unlink()
-    for empty in (folder, folder.parent):
-        if not any(empty.iterdir()):
-            empty.rmdir()
-    return folder.parent.exists()
 
 
 def write_shard(
@@ -114,6 +42,7 @@ def write_shard(
     *,
     clock: StageClock | None = None,
     on_samples: Callable[[int], None] = lambda count: None,
+    finish: Callable[[Path, Path], None] = publish,
 ) -> None:
     """Write one shard.
 
@@ -126,6 +55,8 @@ def write_shard(
         provenance: Root attributes that describe what computes the samples.
         clock: Clock that counts the time of compression and writing.
         on_samples: Function that is called with the number of samples just received.
+        finish: Function that syncs the closed file and renames it, or has that done; from then on
+            it is responsible for the temporary file. Default: sync and rename.
     """
     # Unique among all machines that may share the folder.
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
@@ -135,9 +66,10 @@ def write_shard(
             shard.file.attrs[schema.SAMPLES] = [start, stop]
             _ShardWriter(shard, clock).write(samples, on_samples)
         with clock.stage("writing"):
-            publish(temporary, path, replace=True)
-    finally:
+            finish(temporary, path)
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
 
 
 class _Chunk(NamedTuple):

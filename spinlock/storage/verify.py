@@ -9,12 +9,13 @@ import numpy as np
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.runtime.ordered_map import row_blocks
+from spinlock.simulation.sobol_design import make_design
 from spinlock.storage import schema
 from spinlock.storage.columns import metadata_columns
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.digests import combined_digest, computed_digests, require_seal
 from spinlock.storage.hdf5_access import is_refusal, read_attribute
-from spinlock.storage.shards import Shard
+from spinlock.storage.shard_files import Shard
 
 # Columns that follow from the design exactly, on any machine: they identify the samples.
 _IDENTIFYING = (schema.PARAMS, schema.OPERATOR_INDEX, schema.IC_TYPES, schema.IC_FAMILIES)
@@ -97,36 +98,43 @@ def require_intact(path: Path, remedy: str) -> None:
         )
 
 
-def wrong_samples(dataset: DatasetFile) -> tuple[list[int], str]:
-    """Compare every sample with its digest, and then with the design.
+def wrong_samples(dataset: DatasetFile, rows: range | None = None) -> tuple[list[int], str]:
+    """Compare samples with their digests, and then with the design.
+
+    Args:
+        dataset: Dataset file or shard.
+        rows: Rows of the samples; default: all.
 
     Returns:
         Samples that differ, and a clause that names them; both empty if none does.
     """
-    if wrong := damaged_samples(dataset):
+    if wrong := damaged_samples(dataset, rows):
         return wrong, f"{name_samples(wrong)} differ from their digests"
-    if wrong := foreign_samples(dataset):
+    if wrong := foreign_samples(dataset, rows):
         return wrong, f"{name_samples(wrong)} differ from the design of the configuration"
     return [], ""
 
 
-def damaged_samples(dataset: DatasetFile) -> list[int]:
+def damaged_samples(dataset: DatasetFile, rows: range | None = None) -> list[int]:
     """Return the samples whose content differs from their digest or cannot be read."""
     wrong: list[int] = []
-    for rows in row_blocks(dataset.rows):
-        differs = computed_digests(dataset, rows) != dataset.column(schema.DIGESTS, rows)
-        wrong += (np.flatnonzero(differs) + dataset.samples.start + rows.start).tolist()
+    for part in row_blocks(dataset.rows if rows is None else rows):
+        differs = computed_digests(dataset, part) != dataset.column(schema.DIGESTS, part)
+        wrong += (np.flatnonzero(differs) + dataset.samples.start + part.start).tolist()
     return wrong
 
 
-def foreign_samples(dataset: DatasetFile) -> list[int]:
+def foreign_samples(dataset: DatasetFile, rows: range | None = None) -> list[int]:
     """Return the samples whose columns differ from the design."""
-    expected = metadata_columns(dataset.config, dataset.design)
-    differs = np.zeros(len(dataset.samples), dtype=bool)
+    rows = dataset.rows if rows is None else rows
+    samples = dataset.samples[rows.start : rows.stop]
+    design = make_design(dataset.config, samples.start, samples.stop)
+    expected = metadata_columns(dataset.config, design)
+    differs = np.zeros(len(samples), dtype=bool)
     for name in _IDENTIFYING:
-        unequal = dataset.column(name) != expected[name]
+        unequal = dataset.column(name, rows) != expected[name]
         differs |= unequal.reshape(len(differs), -1).any(axis=1)
-    return (np.flatnonzero(differs) + dataset.samples.start).tolist()
+    return (np.flatnonzero(differs) + samples.start).tolist()
 
 
 def name_samples(samples: Sequence[int]) -> str:

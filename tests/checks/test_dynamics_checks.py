@@ -9,7 +9,7 @@ import pytest
 from spinlock.checks import check_dataset
 from spinlock.simulation.transport_flow import TRUE_DYNAMICS
 from spinlock.storage import schema
-from spinlock.storage.dataset_file import read_configuration
+from spinlock.storage.stored_configuration import read_configuration
 from tests.checks import make, names
 from tests.helpers import reseal
 

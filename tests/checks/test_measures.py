@@ -16,7 +16,7 @@ from spinlock.features import FEATURES
 from spinlock.features.response import RESPONSE_FEATURES
 from spinlock.simulation.dynamics_columns import DYNAMICS
 from spinlock.simulation.initial_conditions import BandLimited
-from spinlock.storage.dataset_file import read_configuration
+from spinlock.storage.stored_configuration import read_configuration
 from tests.helpers import parameter_values, small_config
 
 

@@ -14,7 +14,7 @@ import pytest
 from spinlock.errors import DatasetError
 from spinlock.generation.build import generate, shard_folder
 from spinlock.storage import read_info
-from spinlock.storage.shards import list_shards
+from spinlock.storage.shard_files import list_shards
 from tests.durability import CONFIG
 from tests.forks import Fork
 from tests.helpers import dataset_contents, small_config

@@ -18,7 +18,7 @@ from spinlock.generation import shard_task
 from spinlock.generation.build import generate, generate_part, shard_folder
 from spinlock.generation.shard_task import ShardTask, compute_shard
 from spinlock.storage.dataset_file import DatasetFile
-from spinlock.storage.shards import Shard, list_shards
+from spinlock.storage.shard_files import Shard, list_shards
 from spinlock.storage.verify import verify_shard
 from tests.durability import CONFIG
 from tests.helpers import dataset_contents

@@ -16,7 +16,7 @@ from spinlock.generation import shard_task
 from spinlock.generation.build import assemble_parts, generate, generate_part, shard_folder
 from spinlock.generation.executors import DaskExecutor, LocalProcesses
 from spinlock.storage import read_info
-from spinlock.storage.shards import list_shards
+from spinlock.storage.shard_files import list_shards
 from tests.durability import CONFIG
 from tests.forks import Messages, in_processes
 from tests.helpers import dataset_contents, small_config

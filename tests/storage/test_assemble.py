@@ -4,8 +4,8 @@ from pathlib import Path
 
 from hypothesis import given, settings, strategies as st
 
-from spinlock.storage.assemble import plan_assembly
-from spinlock.storage.shards import Shard
+from spinlock.storage.assembly_plan import plan_assembly
+from spinlock.storage.shard_files import Shard
 
 RANGES = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), max_size=8)
 

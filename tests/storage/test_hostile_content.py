@@ -20,7 +20,7 @@ from spinlock.generation.shard_task import ShardTask, compute_shard
 from spinlock.storage import read_info, schema
 from spinlock.storage.compression import decode_chunk
 from spinlock.storage.dataset_file import DatasetFile
-from spinlock.storage.shards import list_shards
+from spinlock.storage.shard_files import list_shards
 from spinlock.storage.verify import verify_shard
 from tests.helpers import small_config
 from tests.storage.rewrites import deflated_twice, filters_in_another_order

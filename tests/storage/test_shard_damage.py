@@ -14,7 +14,7 @@ from spinlock.errors import DatasetError
 from spinlock.generation.build import assemble_parts, generate, generate_part
 from spinlock.generation.shard_task import compute_shard
 from spinlock.storage import schema
-from spinlock.storage.shards import list_shards
+from spinlock.storage.shard_files import list_shards
 from tests.storage.sabotage import (
     FIELDS,
     ThisThread,

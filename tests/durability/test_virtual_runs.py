@@ -1,0 +1,121 @@
+"""A run of the layout ``virtual`` that is killed at any step leaves a whole dataset, or shards."""
+
+import os
+import shutil
+import signal
+from functools import partial
+
+import pytest
+
+from spinlock.generation import shard_task
+from spinlock.generation.build import generate
+from spinlock.generation.feature_extraction import extract_features
+from spinlock.storage import read_info, schema
+from spinlock.storage.dataset_file import DatasetFile
+from spinlock.storage.feature_update import update_features
+from spinlock.storage.verify import require_intact
+from tests.forks import Fork
+from tests.storage import virtual_files
+from tests.storage.virtual_files import SINGLE, VIRTUAL, copy, shards
+
+# The calls of the system by which files appear, change their name and disappear.
+STEPS = ("replace", "link", "unlink", "fsync", "rmdir")
+
+
+@pytest.fixture(scope="session")
+def files(made_once):
+    return made_once("virtual", virtual_files.write)
+
+
+def killed_at(number, task, path):
+    """Do a task, and kill the process before its call ``number`` of STEPS; count the calls."""
+    done = []
+
+    def counted(call):
+        def step(*args, **options):
+            if len(done) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done.append(call)
+            return call(*args, **options)
+
+        return step
+
+    for name in STEPS:
+        setattr(os, name, counted(getattr(os, name)))
+    task(path)
+    return len(done)
+
+
+def fetch(source, task, simulator, on_samples, finish):
+    """Take a shard that was computed before, to save time."""
+    temporary = task.shard.path.with_name(f"{task.shard.path.name}.{32 * '0'}.tmp")
+    shutil.copy(next(f for f in shards(source) if f.name == task.shard.path.name), temporary)
+    finish(temporary, task.shard.path)
+    return shard_task.ShardReport(task.stop - task.start, 1.0, {}, 1, 0)
+
+
+def build(source, path):
+    shard_task.compute_shard = partial(fetch, source)
+    generate(VIRTUAL, path, progress=False)
+
+
+def replace_features(path):
+    """Give the file other features than its own."""
+    with DatasetFile.open(path) as dataset:
+        config = dataset.config
+        provenance = {name: dataset.text(name) for name in schema.PROVENANCE}
+        features = {name: 1 + dataset.column(name) for name in schema.feature_specs(config)}
+    update_features(path, config, features, provenance, config.num_samples)
+
+
+def leftovers(path):
+    """Files beside a finished dataset that it does not refer to."""
+    with DatasetFile.open(path) as dataset:
+        used = {path, path.with_name(f"{path.name}.lock"), *dataset.shards.index.files}
+    return {each for each in path.parent.rglob("*") if each.is_file()} - used
+
+
+def moments(count):
+    """All steps, or some of them, with the first and the last ones."""
+    every = range(count)
+    if os.environ.get("SPINLOCK_KILLS"):
+        return every
+    return [*every[: -8 : max(count // 5, 1)], *every[-8:]]
+
+
+def test_a_build_that_is_killed_at_any_step_goes_on(files, tmp_path):
+    source = files / "virtual.h5"
+    count = Fork(killed_at, -1, partial(build, source), tmp_path / "whole" / "a.h5").result()
+    for number in moments(count):
+        path = tmp_path / str(number) / "virtual.h5"
+        fork = Fork(killed_at, number, partial(build, source), path)
+        fork.process.join()
+        assert fork.process.exitcode == -signal.SIGKILL
+        if path.exists():
+            require_intact(path, "")
+        Fork(build, source, path).result()
+        assert read_info(path).digest == read_info(source).digest
+        assert leftovers(path) == set()
+
+
+@pytest.mark.parametrize("started", [0, 4])
+def test_features_that_are_replaced_until_a_kill(files, tmp_path, started):
+    """The dataset is the old one or the new one, and the next run removes the other's files."""
+    source = copy(files / "virtual.h5", tmp_path / "source" / "virtual.h5")
+    trial = copy(source, tmp_path / "trial" / "virtual.h5")
+    count = Fork(killed_at, -1, replace_features, trial).result()
+    digests = {read_info(each).digest for each in (source, trial)}
+    assert len(digests) == 2
+    for number in moments(count)[started::8]:
+        path = copy(source, tmp_path / str(number) / "virtual.h5")
+        fork = Fork(killed_at, number, replace_features, path)
+        fork.process.join()
+        assert fork.process.exitcode == -signal.SIGKILL
+        require_intact(path, "")
+        assert read_info(path).digest in digests
+        replace_features(path)
+        require_intact(path, "")
+        assert leftovers(path) == set()
+        # The features of the fields come back.
+        assert extract_features(path, progress=False).changed == SINGLE.num_samples
+        assert read_info(path).digest == read_info(source).digest
