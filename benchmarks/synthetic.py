@@ -29,7 +29,7 @@ from spinlock.features.response import (
 )
 from spinlock.simulation.dynamics_rows import dynamics_names
 from spinlock.simulation.provenance import provenance
-from spinlock.simulation.simulator import Samples
+from spinlock.simulation.samples import Samples
 from spinlock.storage.assemble import assemble
 from spinlock.storage.assembly_plan import plan_assembly
 from spinlock.storage.shard_files import Shard, shard_path
@@ -52,13 +52,14 @@ def write_synthetic(path: Path, config: GenerationConfig) -> None:
     """
     shard = Shard(shard_path(path.parent, 0, config.num_samples), 0, config.num_samples)
     origin = provenance(config, torch.device("cpu"))
-    write_shard(shard.path, config, 0, config.num_samples, _samples(config), origin)
+    write_shard(shard.path, config, 0, config.num_samples, synthetic_samples(config), origin)
     plan = plan_assembly(config.num_samples, [shard])
     assemble(config, plan.segments, path, path.parent, {})
     shard.path.unlink()
 
 
-def _samples(config: GenerationConfig) -> Iterator[Samples]:
+def synthetic_samples(config: GenerationConfig) -> Iterator[Samples]:
+    """Yield blocks of all samples of a configuration, with artificial fields and features."""
     generator = torch.Generator().manual_seed(0)
     for start in range(0, config.num_samples, config.block_size):
         count = min(config.block_size, config.num_samples - start)

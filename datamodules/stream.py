@@ -26,7 +26,8 @@ from spinlock.datamodules.scaling import FeatureScaler
 from spinlock.errors import ConfigurationError
 from spinlock.runtime.device_choice import choose_device
 from spinlock.runtime.processes import is_distributed
-from spinlock.simulation.simulator import Samples, Simulator
+from spinlock.simulation.samples import Samples
+from spinlock.simulation.simulator import Simulator
 from spinlock.simulation.sobol_design import make_design
 
 Order = Literal["consecutive", "random"]

@@ -30,7 +30,8 @@ from spinlock.plots.token_plots import heatmap
 from spinlock.plots.variance_plots import variance_bars
 from spinlock.report.plot_data import ReportSource
 from spinlock.report.report_plots import PAIRS
-from spinlock.simulation.simulator import Samples, Simulator
+from spinlock.simulation.samples import Samples
+from spinlock.simulation.simulator import Simulator
 from spinlock.simulation.sobol_design import make_design
 from spinlock.simulation.variants import InitialConditions
 from spinlock.storage import read_tokens, schema

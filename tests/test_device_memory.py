@@ -135,7 +135,8 @@ def test_a_device_that_does_not_answer_is_named_alone(gpu, monkeypatch):
 
 def of_a_block(wanted):
     """Samples of a whole block in one batch, as a GPU computes them."""
-    return Simulator(CONFIG, "cpu")._simulate(make_design(CONFIG, 0, SIZE), wanted)
+    simulator = Simulator(CONFIG, "cpu")
+    return simulator._finished(simulator._simulate(make_design(CONFIG, 0, SIZE), wanted))
 
 
 class NoRoom:

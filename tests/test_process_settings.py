@@ -74,7 +74,8 @@ def in_this_thread(config):
     torch.set_num_threads(1)
     try:
         rows = range(config.num_samples)
-        return digest(simulator._simulate(design.rows(i, i + 1), range(i, i + 1)) for i in rows)
+        units = (simulator._simulate(design.rows(i, i + 1), range(i, i + 1)) for i in rows)
+        return digest(map(simulator._finished, units))
     finally:
         torch.set_num_threads(threads)
 
@@ -104,9 +105,9 @@ def test_settings_in_force_while_a_unit_is_computed(hostile, monkeypatch):
     inside = []
     original = Simulator._simulate_unit
 
-    def recorded(self, unit, wanted):
+    def recorded(self, *work):
         inside.append(settings())
-        return original(self, unit, wanted)
+        return original(self, *work)
 
     monkeypatch.setattr(Simulator, "_simulate_unit", recorded)
     with HOSTILE[hostile]():

@@ -33,9 +33,9 @@ def test_libraries_are_settled_before_threads_compute(stop, monkeypatch):
     )
     original = Simulator._simulate
 
-    def recorded(self, unit, wanted):
+    def recorded(self, *work):
         events.append(("unit", get_ident()))
-        return original(self, unit, wanted)
+        return original(self, *work)
 
     monkeypatch.setattr(Simulator, "_simulate", recorded)
     simulate(small_config(20, num_realizations=1), 0, stop)

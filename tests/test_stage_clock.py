@@ -105,17 +105,20 @@ def test_a_cpu_has_the_clock_of_its_threads():
 
 def test_a_simulator_times_its_device_without_waiting_more_often(stream, monkeypatch):
     """One wait for each block, which is the one for its copy."""
+    monkeypatch.setattr(
+        "spinlock.simulation.simulator.device_clock",
+        lambda clock, device: DeviceClock(clock, torch.device("cuda")),
+    )
     simulator = Simulator(small_config(12, num_realizations=1, num_timesteps=2), "cpu")
-    simulator._stages = DeviceClock(simulator.clock, torch.device("cuda"))
-    simulator._runner.clock = simulator._stages
-    original = simulator._runner.roll_out
+    runner = simulator._one_by_one._runner
+    original = runner.roll_out
 
     def roll_out(*args):
         original(*args)
         with simulator._stages.stage("convolutions"):
             stream.compute(0.5)
 
-    monkeypatch.setattr(simulator._runner, "roll_out", roll_out)
+    monkeypatch.setattr(runner, "roll_out", roll_out)
     monkeypatch.setattr(simulator, "_on_threads", simulator._on_device)
     parts = list(simulator.samples(0, 12))
     assert sum(map(len, parts)) == 12

@@ -63,9 +63,10 @@ def _convolve(
         w = _part(weights_high, weights_low, row[Column.WEIGHTS], (kernel, kernel, fan_in, fan_out))
         # float64 makes this the exact result, to the rounding of float32.
         x, w = x.double().permute(0, 3, 1, 2), w.double().permute(3, 2, 0, 1)
-        y = F.conv2d(F.pad(x, (kernel // 2,) * 4, mode="circular"), w)
+        columns = F.unfold(F.pad(x, (kernel // 2,) * 4, mode="circular"), kernel)
+        y = (w.flatten(1) @ columns).transpose(1, 2)
         start = row[Column.SUMS]
-        sums[start : start + y.numel()] = y.permute(0, 2, 3, 1).flatten().float()
+        sums[start : start + y.numel()] = y.flatten().float()
 
 
 def _part(high: Tensor, low: Tensor, start: int, shape: tuple[int, ...]) -> Tensor:

@@ -10,6 +10,16 @@ from torch import Tensor
 from spinlock.simulation.randomness import Stream, normal
 
 
+def calibration_side(grid_size: int, kernel_size: int) -> int:
+    """Return the side of the calibration fields in pixels.
+
+    Args:
+        grid_size: Side of the dataset's grid in pixels.
+        kernel_size: Side of the convolution kernels in pixels.
+    """
+    return max(grid_size // 8, 8, kernel_size)
+
+
 @lru_cache(maxsize=8)
 def calibration_fields(
     seed: int, channels: int, grid_size: int, kernel_size: int, device: torch.device
@@ -30,7 +40,7 @@ def calibration_fields(
     Returns:
         Fields, (n, channels, side, side) float32.
     """
-    side = max(grid_size // 8, 8, kernel_size)
+    side = calibration_side(grid_size, kernel_size)
     count = max(1, grid_size**2 // (8 * side**2))
     fields = torch.arange(count, device="cpu")
     white = normal(seed, Stream.CALIBRATION, fields, channels * side**2)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from spinlock.configuration.parameter_space import ParameterValues
 from spinlock.kernels.layer_table import padded_width
 from spinlock.kernels.weight_draws import LayerRow, weight_tiles
+from spinlock.simulation.calibration import calibration_side
 from spinlock.simulation.network_layers import Layer, Network, network
-from spinlock.simulation.operator_weights import dropout_mask
 
 
 class Step(NamedTuple):
@@ -67,25 +67,69 @@ class PlacedOperator:
     weights: dict[int, int]
     channels: dict[int, int]
 
+
+class Member(NamedTuple):
+    """An operator of a block.
+
+    Attributes:
+        index: Index of the operator.
+        values: Parameter values.
+        rows: Positions of its samples in the block.
+    """
+
+    index: int
+    values: ParameterValues
+    rows: range
+
     @property
-    def widths(self) -> tuple[int, int, int, int]:
-        """Largest numbers of channels of field 0, of field 1, of sums and of projections."""
-        first, second, sums, projected = [padded_width(self.steps[0].layer.fan_in)], [0], [0], [0]
-        for step in self.steps:
-            width = padded_width(step.layer.fan_out)
-            (second if step.target else first).append(width)
-            sums.append(width)
-            if step.projection is not None:
-                projected.append(padded_width(step.projection.fan_out))
-        sums.append(padded_width(self.exit.fan_out))
-        return max(first), max(second), max(sums), max(projected)
+    def calibration_side(self) -> int:
+        """Side of the calibration fields in pixels, which the operators of a group share."""
+        return calibration_side(self.values.grid_size, self.values.kernel_size)
+
+
+def member_bytes(member: Member, channels: int, realizations: int) -> int:
+    """Return the memory that an operator of a group takes, in bytes.
+
+    Args:
+        member: The operator.
+        channels: Number of channels C of a field.
+        realizations: Number of fields of each sample.
+    """
+    layers = network(member.values, channels)
+    pixels = member.values.grid_size**2 * realizations * len(member.rows)
+    weights = sum(
+        layer.kernel**2 * padded_width(layer.fan_in) * padded_width(layer.fan_out)
+        for layer in layers.layers()
+    )
+    # Operands and sums have four bytes each in the largest format.
+    return 4 * (pixels * sum(widths_of(steps_of(layers), layers.exit)) + weights)
+
+
+def widths_of(steps: Sequence[Step], last: Layer) -> tuple[int, int, int, int]:
+    """Return the largest numbers of channels of what an operator needs memory for.
+
+    Args:
+        steps: Steps of the operator.
+        last: The last convolution.
+
+    Returns:
+        Numbers of channels of field 0, of field 1, of sums and of projections.
+    """
+    first, second, projected = [padded_width(steps[0].layer.fan_in)], [0], [0]
+    sums = [padded_width(last.fan_out)]
+    for step in steps:
+        width = padded_width(step.layer.fan_out)
+        (second if step.target else first).append(width)
+        sums.append(width)
+        if step.projection is not None:
+            projected.append(padded_width(step.projection.fan_out))
+    return max(first), max(second), max(sums), max(projected)
 
 
 class GroupLayout:
     """Places of all operators of a group.
 
     Args:
-        seed: Seed of the dataset.
         operators: Index and parameter values of each operator.
         channels: Number of channels C of a field.
 
@@ -93,44 +137,44 @@ class GroupLayout:
         operators: The operators with their places.
         num_weights: Number of weights in memory.
         num_channels: Number of output channels of all layers in memory.
+        widest: Largest number of output channels of a layer.
     """
 
-    def __init__(
-        self, seed: int, operators: Sequence[tuple[int, ParameterValues]], channels: int
-    ) -> None:
+    def __init__(self, operators: Sequence[tuple[int, ParameterValues]], channels: int) -> None:
         self.operators: list[PlacedOperator] = []
-        self.num_weights = self.num_channels = 0
+        self.num_weights = self.num_channels = self.widest = 0
         self._rows: list[LayerRow] = []
-        self._masks: list[NDArray[np.float32]] = []
+        self._masks: list[tuple[int, int, int]] = []
+        self._limits: list[tuple[float, float]] = []
         for index, values in operators:
             layers = network(values, channels)
             placed = PlacedOperator(values, steps_of(layers), layers.exit, {}, {})
             hidden = {step.layer.number for step in placed.steps if step.hidden}
             for layer in layers.layers():
-                self._place(placed, index, layer)
-                mask = np.ones(padded_width(layer.fan_out), np.float32)
-                if layer.number in hidden and values.dropout_rate > 0:
-                    address = seed, index, layer, values.dropout_rate
-                    mask[: layer.fan_out] = dropout_mask(*address).numpy()
-                self._masks.append(mask)
+                rate = values.dropout_rate if layer.number in hidden else 0.0
+                self._place(placed, index, layer, rate)
             self.operators.append(placed)
 
-    def _place(self, placed: PlacedOperator, index: int, layer: Layer) -> None:
+    def _place(self, placed: PlacedOperator, index: int, layer: Layer, rate: float) -> None:
         padded = padded_width(layer.fan_in), padded_width(layer.fan_out)
         sizes = layer.fan_in, layer.fan_out, layer.kernel**2, *padded
         self._rows.append(LayerRow(index, layer.number, *sizes, self.num_weights))
+        self._masks.append((layer.fan_out, padded[1], self.num_channels))
+        self._limits.append((rate * layer.fan_out, 1 / (1 - rate)))
         placed.weights[layer.number] = self.num_weights
         placed.channels[layer.number] = self.num_channels
         self.num_weights += layer.kernel**2 * padded[0] * padded[1]
         self.num_channels += padded[1]
+        self.widest = max(self.widest, layer.fan_out)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Return the tables of `spinlock.kernels.weight_draws`, and the mask of each channel."""
+        """Return the tables of `spinlock.kernels.weight_draws` and of `dropout_masks`."""
         layers = np.array(self._rows, dtype=np.int64)
         tile_layer, tile_index = weight_tiles(layers)
         return {
             "layers": layers,
             "tile_layer": tile_layer,
             "tile_index": tile_index,
-            "mask": np.concatenate(self._masks),
+            "masks": np.array(self._masks, dtype=np.int64),
+            "limits": np.array(self._limits, dtype=np.float32),
         }

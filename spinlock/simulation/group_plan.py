@@ -17,7 +17,7 @@ from spinlock.kernels.layer_table import (
     padded_width,
     tiles,
 )
-from spinlock.simulation.group_layout import GroupLayout, PlacedOperator
+from spinlock.simulation.group_layout import GroupLayout, PlacedOperator, widths_of
 from spinlock.simulation.network_layers import Layer
 
 _Row = list[int]
@@ -71,7 +71,7 @@ def plan_application(
     operands = sums = pairs = first_field = 0
     for operator, count in zip(layout.operators, fields, strict=True):
         pixels = count * side**2
-        first, second, summed, projections = operator.widths
+        first, second, summed, projections = widths_of(operator.steps, operator.exit)
         places = _Places(
             fields=(operands, operands + pixels * first),
             sums=sums,

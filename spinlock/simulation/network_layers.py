@@ -119,8 +119,18 @@ def network(values: ParameterValues, channels: int) -> Network:
 
 def hidden_widths(values: ParameterValues) -> list[int]:
     """Return the number of channels of each hidden block, B * min(2^i, 4)."""
-    factors = (min(2**i, _MAX_WIDTH_FACTOR) for i in range(values.num_layers))
-    return [values.base_channels * factor for factor in factors]
+    blocks = range(1, values.num_layers + 1)
+    return [largest_width(values.base_channels, count) for count in blocks]
+
+
+def largest_width(base_channels: int, num_layers: int) -> int:
+    """Return the number of channels of the last block, B * min(2^(n - 1), 4), which is the widest.
+
+    Args:
+        base_channels: Number of channels B of the first block.
+        num_layers: Number of blocks n.
+    """
+    return base_channels * min(2 ** (num_layers - 1), _MAX_WIDTH_FACTOR)
 
 
 @cache

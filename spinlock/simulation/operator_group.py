@@ -15,15 +15,18 @@ from torch import Tensor
 from spinlock.configuration.generation_config import Precision
 from spinlock.configuration.parameter_space import ParameterValues
 from spinlock.kernels.bounded_output import bound_output, calibrate_output
+from spinlock.kernels.dropout_masks import silence_channels
 from spinlock.kernels.grouped_convolution import convolve, pack_fields
 from spinlock.kernels.layer_finish import calibrate_scales, finish_layers, moments
 from spinlock.kernels.operands import make_operands
+from spinlock.kernels.random_draws import draw_numbers
 from spinlock.kernels.weight_draws import draw_weights
 from spinlock.runtime.stage_clock import StageClock
 from spinlock.simulation.calibration import calibration_fields
 from spinlock.simulation.convolutional_operator import OUTPUT_BOUND, OUTPUT_ITERATIONS
 from spinlock.simulation.group_layout import GroupLayout
 from spinlock.simulation.group_plan import plan_application
+from spinlock.simulation.randomness import Stream
 
 _CALIBRATION = "calibration"
 
@@ -50,7 +53,7 @@ class OperatorGroupPlan:
     ) -> None:
         values = operators[0][1]
         self.seed, self.channels, self.num_operators = seed, channels, len(operators)
-        self.layout = GroupLayout(seed, operators, channels)
+        self.layout = GroupLayout(operators, channels)
         self.calibration = seed, channels, values.grid_size, values.kernel_size
         fields = calibration_fields(*self.calibration, torch.device("cpu"))
         counts = [len(fields)] * len(operators)
@@ -86,14 +89,15 @@ class OperatorGroup:
     ) -> None:
         clock = clock or StageClock()
         self._plan, self._tables = plan, tables
-        self._device = tables["mask"].device
+        self._device = tables["layers"].device
         plans = plan.plans.values()
         self._sums = self._empty(max(plan.num_sums for plan in plans))
         self._pairs = self._empty(max(plan.num_pairs for plan in plans), 2)
         self._factor = self._empty(plan.layout.num_channels)
-        # The first layers of networks have neither a shift nor a mask.
-        self._shift = torch.zeros_like(self._factor)
+        self._shift = self._empty(plan.layout.num_channels)
+        self._mask = self._empty(plan.layout.num_channels)
         with clock.stage("weights"):
+            self._silence()
             self._draw("float32")
         with clock.stage("calibration"):
             self._calibrate()
@@ -124,6 +128,13 @@ class OperatorGroup:
 
     def _table(self, application: str, *names: str) -> tuple[Tensor, ...]:
         return tuple(self._tables[f"{application}.{name}"] for name in names)
+
+    def _silence(self) -> None:
+        """Draw the dropout masks of all layers."""
+        addresses = self._tables["layers"][:, :2].contiguous()
+        count = self._plan.layout.widest + 1
+        drawn = draw_numbers(addresses, self._plan.seed, Stream.DROPOUT, count, "uniform")
+        silence_channels(drawn, self._mask, *(self._tables[name] for name in ("masks", "limits")))
 
     def _draw(self, precision: Precision) -> None:
         """Draw the weights of all layers in a format, and make room for operands in it."""
@@ -169,7 +180,7 @@ class OperatorGroup:
                 self._pairs,
                 self._factor,
                 self._shift,
-                self._tables["mask"],
+                self._mask,
                 *self._operands,
                 problems,
                 finished,

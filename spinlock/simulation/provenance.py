@@ -10,6 +10,7 @@ from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.features import FEATURES, CustomFeatures
 from spinlock.features.response import RESPONSE_FEATURES
 from spinlock.runtime.device_record import device_record
+from spinlock.simulation.kernel_check import computes_together
 
 # The packages whose versions may change a sample's bytes.
 _PACKAGES = ("spinlock", "torch", "numpy", "scipy", "h5py", "isal")
@@ -31,6 +32,15 @@ def provenance(config: GenerationConfig, device: torch.device) -> dict[str, str]
     rows += CustomFeatures(config.features, config.trusted_modules).rows
     return {
         "package_versions": json.dumps([{package: version(package) for package in _PACKAGES}]),
-        "device": json.dumps([device_record(device)]),
+        "device": json.dumps([_device(config, device)]),
         "features": json.dumps([dataclasses.asdict(row) for row in rows]),
     }
+
+
+def _device(config: GenerationConfig, device: torch.device) -> dict[str, str]:
+    """Return the record of a device, of CUDA devices with what applies the operators."""
+    record = device_record(device)
+    if device.type == "cuda":
+        together = computes_together(config, device)
+        record["operators"] = f"triton {version('triton')}" if together else "torch"
+    return record

@@ -3,22 +3,17 @@
 Rounding depends on the shapes of tensors and on the number of threads, so both are fixed: work is
 divided into units whose shapes depend on the index alone. On a CPU, a unit consists of the samples
 of one operator in a block; one thread computes it, and several units run in parallel. On an
-accelerator, a unit is a block, whose initial conditions and features are batched.
+accelerator, a unit is a block, whose samples are computed together.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from itertools import groupby
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.configuration.parameter_space import typed_row
-from spinlock.errors import SimulationError
 from spinlock.features import CustomFeatures, SDFFeatures, extract, extract_per_timestep
 from spinlock.features.response import ResponseFeatures, extract_responses
 from spinlock.runtime.arithmetic import fixed_arithmetic
@@ -26,11 +21,11 @@ from spinlock.runtime.device_choice import choose_device
 from spinlock.runtime.device_memory import computed_in_memory
 from spinlock.runtime.ordered_map import reproducible_map
 from spinlock.runtime.stage_clock import StageClock, device_clock
-from spinlock.simulation.dynamics import DynamicsMeter, measuring_side
-from spinlock.simulation.dynamics_rows import dynamics_rows
-from spinlock.simulation.operator_runs import OperatorRunner
-from spinlock.simulation.rollout import update_weights
+from spinlock.simulation.block_fields import BlockFields
+from spinlock.simulation.kernel_check import computes_together
+from spinlock.simulation.samples import Samples, UnitResult, require_finite, to_host
 from spinlock.simulation.sobol_design import Design, make_design
+from spinlock.simulation.unit_fields import FieldSource, OperatorByOperator, runs
 from spinlock.simulation.variants import InitialConditions
 
 _LESS_MEMORY = (
@@ -40,35 +35,6 @@ _LESS_MEMORY = (
 )
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Consecutive samples, in the memory of the host.
-
-    Args:
-        index: Sample indices, (n,) int64.
-        initial: Initial conditions, (n, C, H, W) float32.
-        fields: Fields at the stored timesteps, (n, M, T', C, H, W) float32.
-        features: Features of the trajectories at all timesteps.
-        initial_features: Per-timestep features of the initial conditions, (n, 46) float32.
-        custom: Custom features by array name (see `spinlock.features.custom_columns`).
-        responses: Response features; None if the configuration leaves them out.
-        dynamics: Dynamics of the operators whose first sample is among these, (o, D) float32; None
-            if the configuration leaves them out.
-    """
-
-    index: NDArray[np.int64]
-    initial: Tensor
-    fields: Tensor
-    features: SDFFeatures
-    initial_features: Tensor
-    custom: dict[str, Tensor]
-    responses: ResponseFeatures | None
-    dynamics: Tensor | None
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-
 class Simulator:
     """Computes samples of one dataset on one device.
 
@@ -76,6 +42,12 @@ class Simulator:
         config: Configuration of the dataset.
         device: Device to compute on; see `spinlock.runtime.device_choice` for the default.
         clock: Counts the time of the stages: of a CPU's threads, or of a CUDA device.
+        together: Whether the operators of a block are applied together; default: on a CUDA device
+            whose kernels agree with the plain computation, for the operator families of this
+            package.
+
+    Attributes:
+        together: Whether they are.
 
     Raises:
         ConfigurationError: If an initial condition does not fit the grid, dropout could silence a
@@ -95,25 +67,26 @@ class Simulator:
         config: GenerationConfig,
         device: str | torch.device | None = None,
         clock: StageClock | None = None,
+        *,
+        together: bool | None = None,
     ) -> None:
         self.config = config
         self.device = choose_device(device)
         self.clock = clock or StageClock()
         self._stages = device_clock(self.clock, self.device)
-        trusted = config.trusted_modules
         self.initial_conditions = InitialConditions(config)
         self.initial_conditions.check_grid(config.grid_size)
-        self._runner = OperatorRunner(config, self.device, self._stages)
-        self.family = self._runner.family
-        self.custom = CustomFeatures(config.features, trusted)
-        self._meter: DynamicsMeter | None = None
-        if config.dynamics:
-            built_in = isinstance(config.operator, str)
-            self._side = measuring_side(config.grid_size, built_in=built_in)
-            self._meter = DynamicsMeter(config.seed, config.channels, self._side, self.device)
-        self._stored = torch.tensor(
-            [step - 1 for step in config.stored_steps], dtype=torch.int64, device="cpu"
-        )
+        arguments = config, self.device, self.initial_conditions, self._stages
+        self._one_by_one = OperatorByOperator(*arguments)
+        self.family = self._one_by_one.family
+        if together is None:
+            together = computes_together(config, self.device)
+        self.together = together
+        self._source: FieldSource = BlockFields(*arguments) if together else self._one_by_one
+        self.custom = CustomFeatures(config.features, config.trusted_modules)
+        steps = [step - 1 for step in config.stored_steps]
+        stored = torch.tensor(steps, dtype=torch.int64, device="cpu")
+        self._stored = stored.to(self.device)
 
     def samples(self, start: int, stop: int) -> Iterator[Samples]:
         """Compute samples in order.
@@ -146,69 +119,67 @@ class Simulator:
 
     def _units(self, block: range) -> list[range]:
         """Split a block into the ranges of samples that are computed together."""
-        if self.device.type != "cpu":
+        if self.together or self.device.type != "cpu":
             return [block]
         probes = self.config.probes_per_operator
-        return list(_runs(block, lambda sample: sample // probes))
+        return list(runs(block, lambda sample: sample // probes))
 
     def _on_threads(self, units: Iterator[tuple[Design, range]]) -> Iterator[Samples]:
         """Compute units in parallel, each in one thread."""
         # Operators differ tenfold in cost, so a queue keeps every thread busy.
-        return reproducible_map(lambda unit: self._simulate(*unit), units, ahead=2)
+        return reproducible_map(lambda unit: self._finished(self._simulate(*unit)), units, ahead=2)
 
     def _on_device(self, units: Iterator[tuple[Design, range]]) -> Iterator[Samples]:
         """Compute units on an accelerator, while results of the previous unit are copied."""
-        pending: deque[tuple[Samples, torch.cuda.Event]] = deque()
+        pending: deque[tuple[UnitResult, torch.cuda.Event]] = deque()
         for unit, wanted in units:
-            samples = self._simulate(unit, wanted)
+            result = self._simulate(unit, wanted)
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record(torch.cuda.current_stream(self.device))
-            pending.append((samples, copied))
+            pending.append((result, copied))
             if len(pending) > 1:
                 yield self._arrived(*pending.popleft())
         yield from (self._arrived(*last) for last in pending)
 
-    def _arrived(self, samples: Samples, copied: torch.cuda.Event) -> Samples:
+    def _arrived(self, result: UnitResult, copied: torch.cuda.Event) -> Samples:
         """Wait until the copies from the device are complete."""
         copied.synchronize()
         self._stages.settle()
-        return samples
+        return self._finished(result)
 
-    def _simulate(self, unit: Design, wanted: range) -> Samples:
+    def _finished(self, result: UnitResult) -> Samples:
+        """Return the samples of a unit, all of which are finite."""
+        with _located(result.wanted):
+            if self.together and not result.all_finite:
+                # Kernels have a smaller range of numbers than float32.
+                result = self._simulate(result.unit, result.wanted, self._one_by_one)
+                if self.device.type == "cuda":
+                    torch.cuda.current_stream(self.device).synchronize()
+            return result.samples(self.config)
+
+    def _simulate(
+        self, unit: Design, wanted: range, source: FieldSource | None = None
+    ) -> UnitResult:
         """Compute a whole unit, so that shapes do not vary, and return the wanted samples."""
 
-        def compute() -> Samples:
+        def compute() -> UnitResult:
             with fixed_arithmetic(self.device), torch.inference_mode():
-                return self._simulate_unit(unit, wanted)
+                return self._simulate_unit(unit, wanted, source or self._source)
 
         work = f"samples {unit.start}..{unit.stop - 1}, which are computed together"
-        try:
+        with _located(wanted):
             return computed_in_memory(compute, self.device, work, _LESS_MEMORY)
-        except Exception as error:
-            error.add_note(f"while computing samples {wanted.start}..{wanted.stop - 1}")
-            raise
 
-    def _simulate_unit(self, unit: Design, wanted: range) -> Samples:
+    def _simulate_unit(self, unit: Design, wanted: range, source: FieldSource) -> UnitResult:
         config, clock = self.config, self._stages
-        with clock.stage("initial conditions"):
-            initial = self.initial_conditions.fields(
-                config.seed,
-                torch.arange(unit.start, unit.stop, device=self.device),
-                unit.variant,
-                config.channels,
-                config.grid_size,
-            )
-        steps = config.num_realizations, config.num_timesteps
         rows = range(wanted.start - unit.start, wanted.stop - unit.start)
-        # The dtype is explicit because the caller may have changed torch's default.
-        size = (len(initial), *steps, *initial.shape[1:])
-        trajectory = torch.zeros(size, dtype=torch.float32, device=self.device)
-        dynamics: list[Tensor] = []
-        for same in _runs(rows, lambda row: int(unit.operator_index[row])):
-            dynamics += self._roll_out(unit, same, initial, trajectory)
-        if not trajectory.isfinite().all():
-            bad = (~trajectory.flatten(1).isfinite().all(dim=1)).nonzero()[:, 0] + unit.start
-            raise SimulationError(f"NaN or infinite values in the fields of samples {bad.tolist()}")
+        computed = source.fields(unit, rows)
+        initial, trajectory = computed.initial, computed.trajectory
+        part = slice(rows.start, rows.stop)
+        finite = trajectory[part].flatten(1).isfinite().all(dim=1)
+        if self.device.type == "cpu" and source is self._one_by_one:
+            # Elsewhere the host would wait, so the samples are checked when they arrive.
+            require_finite(finite, wanted.start)
         with clock.stage("features"):
             features = extract(trajectory)
             initial_features = extract_per_timestep(initial[:, None, None])[:, 0]
@@ -217,67 +188,29 @@ class Simulator:
         if config.responses:
             with clock.stage("responses"):
                 responses = extract_responses(initial, trajectory)
-        part = slice(rows.start, rows.stop)
-        return Samples(
+        arrays = {array: to_host(values[part]) for array, values in custom.items()}
+        samples = Samples(
             index=np.arange(wanted.start, wanted.stop, dtype=np.int64),
-            initial=_to_host(initial[part]),
-            fields=_to_host(trajectory[part].index_select(2, self._stored.to(self.device))),
-            features=SDFFeatures(*(_to_host(values[part]) for values in features)),
-            initial_features=_to_host(initial_features[part]),
-            custom={array: _to_host(values[part]) for array, values in custom.items()},
+            initial=to_host(initial[part]),
+            fields=to_host(trajectory[part].index_select(2, self._stored)),
+            features=SDFFeatures(*(to_host(values[part]) for values in features)),
+            initial_features=to_host(initial_features[part]),
+            custom=arrays,
             responses=None
             if responses is None
-            else ResponseFeatures(*(_to_host(values[part]) for values in responses)),
-            dynamics=self._dynamics(dynamics, unit, rows),
+            else ResponseFeatures(*(to_host(values[part]) for values in responses)),
+            dynamics=to_host(computed.measured) if config.dynamics else None,
         )
-
-    def _dynamics(self, measured: list[Tensor], unit: Design, rows: range) -> Tensor | None:
-        """Return the dynamics of the operators whose first sample is among some rows."""
-        if self._meter is None:
-            return None
-        first = [row for row in rows if (unit.start + row) % self.config.probes_per_operator == 0]
-        values, operators = unit.values[first], unit.operator_index[first]
-        return _to_host(dynamics_rows(measured, values, operators, self.config, self.device))
-
-    def _roll_out(
-        self, unit: Design, rows: range, initial: Tensor, trajectory: Tensor
-    ) -> list[Tensor]:
-        """Compute the trajectories of those rows of a unit that share one operator.
-
-        Returns:
-            The operator's dynamics [D], if its first sample is among the rows; else nothing.
-        """
-        values = typed_row(unit.values[rows.start])
-        operator = self._runner.draw(int(unit.operator_index[rows.start]), values)
-        for row in rows:
-            self._runner.roll_out(operator, initial[row], unit.start + row, trajectory[row])
-        # An operator is measured once, with its first sample.
-        if self._meter is None or (unit.start + rows.start) % self.config.probes_per_operator:
-            return []
-        keep, gain = update_weights(values)
-        on_grid = replace(values, grid_size=self._side)
-        with self._stages.stage("dynamics"):
-            measured = self._meter.measure(
-                operator.function,
-                keep=keep,
-                gain=gain,
-                flow=self.family.flow(on_grid, device=self.device),
-                noise_scale=values.noise_scale,
-                noise_length=values.spatial_correlation,
-            )
-        return [measured]
+        return UnitResult(unit, wanted, samples, to_host(finite))
 
 
-def _runs(rows: range, key: Callable[[int], int]) -> Iterator[range]:
-    """Split a range where the key changes."""
-    for _, group in groupby(rows, key=key):
-        members = list(group)
-        yield range(members[0], members[-1] + 1)
-
-
-def _to_host(tensor: Tensor) -> Tensor:
-    """Copy to the memory of the host; from a CUDA device asynchronously, into pinned memory."""
-    if tensor.device.type == "cpu":
-        return tensor
-    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
-    return pinned.copy_(tensor, non_blocking=True)
+@contextmanager
+def _located(wanted: range) -> Iterator[None]:
+    """Add the range of samples to errors of a block of code."""
+    try:
+        yield
+    except Exception as error:
+        note = f"while computing samples {wanted.start}..{wanted.stop - 1}"
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+        raise

@@ -11,7 +11,7 @@ from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.features import SDFFeatures
 from spinlock.features.response import ResponseFeatures
-from spinlock.simulation.simulator import Samples
+from spinlock.simulation.samples import Samples
 from spinlock.simulation.sobol_design import Design
 from spinlock.storage import schema
 

@@ -20,7 +20,7 @@ from spinlock.runtime.ordered_map import ordered_map
 from spinlock.runtime.output_files import publish
 from spinlock.runtime.stage_clock import StageClock
 from spinlock.runtime.threads import available_cores, shared_pool
-from spinlock.simulation.simulator import Samples
+from spinlock.simulation.samples import Samples
 from spinlock.storage import schema
 from spinlock.storage.columns import metadata_columns, sample_arrays
 from spinlock.storage.compression import encode_chunk

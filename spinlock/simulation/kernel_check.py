@@ -1,0 +1,162 @@
+"""Compares kernels with the plain computation on the device of a user, once in a process.
+
+Kernels are compiled for each device by whatever versions of Triton and of the driver a user has.
+The check draws a few small operators, applies them together by kernels, and compares the result
+with operators that are applied one after another by torch.
+"""
+
+import warnings
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from spinlock.configuration.generation_config import GenerationConfig, Precision
+from spinlock.configuration.parameter_space import ParameterValues
+from spinlock.kernels.layer_table import padded_width
+from spinlock.kernels.random_draws import draw_numbers
+from spinlock.kernels.triton_support import triton_available
+from spinlock.runtime.arithmetic import fixed_arithmetic
+from spinlock.runtime.one_copy import copy_to_device
+from spinlock.simulation.convolutional_operator import ConvOperator
+from spinlock.simulation.network_layers import largest_width
+from spinlock.simulation.operator_group import OperatorGroup, OperatorGroupPlan
+
+_SEED, _SIDE, _CHANNELS = 2**63 + 1, 8, 3
+# Number of layers, kernel, normalization, activation and dropout rate: every kind of each.
+_NETWORKS = (
+    (1, 3, "none", "relu", 0.3),
+    (2, 5, "batch", "silu", 0.0),
+    (4, 7, "instance", "gelu", 0.3),
+)
+# Largest difference of fields of RMS 1. Rounding causes up to 1e-5, 4e-3 and 0.05 on a CPU.
+_ALLOWED: dict[Precision, float] = {"float32": 1e-4, "tf32": 0.02, "bfloat16": 0.2}
+# Numbers at a few addresses; the last bits of logarithms and cosines differ between devices.
+_ADDRESSES, _NUMBERS, _ALLOWED_NUMBERS = ((0, 0), (2**40, 5 << 16)), 1001, 1e-5
+
+
+# Kernels count the weights of a layer in 32 bits.
+_MOST_WEIGHTS = 2**31 - 2**16
+
+
+def computes_together(config: GenerationConfig, device: torch.device) -> bool:
+    """Return whether the operators of a block of samples are applied together, by kernels.
+
+    They must belong to a family of this package, none of their layers may be too large, and the
+    kernels of the device must agree with the plain computation.
+
+    Args:
+        config: Configuration of a dataset.
+        device: Device that computes the samples.
+    """
+    if not isinstance(config.operator, str):
+        return False
+    space = config.parameter_space
+    widest = padded_width(largest_width(space.base_channels.high, space.num_layers.high))
+    if widest**2 * max(space.kernel_size) ** 2 > _MOST_WEIGHTS:
+        return False
+    return kernels_agree(device, config.precision)
+
+
+@cache
+def kernels_agree(device: torch.device, precision: Precision) -> bool:
+    """Return whether a device has kernels whose results agree with the plain computation.
+
+    The result is kept until the process ends. If kernels exist but do not agree, or fail, a warning
+    says so.
+
+    Args:
+        device: Device that computes samples.
+        precision: Arithmetic of the convolutions.
+
+    Returns:
+        False for devices other than CUDA devices, and without Triton.
+    """
+    if device.type != "cuda" or not triton_available():
+        return False
+    try:
+        with fixed_arithmetic(device), torch.inference_mode():
+            found = [
+                (numbers_difference(device), _ALLOWED_NUMBERS),
+                (fields_difference(device, precision), _ALLOWED[precision]),
+            ]
+        # A comparison with NaN is false.
+        if all(difference <= allowed for difference, allowed in found):
+            return True
+        reason = (
+            f"differ by {', '.join(f'{value:.2g} (allowed: {most:g})' for value, most in found)}"
+        )
+    except Exception as error:  # A compiler may fail in any way.
+        reason = f"fail: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    warnings.warn(
+        f"on {device} ({torch.cuda.get_device_name(device)}), the kernels of random numbers and "
+        f"of operators in {precision} {reason}. Operators are applied one after another instead, "
+        "which is slower; the samples are the same up to rounding. Please report this with your "
+        "versions of torch, Triton and the driver",
+        stacklevel=2,
+    )
+    return False
+
+
+def numbers_difference(device: torch.device) -> float:
+    """Return the largest difference between random numbers of a device and of the CPU."""
+    addresses = torch.tensor(_ADDRESSES, dtype=torch.int64, device="cpu")
+    differences = []
+    for distribution in ("uniform", "normal", "symmetric_uniform"):
+        own, plain = (
+            draw_numbers(addresses.to(where), _SEED, 1, _NUMBERS, distribution)
+            for where in (device, torch.device("cpu"))
+        )
+        differences.append(_largest(own.cpu() - plain))
+    return float(torch.stack(differences).amax())
+
+
+def fields_difference(device: torch.device, precision: Precision) -> float:
+    """Return the largest difference between operators applied together and one after another."""
+    operators = [(2**40 + number, _values(*network)) for number, network in enumerate(_NETWORKS)]
+    counts = list(range(1, len(operators) + 1))
+    plan = OperatorGroupPlan(operators, {"fields": (_SIDE, counts)}, seed=_SEED, channels=_CHANNELS)
+    group = OperatorGroup(plan, copy_to_device(plan.arrays(), device), precision)
+    shape = sum(counts), _CHANNELS, _SIDE, _SIDE
+    generator = torch.Generator("cpu").manual_seed(0)
+    fields = torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32).to(device)
+    together = group.apply(fields, "fields").split(counts)
+    differences = []
+    for (index, values), own, given in zip(operators, together, fields.split(counts), strict=True):
+        operator = ConvOperator(
+            values,
+            seed=_SEED,
+            index=index,
+            channels=_CHANNELS,
+            precision=precision,
+            device=device,
+        )
+        differences.append(_largest(own - operator(given)))
+    return float(torch.stack(differences).amax())
+
+
+def _largest(difference: Tensor) -> Tensor:
+    return difference.abs().amax().cpu()
+
+
+def _values(
+    num_layers: int, kernel_size: int, normalization: str, activation: str, dropout_rate: float
+) -> ParameterValues:
+    """Return the values of a narrow operator; those of the noise do not matter."""
+    return ParameterValues(
+        num_layers=num_layers,
+        base_channels=6,
+        kernel_size=kernel_size,
+        activation=activation,
+        dropout_rate=dropout_rate,
+        noise_type="gaussian",
+        noise_scale=0.1,
+        noise_schedule="constant",
+        schedule_period=100,
+        spatial_correlation=0.0,
+        normalization=normalization,
+        grid_size=_SIDE,
+        update_policy="autoregressive",
+        alpha=0.5,
+        dt=0.1,
+    )
