@@ -19,7 +19,9 @@ def device_operation(
     meta: Callable[P, R],
     mutates: tuple[str, ...] = (),
 ) -> Callable[P, R]:
-    """Define the operation ``torch.ops.spinlock.NAME``; NAME is that of the plain version.
+    """Define the operation ``torch.ops.spinlock.NAME``.
+
+    NAME is that of the plain version, without leading underscores.
 
     `torch.library.custom_op` would do the same, but its first call imports torch's compiler, which
     takes seconds, and each further call takes five times as long. Derivatives are not supported.
@@ -47,7 +49,7 @@ def device_operation(
         >>> doubled(torch.ones(2, device="meta")).device
         device(type='meta')
     """
-    name = plain.__name__
+    name = plain.__name__.lstrip("_")
 
     def on_its_device(*args: P.args, **kwargs: P.kwargs) -> R:
         # Triton launches on the current device.

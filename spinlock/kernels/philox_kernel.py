@@ -21,6 +21,8 @@ _HALF_WORD = tl.constexpr(2.0**-31)
 _ANGLE = tl.constexpr(2.0**-31 * math.pi)
 # Philox blocks of a program of `draw_kernel`: one for each thread of four warps.
 DRAW_BLOCKS = 128
+# One Philox block of `weight_kernel` for each thread, too.
+WEIGHT_WARPS = WEIGHT_TILE // 32
 
 
 @triton.jit
@@ -177,4 +179,5 @@ def launch_draw_weights(
             seed,
             STREAM=WEIGHT_STREAM,
             BLOCKS=WEIGHT_TILE,
+            num_warps=WEIGHT_WARPS,
         )
