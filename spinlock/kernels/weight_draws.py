@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spinlock.kernels.device_operation import device_operation
+from spinlock.kernels.kernel_operation import kernel_operation
 from spinlock.kernels.random_draws import philox_words, signed, to_symmetric_uniform
 
 #: Philox blocks of a tile. A block has four words, and a word yields four weights.
@@ -101,21 +101,9 @@ def _draw_weights(
             low[place] = (numbers - high[place].float()).to(torch.float16)
 
 
-def _launch(
-    high: Tensor, low: Tensor, layers: Tensor, tile_layer: Tensor, tile_index: Tensor, seed: int
-) -> None:
-    from spinlock.kernels.philox_kernel import launch_draw_weights
-
-    launch_draw_weights(high, low, layers, tile_layer, tile_index, seed)
-
-
-def _meta(
-    high: Tensor, low: Tensor, layers: Tensor, tile_layer: Tensor, tile_index: Tensor, seed: int
-) -> None:
-    return None
-
-
-_operation = device_operation(_draw_weights, launch=_launch, meta=_meta, mutates=("high", "low"))
+_operation = kernel_operation(
+    _draw_weights, "philox_kernel.launch_draw_weights", mutates=("high", "low")
+)
 
 
 def draw_weights(
