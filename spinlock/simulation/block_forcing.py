@@ -51,14 +51,16 @@ class BlockForcing:
         >>> from spinlock import GenerationConfig
         >>> from spinlock.configuration.parameter_space import typed_row
         >>> from spinlock.simulation.sobol_design import make_design
-        >>> values = [typed_row(row) for row in make_design(GenerationConfig(4)).values]
+        >>> space = {"grid_size": [16]}
+        >>> config = GenerationConfig.from_dict({"num_samples": 4, "parameter_space": space})
+        >>> values = [typed_row(row) for row in make_design(config).values]
         >>> block = BlockForcing(
         ...     values, range(4), seed=42, channels=1, num_realizations=2, num_timesteps=1
         ... )
         >>> tables = {name: torch.from_numpy(table) for name, table in block.tables.items()}
         >>> forcing = block.with_tables(tables)
         >>> forcing(1).shape
-        torch.Size([4, 2, 1, 64, 64])
+        torch.Size([4, 2, 1, 16, 16])
     """
 
     def __init__(
