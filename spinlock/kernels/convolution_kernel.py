@@ -15,6 +15,7 @@ _FAN_IN = tl.constexpr(int(Column.FAN_IN))
 _FAN_OUT = tl.constexpr(int(Column.FAN_OUT))
 _KERNEL = tl.constexpr(int(Column.KERNEL))
 _PIXELS = tl.constexpr(int(Column.PIXELS))
+_SIDE = tl.constexpr(int(Column.SIDE))
 _COLUMNS = tl.constexpr(len(Column))
 
 
@@ -28,7 +29,6 @@ def convolution_kernel(
     problems,
     tile_problem,
     tile_index,
-    SIDE: tl.constexpr,
     SPLIT: tl.constexpr,
     PIXEL_TILE: tl.constexpr,
     OUTPUT_TILE: tl.constexpr,
@@ -51,6 +51,7 @@ def convolution_kernel(
     fan_out = tl.multiple_of(tl.load(row + _FAN_OUT).to(tl.int32), 16)
     kernel = tl.load(row + _KERNEL).to(tl.int32)
     count = tl.load(row + _PIXELS).to(tl.int32)
+    side = tl.load(row + _SIDE).to(tl.int32)
 
     columns = tl.cdiv(fan_out, OUTPUT_TILE)
     pixel = (index // columns) * PIXEL_TILE + tl.arange(0, PIXEL_TILE)
@@ -58,9 +59,9 @@ def convolution_kernel(
     channel = tl.arange(0, INPUT_TILE)
     # Rows beyond the last pixel repeat it, and are not stored.
     inside = tl.minimum(pixel, count - 1)
-    field = inside // (SIDE * SIDE) * (SIDE * SIDE)
-    y = inside // SIDE % SIDE
-    x = inside % SIDE
+    field = inside // (side * side) * (side * side)
+    y = inside // side % side
+    x = inside % side
     margin = kernel // 2
     steps = fan_in // INPUT_TILE
     acc = tl.zeros((PIXEL_TILE, OUTPUT_TILE), tl.float32)
@@ -69,9 +70,9 @@ def convolution_kernel(
         first = (step % steps) * INPUT_TILE
         y_from = y + tap // kernel - margin
         x_from = x + tap % kernel - margin
-        y_from = tl.where(y_from < 0, y_from + SIDE, tl.where(y_from < SIDE, y_from, y_from - SIDE))
-        x_from = tl.where(x_from < 0, x_from + SIDE, tl.where(x_from < SIDE, x_from, x_from - SIDE))
-        row_from = (field + y_from * SIDE + x_from).to(tl.int64)
+        y_from = tl.where(y_from < 0, y_from + side, tl.where(y_from < side, y_from, y_from - side))
+        x_from = tl.where(x_from < 0, x_from + side, tl.where(x_from < side, x_from, x_from - side))
+        row_from = (field + y_from * side + x_from).to(tl.int64)
         source = row_from[:, None] * fan_in + (first + channel)[None, :]
         weight = (step * INPUT_TILE + channel)[:, None] * fan_out + output[None, :]
         kept = (output < fan_out)[None, :]
@@ -96,7 +97,6 @@ def launch_convolve(
     sums: Tensor,
     problems: Tensor,
     tile_list: Tensor,
-    side: int,
 ) -> None:
     """Launch the kernel; see `spinlock.kernels.grouped_convolution.convolve`."""
     pixels, outputs = CONVOLUTION_TILE
@@ -109,7 +109,6 @@ def launch_convolve(
         problems,
         tile_list[0],
         tile_list[1],
-        SIDE=side,
         SPLIT=high.dtype == torch.float16,
         PIXEL_TILE=pixels,
         OUTPUT_TILE=outputs,

@@ -17,6 +17,7 @@ _FAN_OUT = tl.constexpr(int(Column.FAN_OUT))
 _WIDTH = tl.constexpr(int(Column.WIDTH))
 _PIXELS = tl.constexpr(int(Column.PIXELS))
 _CHANNELS = tl.constexpr(int(Column.CHANNELS))
+_SIDE = tl.constexpr(int(Column.SIDE))
 _MOMENTS = tl.constexpr(int(Column.MOMENTS))
 _ACTIVATION = tl.constexpr(int(Column.ACTIVATION))
 _NORMALIZATION = tl.constexpr(int(Column.NORMALIZATION))
@@ -62,7 +63,6 @@ def finish_kernel(
     problems,
     tile_problem,
     tile_index,
-    SIZE: tl.constexpr,
     PIXEL_TILE: tl.constexpr,
     CHANNEL_TILE: tl.constexpr,
 ):
@@ -76,7 +76,8 @@ def finish_kernel(
     y = tl.load(sums + tl.load(row + _SUMS) + position, mask=inside, other=0.0)
     if tl.load(row + _NORMALIZATION) == _INSTANCE:
         fan_out = tl.load(row + _FAN_OUT).to(tl.int32)
-        pair = (pixel // SIZE)[:, None] * fan_out + channel[None, :]
+        side = tl.load(row + _SIDE).to(tl.int32)
+        pair = (pixel // (side * side))[:, None] * fan_out + channel[None, :]
         place = pairs + 2 * (tl.load(row + _MOMENTS) + pair)
         mean = tl.load(place, mask=inside, other=0.0)
         variance = tl.load(place + 1, mask=inside, other=0.0)
@@ -172,7 +173,6 @@ def launch_finish_layers(
     low: Tensor,
     problems: Tensor,
     tile_list: Tensor,
-    side: int,
 ) -> None:
     """Launch the kernel; see `spinlock.kernels.layer_finish.finish_layers`."""
     pixels, channels = FINISH_TILE
@@ -187,7 +187,6 @@ def launch_finish_layers(
         problems,
         tile_list[0],
         tile_list[1],
-        SIZE=side**2,
         PIXEL_TILE=pixels,
         CHANNEL_TILE=channels,
     )

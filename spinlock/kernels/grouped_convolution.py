@@ -42,7 +42,6 @@ def _convolve(
     sums: Tensor,
     problems: Tensor,
     tile_list: Tensor,
-    side: int,
 ) -> None:
     """Compute periodic cross-correlations.
 
@@ -54,10 +53,10 @@ def _convolve(
         sums: Tensor that receives the results, float32.
         problems: Table of problems, (n, columns) int64.
         tile_list: Tiles of `CONVOLUTION_TILE` elements, from `tiles`, (2, number of tiles) int32.
-        side: Side of the fields, H = W, in pixels.
     """
     for row in rows_of(problems, tile_list):
         fan_in, fan_out, kernel = (row[c] for c in (Column.FAN_IN, Column.FAN_OUT, Column.KERNEL))
+        side = row[Column.SIDE]
         fields = row[Column.PIXELS] // side**2
         x = _part(high, low, row[Column.INPUT], (fields, side, side, fan_in))
         w = _part(weights_high, weights_low, row[Column.WEIGHTS], (kernel, kernel, fan_in, fan_out))

@@ -23,7 +23,7 @@ from spinlock.kernels.operands import read_operands, write_operands
 FINISH_TILE = 128, 16
 
 
-def _moments(sums: Tensor, out: Tensor, problems: Tensor, tile_list: Tensor, side: int) -> None:
+def _moments(sums: Tensor, out: Tensor, problems: Tensor, tile_list: Tensor) -> None:
     """Compute the mean and the variance of each channel of each field.
 
     Args:
@@ -31,10 +31,9 @@ def _moments(sums: Tensor, out: Tensor, problems: Tensor, tile_list: Tensor, sid
         out: Tensor that receives means and variances, (pairs, 2) float32.
         problems: Table of problems, (n, columns) int64.
         tile_list: Tiles of one field and 16 channels, fields first, (2, number of tiles) int32.
-        side: Side of the fields, H = W, in pixels.
     """
     for row in rows_of(problems, tile_list):
-        values = _sums(sums, row).view(-1, side**2, row[Column.FAN_OUT]).double()
+        values = _sums(sums, row).view(-1, row[Column.SIDE] ** 2, row[Column.FAN_OUT]).double()
         mean = values.mean(dim=1)
         variance = (values - mean[:, None]).square().mean(dim=1)
         pairs = torch.stack((mean, variance), dim=-1).flatten(0, 1).float()
@@ -81,7 +80,6 @@ def _finish_layers(
     low: Tensor,
     problems: Tensor,
     tile_list: Tensor,
-    side: int,
 ) -> None:
     """Normalize and activate the results of convolutions, and store them as operands.
 
@@ -95,14 +93,13 @@ def _finish_layers(
         low: Low parts of the operands.
         problems: Table of problems, (n, columns) int64.
         tile_list: Tiles of `FINISH_TILE` elements, (2, number of tiles) int32.
-        side: Side of the fields, H = W, in pixels.
     """
     for row in rows_of(problems, tile_list):
         width, start = row[Column.FAN_OUT], row[Column.CHANNELS]
         channels = slice(start, start + width)
         y = _sums(sums, row)
         if row[Column.NORMALIZATION] == Normalization.INSTANCE:
-            fields = row[Column.PIXELS] // side**2
+            fields = row[Column.PIXELS] // row[Column.SIDE] ** 2
             part = pairs[row[Column.MOMENTS] :][: fields * width].view(fields, 1, width, 2)
             scale = factor[channels]
             deviation = (scale.square() * part[..., 1] + VARIANCE_FLOOR).rsqrt()

@@ -48,6 +48,8 @@ class Column(IntEnum):
     #: An `Activation`, and a `Normalization`.
     ACTIVATION = 14
     NORMALIZATION = 15
+    #: Side of the fields, H = W, in pixels.
+    SIDE = 16
 
 
 class Shortcut(IntEnum):

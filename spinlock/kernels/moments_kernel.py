@@ -10,6 +10,7 @@ _SUMS = tl.constexpr(int(Column.SUMS))
 _FAN_OUT = tl.constexpr(int(Column.FAN_OUT))
 _WIDTH = tl.constexpr(int(Column.WIDTH))
 _CHANNELS = tl.constexpr(int(Column.CHANNELS))
+_SIDE = tl.constexpr(int(Column.SIDE))
 _MOMENTS = tl.constexpr(int(Column.MOMENTS))
 _NORMALIZATION = tl.constexpr(int(Column.NORMALIZATION))
 _COLUMNS = tl.constexpr(len(Column))
@@ -20,32 +21,32 @@ _PIXELS = 128
 
 
 @triton.jit
-def moments_kernel(
-    sums, out, problems, tile_problem, tile_index, SIZE: tl.constexpr, PIXELS: tl.constexpr
-):
+def moments_kernel(sums, out, problems, tile_problem, tile_index, PIXELS: tl.constexpr):
     """Compute the moments of 16 channels of one field in two passes."""
     tile = tl.program_id(0)
     row = problems + tl.load(tile_problem + tile).to(tl.int64) * _COLUMNS
     index = tl.load(tile_index + tile)
     fan_out = tl.load(row + _FAN_OUT)
+    side = tl.load(row + _SIDE).to(tl.int32)
+    size = side * side
     blocks = fan_out.to(tl.int32) // _TILE
     field = (index // blocks).to(tl.int64)
     channel = (index % blocks) * _TILE + tl.arange(0, _TILE)
     pixel = tl.arange(0, PIXELS)
-    base = sums + tl.load(row + _SUMS) + field * SIZE * fan_out
+    base = sums + tl.load(row + _SUMS) + field * size * fan_out
     place = base + pixel[:, None].to(tl.int64) * fan_out + channel[None, :]
     total = tl.zeros((PIXELS, _TILE), tl.float32)
-    for first in tl.range(0, SIZE, PIXELS):
-        inside = (pixel + first < SIZE)[:, None]
+    for first in tl.range(0, size, PIXELS):
+        inside = (pixel + first < size)[:, None]
         total += tl.load(place + first * fan_out, mask=inside, other=0.0)
-    mean = tl.sum(total, axis=0) / SIZE
+    mean = tl.sum(total, axis=0) / size
     total = tl.zeros((PIXELS, _TILE), tl.float32)
-    for first in tl.range(0, SIZE, PIXELS):
-        inside = (pixel + first < SIZE)[:, None]
+    for first in tl.range(0, size, PIXELS):
+        inside = (pixel + first < size)[:, None]
         value = tl.load(place + first * fan_out, mask=inside, other=0.0)
         deviation = tl.where(inside, value - mean[None, :], 0.0)
         total += deviation * deviation
-    variance = tl.sum(total, axis=0) / SIZE
+    variance = tl.sum(total, axis=0) / size
     target = out + 2 * (tl.load(row + _MOMENTS) + field * fan_out + channel)
     tl.store(target, mean)
     tl.store(target + 1, variance)
@@ -100,15 +101,11 @@ def calibration_kernel(
         tl.store(shift + channels, added.to(tl.float32), mask=inside)
 
 
-def launch_moments(
-    sums: Tensor, out: Tensor, problems: Tensor, tile_list: Tensor, side: int
-) -> None:
+def launch_moments(sums: Tensor, out: Tensor, problems: Tensor, tile_list: Tensor) -> None:
     """Launch the kernel; see `spinlock.kernels.layer_finish.moments`."""
     grid = (tile_list.shape[1],)
     if grid[0]:
-        moments_kernel[grid](
-            sums, out, problems, tile_list[0], tile_list[1], SIZE=side**2, PIXELS=_PIXELS
-        )
+        moments_kernel[grid](sums, out, problems, tile_list[0], tile_list[1], PIXELS=_PIXELS)
 
 
 def launch_calibrate_scales(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,25 +24,36 @@ from spinlock.simulation.network_layers import Layer
 _Row = list[int]
 
 
+class Part(NamedTuple):
+    """Fields that operators are applied to.
+
+    Attributes:
+        side: Side of the fields, H = W, in pixels.
+        fields: Number of fields of each operator.
+        calibrating: Whether the operators are calibrated by these fields.
+    """
+
+    side: int
+    fields: Sequence[int]
+    calibrating: bool = False
+
+
 @dataclass(frozen=True)
 class GroupPlan:
     """Tables of one kind of application, for example of the first timestep.
 
     Args:
-        side: Side of the fields, H = W, in pixels.
-        num_fields: Number of fields of all operators.
         num_steps: Number of steps, without the last convolution.
         num_operands: Number of operands.
         num_sums: Number of sums.
         num_pairs: Number of pairs of moments.
-        arrays: Tables by name. Of step s: ``problems.s`` of its convolutions, and the lists of
-            tiles ``convolve.s``, ``moments.s`` and ``finish.s`` (without projections). The last
-            convolution has the name ``exit`` instead of a number. ``offsets`` are those of the
-            fields among the operands.
+        arrays: Tables by name. Of step s: ``problems.s`` of its convolutions; the lists of tiles
+            ``convolve.s``, ``moments.s`` and ``finish.s``, which leaves out projections; and the
+            problems ``calibrated.s`` of the calibration fields. The last convolution has the name
+            ``exit`` instead of a number, and its list ``finish.exit`` leaves out the calibration
+            fields. ``offsets.p`` are those of the fields of part p among the operands.
     """
 
-    side: int
-    num_fields: int
     num_steps: int
     num_operands: int
     num_sums: int
@@ -49,54 +61,62 @@ class GroupPlan:
     arrays: dict[str, NDArray[np.generic]]
 
 
-def plan_application(
-    layout: GroupLayout, side: int, fields: Sequence[int], *, calibrating: bool = False
-) -> GroupPlan:
+class _Problem(NamedTuple):
+    """A row of the table of problems, and what follows its convolution."""
+
+    row: _Row
+    calibrating: bool
+    finished: bool
+
+
+def plan_application(layout: GroupLayout, parts: Sequence[Part]) -> GroupPlan:
     """Plan an application of the operators of a group.
 
     Args:
         layout: Places of the operators.
-        side: Side of the fields, H = W, in pixels.
-        fields: Number of fields of each operator.
-        calibrating: Whether the moments of every step are computed, which calibration needs.
+        parts: Fields to apply them to.
 
     Returns:
         The plan.
     """
     num_steps = max(len(operator.steps) for operator in layout.operators)
-    finished: list[list[_Row]] = [[] for _ in range(num_steps)]
-    projected: list[list[_Row]] = [[] for _ in range(num_steps)]
-    exits: list[_Row] = []
-    offsets: list[NDArray[np.int64]] = []
-    operands = sums = pairs = first_field = 0
-    for operator, count in zip(layout.operators, fields, strict=True):
-        pixels = count * side**2
-        first, second, summed, projections = widths_of(operator.steps, operator.exit)
-        places = _Places(
-            fields=(operands, operands + pixels * first),
-            sums=sums,
-            projection=sums + pixels * summed,
-            pairs=(pairs, pairs + count * summed),
-            pixels=pixels,
-        )
-        entry = padded_width(operator.steps[0].layer.fan_in)
-        offsets.append(operands + side**2 * entry * np.arange(count))
-        for step, (finish, project) in enumerate(zip(finished, projected, strict=False)):
-            if step < len(operator.steps):
-                rows = _rows(operator, step, places)
-                finish.append(rows[0])
-                project += rows[1:]
-        exits.append(_convolution(operator, operator.exit, 0, places.sums, places))
-        exits[-1][Column.RESULT] = first_field
-        operands += pixels * (first + second)
-        sums += pixels * (summed + projections)
-        pairs += count * (summed + projections)
-        first_field += count
-    arrays: dict[str, NDArray[np.generic]] = {"offsets": np.concatenate(offsets)}
+    steps: list[list[_Problem]] = [[] for _ in range(num_steps)]
+    exits: list[_Problem] = []
+    arrays: dict[str, NDArray[np.generic]] = {}
+    operands = sums = pairs = 0
+    for number, part in enumerate(parts):
+        offsets: list[NDArray[np.int64]] = []
+        first_field = 0
+        for operator, count in zip(layout.operators, part.fields, strict=True):
+            pixels = count * part.side**2
+            first, second, summed, projections = widths_of(operator.steps, operator.exit)
+            places = _Places(
+                fields=(operands, operands + pixels * first),
+                sums=sums,
+                projection=sums + pixels * summed,
+                pairs=(pairs, pairs + count * summed),
+                pixels=pixels,
+                side=part.side,
+            )
+            entry = padded_width(operator.steps[0].layer.fan_in)
+            offsets.append(operands + part.side**2 * entry * np.arange(count))
+            # Operators with fewer steps than others wait for the last convolution.
+            for step in range(len(operator.steps)):
+                own, *projected = _rows(operator, step, places)
+                steps[step].append(_Problem(own, part.calibrating, finished=True))
+                steps[step] += [_Problem(row, part.calibrating, False) for row in projected]
+            last = _convolution(operator, operator.exit, 0, places.sums, places)
+            last[Column.RESULT] = first_field
+            exits.append(_Problem(last, part.calibrating, finished=not part.calibrating))
+            operands += pixels * (first + second)
+            sums += pixels * (summed + projections)
+            pairs += count * (summed + projections)
+            first_field += count
+        arrays[f"offsets.{number}"] = np.concatenate(offsets)
     for step in range(num_steps):
-        arrays |= _tables(str(step), finished[step], projected[step], side, calibrating)
-    arrays |= _tables("exit", exits, [], side, False)
-    return GroupPlan(side, first_field, num_steps, operands, sums, pairs, arrays)
+        arrays |= _tables(str(step), steps[step], moments=True)
+    arrays |= _tables("exit", exits, moments=False)
+    return GroupPlan(num_steps, operands, sums, pairs, arrays)
 
 
 @dataclass(frozen=True)
@@ -108,6 +128,7 @@ class _Places:
     projection: int
     pairs: tuple[int, int]
     pixels: int
+    side: int
 
 
 def _rows(operator: PlacedOperator, number: int, places: _Places) -> list[_Row]:
@@ -149,24 +170,27 @@ def _convolution(
     row[Column.PIXELS] = places.pixels
     row[Column.CHANNELS] = operator.channels[layer.number]
     row[Column.MOMENTS] = places.pairs[0]
+    row[Column.SIDE] = places.side
     return row
 
 
 def _tables(
-    name: str, finished: list[_Row], projected: list[_Row], side: int, calibrating: bool
+    name: str, problems: list[_Problem], *, moments: bool
 ) -> dict[str, NDArray[np.generic]]:
     """Return the tables of a step."""
     # Tiles of long sums come first, so that the processors finish at about the same time.
-    finished.sort(key=lambda row: -(row[Column.KERNEL] ** 2) * row[Column.FAN_IN])
-    problems = np.array(finished + projected, dtype=np.int64)
+    problems.sort(key=lambda own: -(own.row[Column.KERNEL] ** 2) * own.row[Column.FAN_IN])
+    rows = np.array([own.row for own in problems], dtype=np.int64)
+    calibrating = np.array([own.calibrating for own in problems])
+    finished = np.array([own.finished for own in problems])
     pixels, outputs = CONVOLUTION_TILE
-    count, width = problems[:, Column.PIXELS], problems[:, Column.FAN_OUT]
-    normalized = problems[:, Column.NORMALIZATION] == Normalization.INSTANCE
-    fields = count // side**2 * (normalized | calibrating)
-    own = slice(len(finished))
+    count, width = rows[:, Column.PIXELS], rows[:, Column.FAN_OUT]
+    normalized = rows[:, Column.NORMALIZATION] == Normalization.INSTANCE
+    fields = count // rows[:, Column.SIDE] ** 2 * (moments & (normalized | calibrating))
     return {
-        f"problems.{name}": problems,
+        f"problems.{name}": rows,
+        f"calibrated.{name}": rows[calibrating],
         f"convolve.{name}": tiles(-(-count // pixels) * -(-width // outputs)),
-        f"finish.{name}": tiles(-(-count[own] // FINISH_TILE[0]) * (width[own] // FINISH_TILE[1])),
+        f"finish.{name}": tiles(-(-count // FINISH_TILE[0]) * (width // FINISH_TILE[1]) * finished),
         f"moments.{name}": tiles(fields * (width // CHANNEL_TILE)),
     }

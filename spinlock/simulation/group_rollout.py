@@ -12,7 +12,7 @@ from spinlock.runtime.stage_clock import StageClock
 from spinlock.simulation.block_forcing import BlockForcing, BlockUpdate
 from spinlock.simulation.dynamics import DynamicsMeter
 from spinlock.simulation.group_layout import Member
-from spinlock.simulation.operator_group import OperatorGroup, OperatorGroupPlan
+from spinlock.simulation.operator_group import Fields, OperatorGroup, OperatorGroupPlan
 from spinlock.simulation.rollout import update_weights
 from spinlock.simulation.transport_flow import TransportFlows
 from spinlock.simulation.unit_fields import stacked
@@ -44,17 +44,19 @@ class GroupRollout:
         values = [member.values for member in members for _ in member.rows]
         counts = [len(member.rows) for member in members]
         realizations, steps = config.num_realizations, config.num_timesteps
-        applications = {"first": (config.grid_size, counts)}
+        others: dict[str, Fields] = {}
         if steps > 1:
-            applications["later"] = config.grid_size, [n * realizations for n in counts]
+            others["later"] = config.grid_size, [n * realizations for n in counts]
         if meter is not None:
             for number in meter.batches:
-                applications[f"dynamics.{number}"] = meter.side, [number] * len(members)
+                others[f"dynamics.{number}"] = meter.side, [number] * len(members)
         self._plan = OperatorGroupPlan(
             [(member.index, member.values) for member in members],
-            applications,
+            (config.grid_size, counts),
+            others,
             seed=config.seed,
             channels=config.channels,
+            precision=config.precision,
         )
         self._forcing = BlockForcing(
             values,
@@ -91,16 +93,17 @@ class GroupRollout:
         Returns:
             Dynamics of the operators, (o, D) float32; o = 0 if they are left out.
         """
-        operators = OperatorGroup(
-            self._plan, part(tables, "operators"), self._config.precision, clock
-        )
+        operators = OperatorGroup(self._plan, part(tables, "operators"), clock)
         forcing = self._forcing.with_tables(part(tables, "forcing"))
         update = self._update.with_tables(part(tables, "update"))
         flow = None if self._flows is None else self._flows.with_tables(part(tables, "flow"))
         u, out = initial[self._rows, None], trajectory[self._rows]
         for step in range(1, self._config.num_timesteps + 1):
-            with clock.stage("convolutions"):
-                output = operators.apply(u.flatten(0, 1), "first" if step == 1 else "later")
+            if step == 1:
+                output = operators.first(initial[self._rows])
+            else:
+                with clock.stage("convolutions"):
+                    output = operators.apply(u.flatten(0, 1), "later")
             with clock.stage("forcing"):
                 u = update(u, output.view_as(u) + forcing(step))
                 u = u if flow is None else flow(u)

@@ -115,12 +115,14 @@ def fields_difference(device: torch.device, precision: Precision) -> float:
     """Return the largest difference between operators applied together and one after another."""
     operators = [(2**40 + number, _values(*network)) for number, network in enumerate(_NETWORKS)]
     counts = list(range(1, len(operators) + 1))
-    plan = OperatorGroupPlan(operators, {"fields": (_SIDE, counts)}, seed=_SEED, channels=_CHANNELS)
-    group = OperatorGroup(plan, copy_to_device(plan.arrays(), device), precision)
+    plan = OperatorGroupPlan(
+        operators, (_SIDE, counts), seed=_SEED, channels=_CHANNELS, precision=precision
+    )
+    group = OperatorGroup(plan, copy_to_device(plan.arrays(), device))
     shape = sum(counts), _CHANNELS, _SIDE, _SIDE
     generator = torch.Generator("cpu").manual_seed(0)
     fields = torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32).to(device)
-    together = group.apply(fields, "fields").split(counts)
+    together = group.first(fields).split(counts)
     differences = []
     for (index, values), own, given in zip(operators, together, fields.split(counts), strict=True):
         operator = ConvOperator(

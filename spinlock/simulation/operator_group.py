@@ -5,7 +5,8 @@ They do not depend on which operators are in a group. Drawn weights are never sc
 that calibration finds are applied to the results of convolutions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -25,10 +26,13 @@ from spinlock.runtime.stage_clock import StageClock
 from spinlock.simulation.calibration import calibration_fields
 from spinlock.simulation.convolutional_operator import OUTPUT_BOUND, OUTPUT_ITERATIONS
 from spinlock.simulation.group_layout import GroupLayout
-from spinlock.simulation.group_plan import plan_application
+from spinlock.simulation.group_plan import Part, plan_application
 from spinlock.simulation.randomness import Stream
 
-_CALIBRATION = "calibration"
+#: Side of fields in pixels, and number of fields of each operator.
+Fields = tuple[int, Sequence[int]]
+
+_CALIBRATION, _FIRST = "calibration", "first"
 
 
 class OperatorGroupPlan:
@@ -37,30 +41,35 @@ class OperatorGroupPlan:
     Args:
         operators: Index and parameter values of each operator. They share the grid and the size of
             the calibration fields.
-        applications: Side of the fields in pixels, and number of fields of each operator, by the
-            name of the application.
+        first: Side in pixels and number, for each operator, of the fields of the first application.
+        others: The same for further applications, by name; default: none.
         seed: Seed of the dataset.
         channels: Number of channels C of a field.
+        precision: Arithmetic of the convolutions; calibration uses float32.
     """
 
     def __init__(
         self,
         operators: Sequence[tuple[int, ParameterValues]],
-        applications: dict[str, tuple[int, Sequence[int]]],
+        first: Fields,
+        others: Mapping[str, Fields] = MappingProxyType({}),
         *,
         seed: int,
         channels: int,
+        precision: Precision = "float32",
     ) -> None:
         values = operators[0][1]
-        self.seed, self.channels, self.num_operators = seed, channels, len(operators)
+        self.seed, self.precision, self.num_operators = seed, precision, len(operators)
         self.layout = GroupLayout(operators, channels)
         self.calibration = seed, channels, values.grid_size, values.kernel_size
         fields = calibration_fields(*self.calibration, torch.device("cpu"))
-        counts = [len(fields)] * len(operators)
-        shape = fields.shape[-1], counts
-        self.plans = {_CALIBRATION: plan_application(self.layout, *shape, calibrating=True)} | {
-            name: plan_application(self.layout, *shape) for name, shape in applications.items()
-        }
+        calibrating = Part(fields.shape[-1], [len(fields)] * len(operators), calibrating=True)
+        # In float32, the first application and the calibration share their launches.
+        parts = {_FIRST: [calibrating, Part(*first)]}
+        if precision != "float32":
+            parts = {_CALIBRATION: [calibrating], _FIRST: [Part(*first)]}
+        parts |= {name: [Part(*given)] for name, given in others.items()}
+        self.plans = {name: plan_application(self.layout, own) for name, own in parts.items()}
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return all tables by name."""
@@ -71,42 +80,56 @@ class OperatorGroupPlan:
 
 
 class OperatorGroup:
-    """Operators of a group, drawn and calibrated.
+    """Operators of a group.
 
     Args:
         plan: What the host has prepared.
         tables: ``plan.arrays()`` on the device of the operators.
-        precision: Arithmetic of the convolutions; calibration uses float32.
-        clock: Counts the time of the stages ``weights`` and ``calibration``; default: none.
+        clock: Counts the time of the stages ``weights``, ``calibration`` and ``convolutions`` of
+            the constructor and of `first`; default: none. In float32, ``convolutions`` includes the
+            calibration.
     """
 
     def __init__(
-        self,
-        plan: OperatorGroupPlan,
-        tables: dict[str, Tensor],
-        precision: Precision = "float32",
-        clock: StageClock | None = None,
+        self, plan: OperatorGroupPlan, tables: dict[str, Tensor], clock: StageClock | None = None
     ) -> None:
-        clock = clock or StageClock()
-        self._plan, self._tables = plan, tables
+        self._plan, self._tables, self._clock = plan, tables, clock or StageClock()
         self._device = tables["layers"].device
         plans = plan.plans.values()
         self._sums = self._empty(max(plan.num_sums for plan in plans))
         self._pairs = self._empty(max(plan.num_pairs for plan in plans), 2)
-        self._factor = self._empty(plan.layout.num_channels)
-        self._shift = self._empty(plan.layout.num_channels)
-        self._mask = self._empty(plan.layout.num_channels)
-        with clock.stage("weights"):
+        self._factor, self._shift, self._mask = self._empty(3, plan.layout.num_channels)
+        with self._clock.stage("weights"):
             self._silence()
             self._draw("float32")
-        with clock.stage("calibration"):
-            self._calibrate()
-        if precision != "float32":
-            with clock.stage("weights"):
-                self._draw(precision)
+
+    def first(self, fields: Tensor) -> Tensor:
+        """Calibrate the operators, and apply each to its first fields.
+
+        Args:
+            fields: Fields, (n, C, H, W) float32; those of an operator lie one behind the other.
+
+        Returns:
+            Output fields, of the same shape.
+        """
+        own = calibration_fields(*self._plan.calibration, self._device)
+        calibrating = own.repeat(self._plan.num_operators, 1, 1, 1)
+        pixels = len(own) * own.shape[-1] ** 2
+        if self._plan.precision == "float32":
+            with self._clock.stage("convolutions"):
+                self._convolutions(_FIRST, [calibrating, fields], calibrated=len(own))
+                self._calibrate_output(_FIRST, pixels)
+                return self._output(_FIRST, fields)
+        with self._clock.stage("calibration"):
+            self._convolutions(_CALIBRATION, [calibrating], calibrated=len(own))
+            self._calibrate_output(_CALIBRATION, pixels)
+        with self._clock.stage("weights"):
+            self._draw(self._plan.precision)
+        with self._clock.stage("convolutions"):
+            return self.apply(fields, _FIRST)
 
     def apply(self, fields: Tensor, application: str) -> Tensor:
-        """Apply each operator to its fields.
+        """Apply each operator to its fields, after `first`.
 
         Args:
             fields: Fields, (n, C, H, W) float32; those of an operator lie one behind the other.
@@ -115,12 +138,13 @@ class OperatorGroup:
         Returns:
             Output fields, of the same shape.
         """
-        plan = self._plan.plans[application]
-        self._hidden_layers(application, fields)
+        self._convolutions(application, [fields])
+        return self._output(application, fields)
+
+    def _output(self, application: str, fields: Tensor) -> Tensor:
         out = torch.empty_like(fields)
         problems, tile_list = self._table(application, "problems.exit", "finish.exit")
         bound_output(self._sums, self._factor, out, problems, tile_list, OUTPUT_BOUND)
-        assert plan.num_fields == len(fields)
         return out
 
     def _empty(self, *shape: int) -> Tensor:
@@ -146,35 +170,31 @@ class OperatorGroup:
         size = max(plan.num_operands for plan in self._plan.plans.values())
         self._operands = make_operands(size, precision, self._device)
 
-    def _calibrate(self) -> None:
-        fields = calibration_fields(*self._plan.calibration, self._device)
-        repeated = fields.repeat(self._plan.num_operators, 1, 1, 1)
-        self._hidden_layers(_CALIBRATION, repeated, calibrated=len(fields))
-        (problems,) = self._table(_CALIBRATION, "problems.exit")
-        pixels = len(fields) * fields.shape[-1] ** 2
+    def _calibrate_output(self, application: str, pixels: int) -> None:
+        (problems,) = self._table(application, "calibrated.exit")
         limits = OUTPUT_BOUND, OUTPUT_ITERATIONS
         calibrate_output(self._sums, self._factor, problems, pixels, *limits)
 
-    def _hidden_layers(self, application: str, fields: Tensor, calibrated: int = 0) -> None:
+    def _convolutions(self, application: str, parts: list[Tensor], calibrated: int = 0) -> None:
         """Compute all convolutions; the last one leaves its sums.
 
         Args:
             application: Name of the application.
-            fields: Fields of all operators.
-            calibrated: Number of calibration fields, if layers are calibrated by these fields.
+            parts: Fields of each part of its plan.
+            calibrated: Number of calibration fields, if there are any.
         """
-        plan = self._plan.plans[application]
-        pack_fields(fields, *self._operands, *self._table(application, "offsets"))
-        for step in range(plan.num_steps):
-            names = ("problems", "moments", "finish")
-            problems, measured, finished = self._table(
+        for number, fields in enumerate(parts):
+            pack_fields(fields, *self._operands, *self._table(application, f"offsets.{number}"))
+        for step in range(self._plan.plans[application].num_steps):
+            names = ("problems", "moments", "finish", "calibrated")
+            problems, measured, finished, calibrating = self._table(
                 application, *(f"{name}.{step}" for name in names)
             )
             self._convolve(application, str(step))
             if measured.shape[1]:
-                moments(self._sums, self._pairs, problems, measured, plan.side)
+                moments(self._sums, self._pairs, problems, measured)
             if calibrated:
-                calibrate_scales(self._pairs, self._factor, self._shift, problems, calibrated)
+                calibrate_scales(self._pairs, self._factor, self._shift, calibrating, calibrated)
             finish_layers(
                 self._sums,
                 self._pairs,
@@ -184,11 +204,9 @@ class OperatorGroup:
                 *self._operands,
                 problems,
                 finished,
-                plan.side,
             )
         self._convolve(application, "exit")
 
     def _convolve(self, application: str, step: str) -> None:
         problems, tile_list = self._table(application, f"problems.{step}", f"convolve.{step}")
-        side = self._plan.plans[application].side
-        convolve(*self._operands, *self._weights, self._sums, problems, tile_list, side)
+        convolve(*self._operands, *self._weights, self._sums, problems, tile_list)

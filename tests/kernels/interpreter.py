@@ -45,7 +45,7 @@ def loops_of_any_length(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
     with monkeypatch.context() as patch:
-        patch.setattr(interpreter, "patch_lang_tensor", patched)
+        patch.setattr(interpreter, "_patch_lang_tensor", patched)
         yield
 
 

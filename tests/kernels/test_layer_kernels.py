@@ -28,13 +28,15 @@ def recorded_group(precision):
         )
         for number, own in enumerate(NETWORKS)
     ]
-    applications = {"first": (SIDE, [1, 2, 1])}
-    plan = OperatorGroupPlan(operators, applications, seed=2**63 + 42, channels=3)
+    first, others = (SIDE, [1, 2, 1]), {"later": (SIDE, [1, 1, 2])}
+    options = {"seed": 2**63 + 42, "channels": 3, "precision": precision}
+    plan = OperatorGroupPlan(operators, first, others, **options)
     tables = copy_to_device(plan.arrays(), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     fields = torch.randn(4, 3, SIDE, SIDE, generator=generator)
     with torch.no_grad(), RecordedOperations() as recorded, new_memory_is_nan():
-        OperatorGroup(plan, tables, precision).apply(fields, "first")
+        group = OperatorGroup(plan, tables)
+        group.apply(group.first(fields), "later")
     return recorded.calls
 
 
