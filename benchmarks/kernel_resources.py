@@ -22,7 +22,15 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from spinlock.kernels import philox_kernel
+from spinlock.kernels import (
+    convolution_kernel,
+    dropout_kernel,
+    finish_kernel,
+    moments_kernel,
+    packing_kernel,
+    philox_kernel,
+)
+from spinlock.kernels.layer_finish import FINISH_TILE
 from spinlock.kernels.random_draws import DISTRIBUTIONS
 from spinlock.kernels.weight_draws import WEIGHT_STREAM, WEIGHT_TILE
 
@@ -97,6 +105,71 @@ def kernels() -> Iterator[Kernel]:
             {"STREAM": WEIGHT_STREAM, "BLOCKS": WEIGHT_TILE},
             {"num_warps": philox_kernel.WEIGHT_WARPS},
         )
+
+    yield from layer_kernels()
+
+
+def layer_kernels() -> Iterator[Kernel]:
+    """Yield the kernels that apply groups of operators."""
+    tiles = {"problems": "*i64", "tile_problem": "*i32", "tile_index": "*i32"}
+    sums = {"sums": "*fp32", **tiles}
+    pixels, channels = FINISH_TILE
+    tile = {"PIXEL_TILE": pixels, "CHANNEL_TILE": channels}
+    for dtype in ("fp16", "fp32", "bf16"):
+        operands = {"high": f"*{dtype}", "low": "*fp16"}
+        weights = {"w_high": f"*{dtype}", "w_low": "*fp16"}
+        fields = {"x_high": f"*{dtype}", "x_low": "*fp16"}
+        yield Kernel(
+            f"convolution_kernel {dtype}",
+            convolution_kernel.convolution_kernel,
+            {**fields, **weights, **sums},
+            {"SPLIT": dtype == "fp16", **convolution_kernel.CONSTANTS},
+            convolution_kernel.OPTIONS,
+        )
+        channelwise = dict.fromkeys(("pairs", "factor", "shift", "mask"), "*fp32")
+        yield Kernel(
+            f"finish_kernel {dtype}",
+            finish_kernel.finish_kernel,
+            {**sums, **channelwise, **operands},
+            tile,
+            finish_kernel.OPTIONS,
+        )
+        yield Kernel(
+            f"packing_kernel {dtype}",
+            packing_kernel.packing_kernel,
+            {"fields": "*fp32", **operands, "offsets": "*i64"},
+            {"SIZE": 128**2, "WIDTH": 3, "PADDED": 16, "PIXELS": packing_kernel.PACKED_PIXELS},
+        )
+    yield Kernel(
+        "moments_kernel",
+        moments_kernel.moments_kernel,
+        {**sums, "out": "*fp32"},
+        {"PIXELS": moments_kernel.MOMENTS_PIXELS},
+    )
+    yield Kernel(
+        "calibration_kernel",
+        moments_kernel.calibration_kernel,
+        {"pairs": "*fp32", "factor": "*fp32", "shift": "*fp32", "problems": "*i64"},
+        {"FIELDS": 8, "BLOCK": moments_kernel.CALIBRATION_BLOCK},
+    )
+    yield Kernel(
+        "output_kernel",
+        finish_kernel.output_kernel,
+        {**sums, "factor": "*fp32", "fields": "*fp32", "bound": "fp32"},
+        {"SIZE": 128**2, **tile},
+    )
+    yield Kernel(
+        "output_calibration_kernel",
+        finish_kernel.output_calibration_kernel,
+        {"sums": "*fp32", "factor": "*fp32", "problems": "*i64", "pixels": "i32", "bound": "fp32"},
+        {"ITERATIONS": 4, "CHANNEL_TILE": channels, "BLOCK": finish_kernel.OUTPUT_BLOCK},
+    )
+    yield Kernel(
+        "dropout_kernel",
+        dropout_kernel.dropout_kernel,
+        {"numbers": "*fp32", "mask": "*fp32", "layers": "*i64", "limits": "*fp32", "stride": "i32"},
+        {"BLOCK": dropout_kernel.DROPOUT_BLOCK},
+    )
 
 
 def compiled(kernel: Kernel, capability: int) -> Resources:

@@ -19,6 +19,16 @@ _SIDE = tl.constexpr(int(Column.SIDE))
 _COLUMNS = tl.constexpr(len(Column))
 
 
+#: Sizes of tiles, and number of tiles of the inner loop that are loaded ahead.
+CONSTANTS = {
+    "PIXEL_TILE": CONVOLUTION_TILE[0],
+    "OUTPUT_TILE": CONVOLUTION_TILE[1],
+    "INPUT_TILE": CHANNEL_TILE,
+    "STAGES": 4,
+}
+OPTIONS = {"num_warps": 4}
+
+
 @triton.jit
 def convolution_kernel(
     x_high,
@@ -99,7 +109,6 @@ def launch_convolve(
     tile_list: Tensor,
 ) -> None:
     """Launch the kernel; see `spinlock.kernels.grouped_convolution.convolve`."""
-    pixels, outputs = CONVOLUTION_TILE
     convolution_kernel[(tile_list.shape[1],)](
         high,
         low,
@@ -110,9 +119,6 @@ def launch_convolve(
         tile_list[0],
         tile_list[1],
         SPLIT=high.dtype == torch.float16,
-        PIXEL_TILE=pixels,
-        OUTPUT_TILE=outputs,
-        INPUT_TILE=CHANNEL_TILE,
-        STAGES=4,
-        num_warps=4,
+        **CONSTANTS,
+        **OPTIONS,
     )

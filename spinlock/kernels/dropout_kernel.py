@@ -4,11 +4,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_BLOCK = 64
+#: Channels that a program compares at a time.
+DROPOUT_BLOCK = 64
 
 
 @triton.jit
-def dropout_kernel(numbers, mask, layers, limits, STRIDE: tl.constexpr, BLOCK: tl.constexpr):
+def dropout_kernel(numbers, mask, layers, limits, stride, BLOCK: tl.constexpr):
     """Make the mask of one layer; the rank of a channel is the number of smaller numbers."""
     row = tl.program_id(0).to(tl.int64)
     width = tl.load(layers + 3 * row).to(tl.int32)
@@ -16,7 +17,7 @@ def dropout_kernel(numbers, mask, layers, limits, STRIDE: tl.constexpr, BLOCK: t
     offset = tl.load(layers + 3 * row + 2)
     limit = tl.load(limits + 2 * row)
     factor = tl.load(limits + 2 * row + 1)
-    drawn = numbers + row * STRIDE
+    drawn = numbers + row * stride
     shift = tl.load(drawn + width)
     for first in tl.range(0, padded, BLOCK):
         channel = first + tl.arange(0, BLOCK)
@@ -35,4 +36,4 @@ def dropout_kernel(numbers, mask, layers, limits, STRIDE: tl.constexpr, BLOCK: t
 def launch_silence_channels(numbers: Tensor, mask: Tensor, layers: Tensor, limits: Tensor) -> None:
     """Launch the kernel; see `spinlock.kernels.dropout_masks`."""
     grid = (len(numbers),)
-    dropout_kernel[grid](numbers, mask, layers, limits, STRIDE=numbers.shape[1], BLOCK=_BLOCK)
+    dropout_kernel[grid](numbers, mask, layers, limits, numbers.shape[1], BLOCK=DROPOUT_BLOCK)

@@ -30,7 +30,9 @@ _IDENTITY = tl.constexpr(int(Shortcut.IDENTITY))
 _PROJECTION = tl.constexpr(int(Shortcut.PROJECTION))
 _FLOOR = tl.constexpr(VARIANCE_FLOOR)
 _ROOT_HALF = tl.constexpr(0.7071067811865476)
-_CALIBRATION_BLOCK = 1024
+OPTIONS = {"num_warps": 8}
+#: Elements that a program of the calibration of outputs loads at a time.
+OUTPUT_BLOCK = 1024
 
 
 @triton.jit
@@ -189,6 +191,7 @@ def launch_finish_layers(
         tile_list[1],
         PIXEL_TILE=pixels,
         CHANNEL_TILE=channels,
+        **OPTIONS,
     )
 
 
@@ -223,5 +226,5 @@ def launch_calibrate_output(
         bound,
         ITERATIONS=iterations,
         CHANNEL_TILE=FINISH_TILE[1],
-        BLOCK=_CALIBRATION_BLOCK,
+        BLOCK=OUTPUT_BLOCK,
     )

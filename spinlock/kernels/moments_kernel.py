@@ -17,7 +17,8 @@ _COLUMNS = tl.constexpr(len(Column))
 _BATCH = tl.constexpr(int(Normalization.BATCH))
 _TILE = tl.constexpr(CHANNEL_TILE)
 _FLOOR = tl.constexpr(VARIANCE_FLOOR)
-_PIXELS = 128
+#: Pixels, and channels, that a program loads at a time.
+MOMENTS_PIXELS, CALIBRATION_BLOCK = 128, 64
 
 
 @triton.jit
@@ -105,11 +106,12 @@ def launch_moments(sums: Tensor, out: Tensor, problems: Tensor, tile_list: Tenso
     """Launch the kernel; see `spinlock.kernels.layer_finish.moments`."""
     grid = (tile_list.shape[1],)
     if grid[0]:
-        moments_kernel[grid](sums, out, problems, tile_list[0], tile_list[1], PIXELS=_PIXELS)
+        moments_kernel[grid](sums, out, problems, tile_list[0], tile_list[1], PIXELS=MOMENTS_PIXELS)
 
 
 def launch_calibrate_scales(
     pairs: Tensor, factor: Tensor, shift: Tensor, problems: Tensor, fields: int
 ) -> None:
     """Launch the kernel; see `spinlock.kernels.layer_finish.calibrate_scales`."""
-    calibration_kernel[(len(problems),)](pairs, factor, shift, problems, FIELDS=fields, BLOCK=64)
+    grid = (len(problems),)
+    calibration_kernel[grid](pairs, factor, shift, problems, FIELDS=fields, BLOCK=CALIBRATION_BLOCK)

@@ -4,10 +4,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from spinlock.kernels.layer_table import CHANNEL_TILE
+from spinlock.kernels.layer_table import CHANNEL_TILE, padded_width
 
 _CHANNELS = tl.constexpr(CHANNEL_TILE)
-_PIXELS = 128
+#: Pixels of a tile.
+PACKED_PIXELS = 128
 
 
 @triton.jit
@@ -36,19 +37,25 @@ def load_operands(high, low, position, mask):
 
 @triton.jit
 def packing_kernel(
-    fields, high, low, offsets, SIZE: tl.constexpr, WIDTH: tl.constexpr, PIXELS: tl.constexpr
+    fields,
+    high,
+    low,
+    offsets,
+    SIZE: tl.constexpr,
+    WIDTH: tl.constexpr,
+    PADDED: tl.constexpr,
+    PIXELS: tl.constexpr,
 ):
     """Store one tile of pixels of one field."""
     row = tl.program_id(1).to(tl.int64)
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     target = tl.load(offsets + row)
-    padded: tl.constexpr = tl.cdiv(WIDTH, _CHANNELS) * _CHANNELS
-    for first in tl.static_range(0, padded, _CHANNELS):
+    for first in tl.static_range(0, PADDED, _CHANNELS):
         channel = first + tl.arange(0, _CHANNELS)
         inside = (pixel < SIZE)[:, None] & (channel < WIDTH)[None, :]
         source = (row * WIDTH + channel)[None, :] * SIZE + pixel[:, None]
         value = tl.load(fields + source, mask=inside, other=0.0)
-        position = target + pixel[:, None].to(tl.int64) * padded + channel[None, :]
+        position = target + pixel[:, None].to(tl.int64) * PADDED + channel[None, :]
         store_operands(
             high, low, position, value, (pixel < SIZE)[:, None] & (channel >= 0)[None, :]
         )
@@ -58,7 +65,14 @@ def launch_pack_fields(fields: Tensor, high: Tensor, low: Tensor, offsets: Tenso
     """Launch the kernel; see `spinlock.kernels.grouped_convolution.pack_fields`."""
     count, channels, height, width = fields.shape
     size = height * width
-    grid = (triton.cdiv(size, _PIXELS), count)
+    grid = (triton.cdiv(size, PACKED_PIXELS), count)
     packing_kernel[grid](
-        fields.contiguous(), high, low, offsets, SIZE=size, WIDTH=channels, PIXELS=_PIXELS
+        fields.contiguous(),
+        high,
+        low,
+        offsets,
+        SIZE=size,
+        WIDTH=channels,
+        PADDED=padded_width(channels),
+        PIXELS=PACKED_PIXELS,
     )
