@@ -110,11 +110,13 @@ def imported_modules(name, lazy=False):
 @cache
 def chain_to_lightning(name, lazy=False):
     """A chain of imports from a module to Lightning, or None."""
-    if any(imported.startswith(LIGHTNING) for imported in imports(name, lazy)):
-        return [name, "lightning"]
-    for imported in sorted(imported_modules(name, lazy) - set(ENTRIES)):
-        if chain := chain_to_lightning(imported, lazy):
-            return [name, *chain]
+    chains, seen = [[name]], {name, *ENTRIES}
+    for chain in chains:
+        if any(imported.startswith(LIGHTNING) for imported in imports(chain[-1], lazy)):
+            return [*chain, "lightning"]
+        new = imported_modules(chain[-1], lazy) - seen
+        seen |= new
+        chains += [[*chain, imported] for imported in sorted(new)]
     return None
 
 

@@ -36,9 +36,11 @@ def copy_to_device(
     # Only a copy from pinned memory runs while the host goes on.
     pinned = device.type == "cuda"
     host = torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=pinned)
+    # A NumPy view, because a tensor of inference mode has restrictions.
+    view = host.numpy()
     for name, array in arrays.items():
-        flat = torch.from_numpy(np.ascontiguousarray(array)).flatten().view(torch.uint8)
-        host[starts[name] : starts[name] + array.nbytes] = flat
+        place = view[starts[name] : starts[name] + array.nbytes]
+        place.view(array.dtype).reshape(array.shape)[...] = array
     copied = host.to(device, non_blocking=True)
     return {
         name: copied[starts[name] : starts[name] + array.nbytes]

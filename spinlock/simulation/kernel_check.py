@@ -5,6 +5,7 @@ The check draws a few small operators, applies them together by kernels, and com
 with operators that are applied one after another by torch.
 """
 
+import math
 import warnings
 from functools import cache
 
@@ -13,14 +14,15 @@ from torch import Tensor
 
 from spinlock.configuration.generation_config import GenerationConfig, Precision
 from spinlock.configuration.parameter_space import ParameterValues
+from spinlock.kernels.draw_check import draws_agree
 from spinlock.kernels.layer_table import padded_width
-from spinlock.kernels.random_draws import draw_numbers
 from spinlock.kernels.triton_support import triton_available
 from spinlock.runtime.arithmetic import fixed_arithmetic
 from spinlock.runtime.one_copy import copy_to_device
 from spinlock.simulation.convolutional_operator import ConvOperator
 from spinlock.simulation.network_layers import largest_width
 from spinlock.simulation.operator_group import OperatorGroup, OperatorGroupPlan
+from spinlock.simulation.randomness import Stream, normal
 
 _SEED, _SIDE, _CHANNELS = 2**63 + 1, 8, 3
 # Number of layers, kernel, normalization, activation and dropout rate: every kind of each.
@@ -31,8 +33,6 @@ _NETWORKS = (
 )
 # Largest difference of fields of RMS 1. Rounding causes up to 1e-5, 4e-3 and 0.05 on a CPU.
 _ALLOWED: dict[Precision, float] = {"float32": 1e-4, "tf32": 0.02, "bfloat16": 0.2}
-# Numbers at a few addresses; the last bits of logarithms and cosines differ between devices.
-_ADDRESSES, _NUMBERS, _ALLOWED_NUMBERS = ((0, 0), (2**40, 5 << 16)), 1001, 1e-5
 
 
 # Kernels count the weights of a layer in 32 bits.
@@ -72,43 +72,26 @@ def kernels_agree(device: torch.device, precision: Precision) -> bool:
     Returns:
         False for devices other than CUDA devices, and without Triton.
     """
-    if device.type != "cuda" or not triton_available():
+    if device.type != "cuda" or not triton_available() or not draws_agree(device):
         return False
+    allowed = _ALLOWED[precision]
     try:
         with fixed_arithmetic(device), torch.inference_mode():
-            found = [
-                (numbers_difference(device), _ALLOWED_NUMBERS),
-                (fields_difference(device, precision), _ALLOWED[precision]),
-            ]
+            difference = fields_difference(device, precision)
         # A comparison with NaN is false.
-        if all(difference <= allowed for difference, allowed in found):
+        if difference <= allowed:
             return True
-        reason = (
-            f"differ by {', '.join(f'{value:.2g} (allowed: {most:g})' for value, most in found)}"
-        )
+        reason = f"differ by {difference:.2g} (allowed: {allowed:g})"
     except Exception as error:  # A compiler may fail in any way.
         reason = f"fail: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
     warnings.warn(
-        f"on {device} ({torch.cuda.get_device_name(device)}), the kernels of random numbers and "
-        f"of operators in {precision} {reason}. Operators are applied one after another instead, "
+        f"on {device} ({torch.cuda.get_device_name(device)}), the kernels that apply "
+        f"operators in {precision} {reason}. Operators are applied one after another instead, "
         "which is slower; the samples are the same up to rounding. Please report this with your "
         "versions of torch, Triton and the driver",
         stacklevel=2,
     )
     return False
-
-
-def numbers_difference(device: torch.device) -> float:
-    """Return the largest difference between random numbers of a device and of the CPU."""
-    addresses = torch.tensor(_ADDRESSES, dtype=torch.int64, device="cpu")
-    differences = []
-    for distribution in ("uniform", "normal", "symmetric_uniform"):
-        own, plain = (
-            draw_numbers(addresses.to(where), _SEED, 1, _NUMBERS, distribution)
-            for where in (device, torch.device("cpu"))
-        )
-        differences.append(_largest(own.cpu() - plain))
-    return float(torch.stack(differences).amax())
 
 
 def fields_difference(device: torch.device, precision: Precision) -> float:
@@ -120,8 +103,10 @@ def fields_difference(device: torch.device, precision: Precision) -> float:
     )
     group = OperatorGroup(plan, copy_to_device(plan.arrays(), device))
     shape = sum(counts), _CHANNELS, _SIDE, _SIDE
-    generator = torch.Generator("cpu").manual_seed(0)
-    fields = torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32).to(device)
+    drawn = normal(
+        _SEED, Stream.CALIBRATION, torch.arange(shape[0], device="cpu"), math.prod(shape[1:])
+    )
+    fields = drawn.view(shape).to(device)
     together = group.first(fields).split(counts)
     differences = []
     for (index, values), own, given in zip(operators, together, fields.split(counts), strict=True):

@@ -23,7 +23,7 @@ from spinlock.kernels.operands import make_operands
 from spinlock.kernels.random_draws import draw_numbers
 from spinlock.kernels.weight_draws import draw_weights
 from spinlock.runtime.stage_clock import StageClock
-from spinlock.simulation.calibration import calibration_fields
+from spinlock.simulation.calibration import calibration_fields, calibration_side
 from spinlock.simulation.convolutional_operator import OUTPUT_BOUND, OUTPUT_ITERATIONS
 from spinlock.simulation.group_layout import GroupLayout
 from spinlock.simulation.group_plan import Part, plan_application
@@ -61,7 +61,9 @@ class OperatorGroupPlan:
         values = operators[0][1]
         self.seed, self.precision, self.num_operators = seed, precision, len(operators)
         self.layout = GroupLayout(operators, channels)
-        self.calibration = seed, channels, values.grid_size, values.kernel_size
+        # Operators with other kernels, but the same side, have the same calibration fields.
+        side = calibration_side(values.grid_size, values.kernel_size)
+        self.calibration = seed, channels, values.grid_size, side
         fields = calibration_fields(*self.calibration, torch.device("cpu"))
         calibrating = Part(fields.shape[-1], [len(fields)] * len(operators), calibrating=True)
         # In float32, the first application and the calibration share their launches.

@@ -4,8 +4,8 @@ The address of a random number is ``(seed, stream, index, substream, position)``
 pure function of the address: Philox4x64-10, a counter-based generator [1]_ in the implementation of
 ``numpy.random.Philox``. The integers are equal for every device, process and order of evaluation;
 only the conversion to floating point rounds. A CUDA device computes them itself if Triton is
-installed (`spinlock.kernels.random_draws`). If not, the CPU computes them and copies them to the
-device. No global generator is read or seeded.
+installed and its kernel agrees with the CPU (`spinlock.kernels.draw_check`). If not, the CPU
+computes them and copies them to the device. No global generator is read or seeded.
 
 The Philox counter consists of four 64-bit words, the key of two:
 
@@ -29,8 +29,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from spinlock.kernels.draw_check import draws_agree
 from spinlock.kernels.random_draws import CHUNK, DISTRIBUTIONS, draw_numbers, philox_words
-from spinlock.kernels.triton_support import triton_available
 from spinlock.runtime.threads import available_cores, shared_pool
 
 
@@ -64,7 +64,9 @@ def _draw(
 ) -> Tensor:
     """Draw ``count`` numbers at each address."""
     target = torch.device(device)
-    direct = target.type in ("cpu", "meta") or (target.type == "cuda" and triton_available())
+    if target.type == "cuda" and target.index is None:
+        target = torch.device("cuda", torch.cuda.current_device())
+    direct = target.type in ("cpu", "meta") or (target.type == "cuda" and draws_agree(target))
     home = target if direct else torch.device("cpu")
     addresses, shape = _addresses(index, substream, home)
     if direct:
@@ -93,7 +95,7 @@ def _addresses(
 def _moved(values: Tensor | int, device: torch.device) -> Tensor:
     """Return integers on a device; a copy from the host to CUDA does not wait for the device."""
     if not isinstance(values, Tensor):
-        values = torch.tensor(values, dtype=torch.int64, device="cpu")
+        return torch.full((), values, dtype=torch.int64, device=device)
     if values.device.type == "cpu" and device.type == "cuda":
         values = values.pin_memory()
     return values.to(device, torch.int64, non_blocking=device.type == "cuda")
