@@ -90,7 +90,7 @@ class FieldReader:
         parts: dict[str, list[_ChunkTable]] = {spec.name: [] for spec in specs}
         first = 0
         for file, rows in dataset.stored_rows(range(config.num_samples)):
-            packing = config.storage.compression
+            packing: str = config.storage.compression
             if dataset.shards is not None and specs:
                 # Shards may have been computed before the setting was changed.
                 packing = _packing(file.file[specs[0].name], specs[0]) or packing

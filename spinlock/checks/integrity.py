@@ -31,7 +31,7 @@ from spinlock.storage.hdf5_access import read_attribute
 # Kind of a dataset's problem -> name and text of the claim that it contradicts.
 _LAYOUT = {
     "missing": ("datasets", "every dataset of the schema exists"),
-    "elsewhere": ("local storage", "datasets are stored in the file itself"),
+    "elsewhere": ("local storage", "datasets are stored in the file itself, or in its shards"),
     "shape": ("shapes", "datasets have the shapes of the schema"),
     "type": ("types", "datasets have the element types of the schema"),
     "scale": (

@@ -17,7 +17,7 @@ import h5py
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
-from spinlock.runtime.output_files import publish
+from spinlock.runtime.output_files import publish, sync
 from spinlock.simulation.sobol_design import design_quality, make_design
 from spinlock.storage import schema
 from spinlock.storage.assembly_plan import Segment
@@ -53,6 +53,7 @@ class Assembly:
         self.config, self.path, self._replaces = config, path, replaces
         self._found: dict[str, list[Source]] = defaultdict(list)
         self._stored_bytes = 0.0
+        self._old = _identity(path) if replaces else None
         unique = uuid.uuid4().hex
         self._temporary = folder / f"{path.name}.{unique}.tmp"
         self._columns = folder / f"columns.{unique}.tmp"
@@ -92,8 +93,10 @@ class Assembly:
 
     def close(self) -> None:
         """Remove what is not finished."""
-        self._new.close()
-        self._remove()
+        try:
+            self._new.close()
+        finally:
+            self._remove()
 
     def _remove(self) -> None:
         for temporary in (self._temporary, self._columns):
@@ -124,6 +127,9 @@ class Assembly:
                 share = len(taken) / len(source.rows)
                 self._stored_bytes += share * _stored_bytes(source)
         self._require_sound(segment, own=own)
+        if self.index is None:
+            # So that little is left to be synced when the file is complete.
+            sync(self._temporary)
 
     def _require_sound(self, segment: Segment, *, own: bool) -> None:
         _, problem = wrong_samples(self._new, range(segment.start, segment.stop))
@@ -145,7 +151,8 @@ class Assembly:
             start: Time, from `time.monotonic`, from which assembly counts; default: this call.
 
         Raises:
-            DatasetError: If what was written cannot be read back.
+            DatasetError: If what was written cannot be read back, or the file to be replaced was
+                changed since this assembly began.
             FileExistsError: If a file exists at the path that the new one does not replace.
         """
         start = time.monotonic() if start is None else start
@@ -153,6 +160,7 @@ class Assembly:
             self._finish_columns(self.index)
         new = self._new
         if self._replaces:
+            self._require_unchanged()
             with DatasetFile.open(self.path) as old:
                 copy_additions(old, new)
         new.file.attrs.update(merged_provenance(self._found, len(new.samples)))
@@ -172,7 +180,16 @@ class Assembly:
                         f"{spec.name} could not be written: it differs from its digest. No dataset "
                         "was written or replaced"
                     )
+        if self._replaces:
+            self._require_unchanged()
         publish(self._temporary, self.path, replace=self._replaces)
+
+    def _require_unchanged(self) -> None:
+        if _identity(self.path) != self._old:
+            raise DatasetError(
+                f"{self.path}: the file was changed or removed while it was extended. It was left "
+                "as it is. Restore the file from a copy, or generate the dataset to another path"
+            )
 
     def _finish_columns(self, index: ShardIndex) -> None:
         """Complete the file of columns, and write the datasets that refer to it and to shards."""
@@ -239,6 +256,15 @@ def held_files(path: Path) -> set[Path]:
     """Return the files that a dataset file refers to."""
     with DatasetFile.open(path) as dataset:
         return set() if dataset.shards is None else dataset.shards.index.files
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Return what distinguishes a file from a changed one, or one in its place; None without it."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _piece(segment: Segment, source: DatasetFile) -> Piece:

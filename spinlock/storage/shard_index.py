@@ -125,12 +125,15 @@ class ShardIndex:
                 size. Names the first such file.
         """
         values = _read_values(file, config.num_samples)
-        numbers = [read_attribute(file[INDEX], name) for name in (_EDITION, _COLUMNS_BYTES)]
-        if not all(isinstance(n, np.integer) and 0 <= n <= _LARGEST_EDITION for n in numbers[:1]):
+        edition = read_attribute(file[INDEX], _EDITION)
+        if not (isinstance(edition, np.integer) and 0 <= edition <= _LARGEST_EDITION):
             raise DatasetError(f"{path}: the attribute {_EDITION} of {INDEX} is not valid")
-        pieces = [Piece(*row[:-1], row[-1].decode("ascii", "replace")) for row in values.tolist()]
-        index = cls(shard_folder(config, path), int(str(numbers[0])), pieces)
-        index._require_files(path, numbers[1])
+        pieces = [
+            Piece(*numbers, digest=digest.decode("ascii", "replace"))
+            for *numbers, digest in values.tolist()
+        ]
+        index = cls(shard_folder(config, path), int(edition), pieces)
+        index._require_files(path, read_attribute(file[INDEX], _COLUMNS_BYTES))
         return index
 
     def _require_files(self, path: Path, columns_bytes: object) -> None:

@@ -64,7 +64,8 @@ def compressed_index(file):
 def named_index(file):
     """An index with a name of a file, which this package would never write."""
     values = file[INDEX][...]
-    named = np.zeros(len(values), [*values.dtype.descr, ("file", "S32")])
+    kinds = [(name, values.dtype[name]) for name in values.dtype.names]
+    named = np.zeros(len(values), [*kinds, ("file", "S32")])
     named["file"] = b"/etc/passwd"
     del file[INDEX]
     file.create_dataset(INDEX, data=named)
@@ -127,9 +128,8 @@ def unlimited(file, name, source):
     """A virtual dataset whose size depends on the files that there are."""
     data = file[name]
     layout = h5py.VirtualLayout(data.shape, data.dtype, (None, *data.shape[1:]))
-    part = h5py.VirtualSource(
-        str(source) + "%b", name, data.shape, maxshape=(None, *data.shape[1:])
-    )
+    most = (None, *data.shape[1:])
+    part = h5py.VirtualSource(str(source), name, data.shape, maxshape=most)
     layout[: h5py.h5s.UNLIMITED] = part[: h5py.h5s.UNLIMITED]
     del file[name]
     file.create_virtual_dataset(name, layout)
