@@ -74,7 +74,7 @@ class GenerationConfig:
             of operators, is float32. ``tf32`` has an effect on CUDA devices only. ``bfloat16``
             rounds operands and results, on any device.
         block_size: Number of samples computed together. Shapes decide rounding, so it determines
-            the bytes of a sample. Default: 16.
+            the bytes of a sample. Default: 64.
         storage: Which fields are stored, and how.
 
     Raises:
@@ -101,7 +101,7 @@ class GenerationConfig:
     responses: bool = True
     dynamics: bool = True
     precision: Precision = "float32"
-    block_size: int = 16
+    block_size: int = 64
     storage: StorageConfig = field(default_factory=StorageConfig)
 
     def __post_init__(self) -> None:

@@ -122,8 +122,8 @@ def _finish_layers(
             case Shortcut.PROJECTION:
                 scale = factor[row[Column.SHORTCUT_CHANNELS] :][:width]
                 y = y + sums[given].view_as(y) * scale
-        part = slice(row[Column.RESULT], row[Column.RESULT] + y.numel())
-        write_operands(y.flatten(), high[part], low[part])
+        result = slice(row[Column.RESULT], row[Column.RESULT] + y.numel())
+        write_operands(y.flatten(), high[result], low[result])
 
 
 def _sums(sums: Tensor, row: list[int]) -> Tensor:

@@ -72,12 +72,12 @@ class Member(NamedTuple):
     """An operator of a block.
 
     Attributes:
-        index: Index of the operator.
+        number: Index of the operator.
         values: Parameter values.
         rows: Positions of its samples in the block.
     """
 
-    index: int
+    number: int
     values: ParameterValues
     rows: range
 

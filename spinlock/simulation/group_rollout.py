@@ -51,7 +51,7 @@ class GroupRollout:
             for number in meter.batches:
                 others[f"dynamics.{number}"] = meter.side, [number] * len(members)
         self._plan = OperatorGroupPlan(
-            [(member.index, member.values) for member in members],
+            [(member.number, member.values) for member in members],
             (config.grid_size, counts),
             others,
             seed=config.seed,

@@ -107,9 +107,11 @@ def fields_difference(device: torch.device, precision: Precision) -> float:
         _SEED, Stream.CALIBRATION, torch.arange(shape[0], device="cpu"), math.prod(shape[1:])
     )
     fields = drawn.view(shape).to(device)
-    together = group.first(fields).split(counts)
+    together = torch.split(group.first(fields), counts)
     differences = []
-    for (index, values), own, given in zip(operators, together, fields.split(counts), strict=True):
+    for (index, values), own, given in zip(
+        operators, together, torch.split(fields, counts), strict=True
+    ):
         operator = ConvOperator(
             values,
             seed=_SEED,

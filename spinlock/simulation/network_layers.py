@@ -130,7 +130,7 @@ def largest_width(base_channels: int, num_layers: int) -> int:
         base_channels: Number of channels B of the first block.
         num_layers: Number of blocks n.
     """
-    return base_channels * min(2 ** (num_layers - 1), _MAX_WIDTH_FACTOR)
+    return base_channels * min(1 << (num_layers - 1), _MAX_WIDTH_FACTOR)
 
 
 @cache

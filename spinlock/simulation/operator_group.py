@@ -167,8 +167,10 @@ class OperatorGroup:
         self._weights = make_operands(self._plan.layout.num_weights, precision, self._device)
         for part in self._weights:
             part.zero_()
-        tables = (self._tables[name] for name in ("layers", "tile_layer", "tile_index"))
-        draw_weights(*self._weights, *tables, seed=self._plan.seed)
+        layers, tile_layer, tile_index = (
+            self._tables[name] for name in ("layers", "tile_layer", "tile_index")
+        )
+        draw_weights(*self._weights, layers, tile_layer, tile_index, self._plan.seed)
         size = max(plan.num_operands for plan in self._plan.plans.values())
         self._operands = make_operands(size, precision, self._device)
 
