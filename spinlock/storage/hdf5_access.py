@@ -117,6 +117,13 @@ def storage_problem(group: h5py.Group, name: str) -> str:
     return local_object(group, name)[1]
 
 
+def link_problem(link: object) -> str:
+    """Describe why a link leads, or may lead, outside of the file; empty if it does not."""
+    if isinstance(link, h5py.HardLink):
+        return ""
+    return f"is reached through a link ({type(link).__name__}); {_LOCAL}"
+
+
 def local_object(
     group: h5py.Group, name: str, *, virtual: bool = False
 ) -> tuple[h5py.Group | h5py.Dataset | None, str]:
@@ -137,8 +144,8 @@ def local_object(
         link = holder.get(part, getlink=True) if isinstance(holder, h5py.Group) else None
         if link is None:
             return None, ""
-        if not isinstance(link, h5py.HardLink):
-            return None, f"is reached through a link ({type(link).__name__}); {_LOCAL}"
+        if problem := link_problem(link):
+            return None, problem
         holder = holder[part]
     if virtual or not isinstance(holder, h5py.Dataset):
         return holder, ""

@@ -10,7 +10,7 @@ import numpy as np
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.storage.compression import FILTERS
 from spinlock.storage.dimensions import dataset_scales, values_problem, write_scales
-from spinlock.storage.hdf5_access import is_plain, local_object
+from spinlock.storage.hdf5_access import is_plain, link_problem, local_object
 from spinlock.storage.schema import DatasetSpec
 from spinlock.storage.shard_index import ShardIndex
 from spinlock.storage.virtual_datasets import sources_problem
@@ -37,6 +37,9 @@ class Problem(NamedTuple):
 
     kind: ProblemKind
     text: str
+
+
+_MISSING = Problem("missing", "is missing, although the configuration requires it")
 
 
 def create_datasets(
@@ -86,13 +89,23 @@ def dataset_problems(
 
 
 def link_problems(file: h5py.File, names: Iterable[str]) -> dict[str, Problem]:
-    """Return which datasets of a virtual dataset's file are missing or reached through a link."""
+    """Return which datasets of a virtual dataset's file are missing or reached through a link.
+
+    The datasets are not opened, because HDF5 then reads the list of all their sources.
+    """
     groups: dict[str, h5py.Group | Problem] = {}
     found = {}
     for name in names:
-        held = _open(file, name, groups, virtual=True)
-        if isinstance(held, Problem):
-            found[name] = held
+        parent, _, leaf = name.rpartition("/")
+        if parent not in groups:
+            groups[parent] = _member(file, parent, h5py.Group)
+        group = groups[parent]
+        if isinstance(group, Problem):
+            found[name] = group
+        elif leaf not in group:
+            found[name] = _MISSING
+        elif text := link_problem(group.get(leaf, getlink=True)):
+            found[name] = Problem("elsewhere", text)
     return found
 
 
@@ -185,7 +198,7 @@ def _member(holder: h5py.Group, name: str, kind: type, *, virtual: bool = False)
         return Problem("elsewhere", elsewhere)
     if isinstance(member, kind):
         return member
-    return Problem("missing", "is missing, although the configuration requires it")
+    return _MISSING
 
 
 def _problem(

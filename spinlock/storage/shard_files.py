@@ -72,8 +72,13 @@ def shard_path(folder: Path, start: int, stop: int, edition: int = 0) -> Path:
         edition: Number of the edition of a virtual dataset that rewrote the shard; default: 0, a
             shard as it was computed.
     """
+    return folder / shard_name(start, stop, edition)
+
+
+def shard_name(start: int, stop: int, edition: int = 0) -> str:
+    """Return the name of a shard; the arguments are those of `shard_path`."""
     rewritten = f"-{edition:010d}" if edition else ""
-    return folder / f"shard-{start:010d}-{stop:010d}{rewritten}.h5"
+    return f"shard-{start:010d}-{stop:010d}{rewritten}.h5"
 
 
 def columns_path(folder: Path, edition: int) -> Path:

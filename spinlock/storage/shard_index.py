@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.storage.hdf5_access import local_object, read_attribute
-from spinlock.storage.shard_files import columns_path, shard_folder, shard_path
+from spinlock.storage.shard_files import columns_path, shard_folder, shard_name, shard_path
 
 #: Name of the dataset in the file.
 INDEX = "shards"
@@ -70,10 +70,8 @@ class ShardIndex:
 
     def __init__(self, folder: Path, edition: int, pieces: list[Piece] | None = None) -> None:
         self.folder, self.edition = folder, edition
-        self.pieces: list[Piece] = []
-        self._firsts: list[int] = []
-        for piece in pieces or ():
-            self.append(piece)
+        self.pieces = list(pieces or ())
+        self._firsts = [piece.first for piece in self.pieces]
 
     @property
     def columns_path(self) -> Path:
@@ -129,7 +127,7 @@ class ShardIndex:
         if not (isinstance(edition, np.integer) and 0 <= edition <= _LARGEST_EDITION):
             raise DatasetError(f"{path}: the attribute {_EDITION} of {INDEX} is not valid")
         pieces = [
-            Piece(*numbers, digest=digest.decode("ascii", "replace"))
+            Piece._make((*numbers, digest.decode("ascii", "replace")))
             for *numbers, digest in values.tolist()
         ]
         index = cls(shard_folder(config, path), int(edition), pieces)
@@ -142,10 +140,10 @@ class ShardIndex:
                 found = {entry.name: entry for entry in entries}
         except (FileNotFoundError, NotADirectoryError):
             raise DatasetError(f"{path}: its folder {self.folder} is missing. {_REMEDY}") from None
-        expected = {self.columns_path: columns_bytes}
-        expected |= {self.path(piece): piece.bytes for piece in self.pieces}
-        for each, size in expected.items():
-            entry = found.get(each.name)
+        expected: list[tuple[str, object]] = [(self.columns_path.name, columns_bytes)]
+        expected += [(shard_name(p.start, p.stop, p.edition), p.bytes) for p in self.pieces]
+        for name, size in expected:
+            entry = found.get(name)
             if entry is None:
                 problem = "is missing"
             elif not entry.is_file(follow_symlinks=False):
@@ -154,7 +152,7 @@ class ShardIndex:
                 problem = f"has {held} bytes, expected {size}: it is damaged, or another file"
             else:
                 continue
-            raise DatasetError(f"{path}: its shard {each} {problem}. {_REMEDY}")
+            raise DatasetError(f"{path}: its shard {self.folder / name} {problem}. {_REMEDY}")
 
 
 def _read_values(file: h5py.File, num_samples: int) -> NDArray[Any]:
