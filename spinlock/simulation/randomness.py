@@ -64,7 +64,7 @@ def _draw(
 ) -> Tensor:
     """Draw ``count`` numbers at each address."""
     target = torch.device(device)
-    if target.type == "cuda" and target.index is None:
+    if target == torch.device("cuda"):
         target = torch.device("cuda", torch.cuda.current_device())
     direct = target.type in ("cpu", "meta") or (target.type == "cuda" and draws_agree(target))
     home = target if direct else torch.device("cpu")
@@ -87,7 +87,8 @@ def _addresses(
     if isinstance(index, int) and isinstance(substream, int):
         pair = torch.tensor([[index, substream]], dtype=torch.int64, device="cpu")
         return _moved(pair, device), ()
-    pairs = torch.broadcast_tensors(_moved(index, device), _moved(substream, device))
+    parts = _moved(index, device), _moved(substream, device)
+    pairs = torch.broadcast_tensors(*parts)  # type: ignore[no-untyped-call]
     addresses = torch.stack(pairs, dim=-1)
     return addresses.view(-1, 2), addresses.shape[:-1]
 

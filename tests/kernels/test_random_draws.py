@@ -8,7 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip("triton")
 
-from spinlock.kernels import philox_kernel, weight_draws
+from spinlock.kernels import draw_check, philox_kernel, weight_draws
+from spinlock.kernels.draw_check import draws_agree
 from spinlock.kernels.random_draws import DISTRIBUTIONS, draw_numbers, signed
 from spinlock.kernels.weight_draws import WEIGHT_TILE, LayerRow, draw_weights, weight_tiles
 from spinlock.simulation import randomness
@@ -180,6 +181,49 @@ def test_a_draw_does_not_wait_for_the_device():
             normal(42, Stream.FORCING, where, 7, substream=3, device=DEVICE)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.fixture
+def unchecked():
+    """Lets each test check the device anew."""
+    draws_agree.cache_clear()
+    yield
+    draws_agree.cache_clear()
+
+
+def test_a_kernel_that_agrees_is_used(unchecked, recwarn):
+    assert draws_agree(DEVICE)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (RuntimeError("no compiler"), "no compiler"),
+        (2.0**-23, "differs"),
+        (float("nan"), "differs"),
+    ],
+)
+def test_a_kernel_that_fails_or_differs_is_not_used(fault, message, unchecked, monkeypatch):
+    calls = []
+
+    def drawn(addresses, *arguments):
+        # The first draw of each pair is that of the CPU.
+        calls.append(len(calls))
+        if calls[-1] % 2 == 0:
+            return draw_numbers(addresses, *arguments)
+        if isinstance(fault, Exception):
+            raise fault
+        return draw_numbers(addresses, *arguments) + fault
+
+    monkeypatch.setattr(draw_check, "draw_numbers", drawn)
+    with pytest.warns(UserWarning, match=message):
+        assert not draws_agree(DEVICE)
+
+
+def test_without_triton_the_host_draws(unchecked, monkeypatch):
+    monkeypatch.setattr(draw_check, "triton_available", lambda: False)
+    assert not draws_agree(DEVICE)
 
 
 def test_the_operation_equals_the_host_path_without_triton():
