@@ -132,18 +132,20 @@ def _run_trainer(arguments: Sequence[str], choices: Choices, *, of_process: bool
 
     of_file = not (choices.generation or choices.by_class or {"-h", "--help"} & set(arguments))
     options = {"of_file": of_file, "has_files": choices.files, "allow_abbrev": False}
+    command = arguments[0] if arguments[0] in _TRAINER_COMMANDS else ""
     with without_tips():
         TrainerCLI(
             LightningModule,
             LightningDataModule if choices.by_class else SpinlockDataModule,
+            command=command,
             subclass_mode_model=True,
             subclass_mode_data=choices.by_class,
             parser_class=TrainerParser,
             parser_kwargs={
                 "prog": "spinlock",
-                "command": arguments[0] if arguments[0] in _TRAINER_COMMANDS else "",
+                "command": command,
                 **options,
-                **dict.fromkeys(_TRAINER_COMMANDS, options),
+                **{name: dict(options) for name in _TRAINER_COMMANDS if command in ("", name)},
             },
             save_config_callback=ConfigWriter,
             trainer_defaults={"callbacks": CheckpointPaths()},

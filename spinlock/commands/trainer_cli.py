@@ -37,7 +37,21 @@ class TrainerCLI(LightningCLI):
     A model of this package that is not trained is not validated, tested or applied: these commands
     need ``--ckpt_path``, and warn about other models without it. ``fit`` ends with the table of
     `closing_table`.
+
+    Args:
+        command: Only subcommand; default: all. The options of each take a tenth of a second or more
+            to list.
+        options: Arguments of Lightning's command line.
     """
+
+    def __init__(self, *arguments: Any, command: str = "", **options: Any) -> None:  # noqa: ANN401
+        self._command = command
+        super().__init__(*arguments, **options)
+
+    def subcommands(self) -> dict[str, set[str]]:
+        """Return the subcommands, and which arguments of the trainer's methods are no options."""
+        known: dict[str, set[str]] = super().subcommands()
+        return {self._command: known[self._command]} if self._command else known
 
     def before_instantiate_classes(self) -> None:
         """Check that there is a checkpoint to apply, and leave the configuration to the file.
