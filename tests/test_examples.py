@@ -55,18 +55,26 @@ def merged(documents):
     return whole
 
 
-@pytest.fixture
-def extended(tmp_path, monkeypatch):
-    """The data module of the configuration in docs/extending.md."""
+@pytest.fixture(scope="module")
+def extensions(tmp_path_factory):
+    """A folder with the module of docs/extending.md and the dataset that tests make in it."""
+    folder = tmp_path_factory.mktemp("extensions")
     text = (DOCS / "extending.md").read_text()
     code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    (tmp_path / "my_extensions.py").write_text("\n\n".join(code))
+    (folder / "my_extensions.py").write_text("\n\n".join(code))
+    return folder, text
+
+
+@pytest.fixture
+def extended(extensions, monkeypatch):
+    """The data module of the configuration in docs/extending.md."""
+    folder, text = extensions
     # Spawned workers find the module too.
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(folder)
     config = merged(map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)))
     small = {
-        "path": str(tmp_path / "a.h5"),
+        "path": str(folder / "a.h5"),
         "batch_size": 4,
         "val_fraction": 0.3,
         "progress": False,
