@@ -18,11 +18,14 @@ CONFIGS = {
 
 
 @pytest.fixture(scope="session")
-def datasets(tmp_path_factory):
+def datasets(made_once):
     """Map each name in `CONFIGS` to (path, configuration)."""
-    folder = tmp_path_factory.mktemp("datasets")
-    for name, config in CONFIGS.items():
-        write_synthetic(folder / f"{name}.h5", config)
+
+    def write(folder):
+        for name, config in CONFIGS.items():
+            write_synthetic(folder / f"{name}.h5", config)
+
+    folder = made_once("datasets of data modules", write)
     return {name: (folder / f"{name}.h5", config) for name, config in CONFIGS.items()}
 
 

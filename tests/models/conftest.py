@@ -6,8 +6,8 @@ from benchmarks.synthetic import write_synthetic
 from tests.helpers import small_config
 
 
-@pytest.fixture(scope="module")
-def datasets(tmp_path_factory):
+@pytest.fixture(scope="session")
+def datasets(made_once):
     """Name -> (path, configuration)."""
     configs = {
         "probes": small_config(90, grid_size=16, probes_per_operator=3, num_realizations=1),
@@ -26,7 +26,10 @@ def datasets(tmp_path_factory):
         "one probe": small_config(60, grid_size=16, num_realizations=2, dynamics=True),
         "steps": small_config(60, grid_size=16, num_timesteps=2, num_realizations=1),
     }
-    folder = tmp_path_factory.mktemp("datasets")
-    for name, config in configs.items():
-        write_synthetic(folder / f"{name}.h5", config)
+
+    def write(folder):
+        for name, config in configs.items():
+            write_synthetic(folder / f"{name}.h5", config)
+
+    folder = made_once("datasets of models", write)
     return {name: (folder / f"{name}.h5", config) for name, config in configs.items()}
