@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import sys
+from functools import partial
 
 import h5py
 import numpy as np
@@ -36,14 +37,15 @@ from tests.storage.sabotage import (
 )
 
 
-def refused(path, pattern, compression="deflate", **options):
+def refused(path, pattern, compression="deflate", features=(None,), **options):
     """The file is neither extracted from nor extended, and is left as it was."""
     before, beside = path.read_bytes(), leftovers(path)
     longer = LONGER if compression == "deflate" else dataclasses.replace(RAW, num_samples=16)
-    for use in (
-        lambda: extract_features(path, progress=False, **options),
-        lambda: generate(longer, path, progress=False),
-    ):
+    extractions = [
+        partial(extract_features, path, features=wanted, progress=False, **options)
+        for wanted in features
+    ]
+    for use in (*extractions, lambda: generate(longer, path, progress=False)):
         with pytest.raises(DatasetError, match=pattern):
             use()
         assert path.read_bytes() == before
@@ -58,8 +60,7 @@ def test_damage_is_found_and_never_certified(path, damage):
     report = check_dataset(path, full=True, replay=0, progress=False)
     assert not report.passed
     assert path.read_bytes() == before
-    refused(path, pattern)
-    refused(path, pattern, features=OTHER_FEATURES)
+    refused(path, pattern, features=(None, OTHER_FEATURES))
 
 
 @pytest.mark.parametrize("name", [*FIELDS, "parameters/values/alpha", schema.PER_TIMESTEP])
@@ -109,8 +110,7 @@ def test_plain_fields_are_covered_too(intact, tmp_path, damage):
     path = shutil.copy(intact["none"], tmp_path / "a.h5")
     PLAIN_DAMAGES[damage](path)
     assert not check_dataset(path, full=True, replay=0, progress=False).passed
-    refused(path, names(7), "none")
-    refused(path, names(7), "none", features=OTHER_FEATURES)
+    refused(path, names(7), "none", features=(None, OTHER_FEATURES))
 
 
 def test_every_damaged_sample_is_named(path):

@@ -28,19 +28,34 @@ def test_extending_equals_generating_at_once(made, tmp_path, compression):
     made.require_whole(path, compression)
 
 
-CASES = [(how, "deflate") for how in (*REWRITES, *COLUMN_REWRITES, *FILE_REWRITES)]
+# Those that do what another one does, with other filters or by another program.
+ALIKE = {
+    "shuffle and gzip 9",
+    "shuffle and lzf",
+    "shuffle only",
+    "fletcher32 only",
+    "one contiguous",
+    "columns in chunks",
+    "columns through lzf",
+    "h5repack -f GZIP=4",
+    "h5repack -f SHUF -f GZIP=9",
+    "h5repack -f NONE",
+    "h5repack -f FLET",
+    "h5repack -l CONTI",
+}
+CASES = [
+    pytest.param(how, "deflate", marks=[pytest.mark.slow] if how in ALIKE else [])
+    for how in (*REWRITES, *COLUMN_REWRITES, *FILE_REWRITES)
+]
 # Where the configuration says that there are no filters.
+CASES += [(how, "none") for how in ("lzf", "fletcher32 only", "contiguous", "big-endian")]
 CASES += [
-    (how, "none")
+    pytest.param(how, "none", marks=pytest.mark.slow)
     for how in (
         "gzip without shuffle",
         "shuffle and gzip 9",
-        "lzf",
         "shuffle only",
-        "fletcher32 only",
         "small chunks",
-        "contiguous",
-        "big-endian",
         "a chunk without deflate",
         "no chunk through its filters",
         "h5repack -f GZIP=4",
@@ -84,7 +99,11 @@ def test_rewritten_shards_give_the_same_dataset(made, tmp_path, how):
     made.require_whole(path)
 
 
-BY_VALUE = [*SOME, "small chunks", "filters in another order", "h5repack -f GZIP=4"]
+BY_VALUE = [*SOME, "small chunks"]
+BY_VALUE += [
+    pytest.param(how, marks=pytest.mark.slow)
+    for how in ("filters in another order", "h5repack -f GZIP=4")
+]
 
 
 @pytest.mark.parametrize("how", BY_VALUE)
