@@ -123,7 +123,7 @@ def test_fewer_samples_than_the_file_holds(datasets):
 def test_uncompressed_fields(datasets, tmp_path):
     path, config = datasets["single"]
     storage = dataclasses.replace(config.storage, compression="none")
-    raw = dataclasses.replace(config, storage=storage)
+    raw = dataclasses.replace(config, num_samples=12, storage=storage)
     write_synthetic(tmp_path / "a.h5", raw)
     rows = np.array([11, 2])
     with h5py.File(tmp_path / "a.h5") as file:

@@ -46,27 +46,33 @@ def test_every_view(datasets, tmp_path, name, options):
     )
 
 
+ALL, EVEN, ODD = slice(None), slice(0, None, 2), slice(1, None, 2)
+
+
 @pytest.mark.parametrize(
-    ("model", "settings"),
+    ("model", "places", "settings"),
     [
-        (MeanModel, {"val_check_interval": 0.5}),
-        (MeanModel, BY_STEPS),
-        (EarlyModel, {"val_check_interval": 0.5}),
-        (EarlyModel, {"val_check_interval": 3, "check_val_every_n_epoch": None}),
-        (EarlyModel, {"accumulate_grad_batches": 2}),
-        (EarlyModel, {"limit_train_batches": 3}),
-        (EarlyModel, {"reload_dataloaders_every_n_epochs": 1}),
-        (EarlyModel, BY_STEPS),
-        (EarlyModel, BY_STEPS | {"limit_val_batches": 0}),
-        (EarlyModel, BY_STEPS | {"limit_train_batches": 3, "val_check_interval": 2}),
+        (MeanModel, ALL, {"val_check_interval": 0.5}),
+        (MeanModel, EVEN, BY_STEPS),
+        (EarlyModel, ODD, {"val_check_interval": 0.5}),
+        (EarlyModel, EVEN, {"val_check_interval": 3, "check_val_every_n_epoch": None}),
+        (EarlyModel, ODD, {"accumulate_grad_batches": 2}),
+        (EarlyModel, EVEN, {"limit_train_batches": 3}),
+        (EarlyModel, ODD, {"reload_dataloaders_every_n_epochs": 1}),
+        (EarlyModel, ALL, BY_STEPS),
+        (EarlyModel, EVEN, BY_STEPS | {"limit_val_batches": 0}),
+        (EarlyModel, ODD, BY_STEPS | {"limit_train_batches": 3, "val_check_interval": 2}),
     ],
 )
-def test_every_step(datasets, tmp_path, model, settings):
+def test_every_step(datasets, tmp_path, model, places, settings):
+    """Every checkpoint of two runs, and of the others every second one."""
     settings = {"max_epochs": 2} | settings
     whole, _ = fit(data(datasets), Saver(tmp_path), **settings)
     files, resumed = sorted(tmp_path.iterdir()), data(datasets)
     assert len(files) > len(whole)
-    assert_resumes(files, whole, lambda file: fit(resumed, ckpt=file, model=model(), **settings))
+    assert_resumes(
+        files[places], whole, lambda file: fit(resumed, ckpt=file, model=model(), **settings)
+    )
 
 
 WORKERS = {
@@ -154,6 +160,15 @@ class Interrupter(Callback):
         setattr(self, hook, interrupt)
 
 
+AFTER_EACH_BATCH = {"val_check_interval": 1, "max_epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def validated(datasets):
+    """Batches of a run that validates after each of them."""
+    return fit(data(datasets), **AFTER_EACH_BATCH)[0]
+
+
 @pytest.mark.parametrize(
     ("hook", "count"),
     [
@@ -168,15 +183,15 @@ class Interrupter(Callback):
         ("on_validation_batch_start", 7),
     ],
 )
-def test_a_batch_that_was_not_trained_on_comes_again(datasets, tmp_path, hook, count):
+def test_a_batch_that_was_not_trained_on_comes_again(datasets, validated, tmp_path, hook, count):
     """On an interruption the loader may have given one batch more than have been trained on."""
-    path, settings = tmp_path / "a.ckpt", {"val_check_interval": 1, "max_epochs": 2}
-    whole, _ = fit(data(datasets), **settings)
+    path = tmp_path / "a.ckpt"
     with pytest.raises(InterruptionError):
-        fit(data(datasets), Interrupter(hook, count, path), **settings)
+        fit(data(datasets), Interrupter(hook, count, path), **AFTER_EACH_BATCH)
     state = torch.load(path, weights_only=True)["loops"]["fit_loop"]["state_dict"]
     assert state["combined_loader"] == [{"epoch": count // BATCHES, "batches": count % BATCHES}]
-    assert fit(data(datasets), ckpt=path, **settings)[0] == whole[count:]
+    resumed, _ = fit(data(datasets), ckpt=path, **AFTER_EACH_BATCH)
+    assert resumed == validated[count:]
 
 
 def test_a_fit_without_a_checkpoint_starts_anew(datasets, saved):

@@ -88,16 +88,16 @@ def test_scalers_of_a_data_module_apply(tmp_path):
     ],
 )
 def test_workers_share_the_batches(num_workers, start, order):
-    stream = SpinlockStream(CONFIG, batch_size=6, order=order, num_batches=5)
+    stream = SpinlockStream(CONFIG, batch_size=4, order=order, num_batches=5)
     loader = DataLoader(
         stream, batch_size=None, num_workers=num_workers, multiprocessing_context=start
     )
     indices = collect(loader)["index"].tolist()
     alone = collect(stream)["index"].tolist()
     assert sorted(indices) == sorted(alone)
-    assert len(set(indices)) == 30
+    assert len(set(indices)) == 20
     if order == "consecutive":
-        assert sorted(indices) == list(range(30))
+        assert sorted(indices) == list(range(20))
 
 
 def test_random_blocks_are_samples_of_the_dataset():

@@ -40,7 +40,7 @@ def simulated(config, device="cpu"):
     "options",
     [
         {"num_samples": 24, "grid_size": 64, "num_realizations": 2},
-        {"num_samples": 16, "num_timesteps": 10, "num_realizations": 3},
+        {"num_samples": 8, "num_timesteps": 10, "num_realizations": 3},
         {"num_samples": 4, "num_timesteps": 60, "num_realizations": 1, "channels": 1},
     ],
     ids=["T=1", "T=10", "T=60"],
@@ -89,8 +89,8 @@ def assert_informative(columns, names):
 
 
 def test_no_column_is_constant_or_a_copy_of_another():
-    """200 samples like the baseline's, but for smaller operators."""
-    config = small_config(200, grid_size=64, num_realizations=1, block_size=20)
+    """100 samples like the baseline's, but for smaller operators."""
+    config = small_config(100, grid_size=64, num_realizations=1, block_size=20)
     _, _, features, initial_features = simulated(config)
     assert_informative(features["per_timestep"][:, 0], PER_TIMESTEP_NAMES)
     assert_informative(initial_features, PER_TIMESTEP_NAMES)
