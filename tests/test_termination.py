@@ -134,7 +134,8 @@ def settings_file(path, generation, executor=None, **sections):
     [
         (signal.SIGKILL, "starting"),
         (signal.SIGKILL, "computing"),
-        (signal.SIGTERM, "computing"),
+        # As fatal to a program without handlers.
+        pytest.param(signal.SIGTERM, "computing", marks=pytest.mark.slow),
     ],
 )
 def test_workers_end_with_the_process_that_started_them(signum, moment, run, path):
@@ -147,7 +148,11 @@ def test_workers_end_with_the_process_that_started_them(signum, moment, run, pat
 
 @pytest.mark.parametrize(
     ("signum", "moment"),
-    [(signal.SIGTERM, "starting"), (signal.SIGTERM, "computing"), (signal.SIGINT, "computing")],
+    [
+        pytest.param(signal.SIGTERM, "starting", marks=pytest.mark.slow),
+        (signal.SIGTERM, "computing"),
+        (signal.SIGINT, "computing"),
+    ],
 )
 def test_a_signal_ends_generation(signum, moment, run, path):
     config = settings_file(path, LARGE, LOCAL)
