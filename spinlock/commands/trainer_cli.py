@@ -48,7 +48,7 @@ class TrainerCLI(LightningCLI):
         self._command = command
         super().__init__(*arguments, **options)
 
-    def subcommands(self) -> dict[str, set[str]]:
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Return the subcommands, and which arguments of the trainer's methods are no options."""
         known: dict[str, set[str]] = super().subcommands()
         return {self._command: known[self._command]} if self._command else known
