@@ -1,7 +1,10 @@
 """The lock beside a dataset file takes the place of nothing."""
 
+import errno
 import os
 import shutil
+import threading
+from pathlib import Path
 
 import pytest
 from filelock import FileLock, SoftFileLock
@@ -122,3 +125,45 @@ def test_locks_of_file_systems_that_have_none(tmp_path, monkeypatch):
     locking._require_lock(tmp_path / "b.h5.lock")
     (tmp_path / "b.h5.lock").write_bytes(b"17\nhost\n")
     locking._require_lock(tmp_path / "b.h5.lock")
+
+
+def test_a_lock_that_cannot_be_created_is_an_error(tmp_path, monkeypatch):
+    """Some file systems report a missing file, also if the folder exists: /proc is one of them."""
+    path = tmp_path / "a.h5"
+    open_file = os.open
+
+    def without_creation(name, flags, *options, **more):
+        if str(name).endswith(".lock"):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(name))
+        return open_file(name, flags, *options, **more)
+
+    monkeypatch.setattr(os, "open", without_creation)
+    with pytest.raises(DatasetError, match=r"No such file"):
+        generate(small_config(2, grid_size=24), path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_waits_says_for_what_and_for_whom(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "a.h5"
+    monkeypatch.setattr(locking, "_REMINDER", 0.05)
+    taken = FileLock(f"{path}.lock", thread_local=False)
+    taken.acquire()
+    releasing = threading.Timer(0.3, taken.release)
+    releasing.start()
+    with caplog.at_level("WARNING", logger="spinlock"), dataset_lock(path):
+        pass
+    releasing.join()
+    first, *others = caplog.messages
+    assert f"{path} is being written by another process ({path}.lock is held" in first
+    assert others
+    assert all(message.startswith(f"waiting for {path}.lock since ") for message in others)
+    if os.access("/proc/locks", os.R_OK) and Path("/proc/locks").read_text():
+        assert f"held by process {os.getpid()})" in first
+
+
+def test_the_holder_of_a_lock_without_locks(tmp_path):
+    path = tmp_path / "a.lock"
+    path.write_text("17\nnode3\n1234\n")
+    assert locking._holder(path) == " by process 17 of node3"
+    path.write_text("")
+    assert locking._holder(path) == locking._holder(tmp_path / "none") == ""
