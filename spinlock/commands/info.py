@@ -139,7 +139,9 @@ def _unfinished(path: Path, folder: Path) -> str:
     shards = list_shards(folder)
     rows = {"run": str(folder)}
     half_written = len(list(folder.glob("*.tmp")))
-    config = next((c for c in map(_shard_configuration, shards) if c is not None), None)
+    # The last shard belongs to the longest dataset.
+    found = map(_shard_configuration, reversed(shards))
+    config = next((each for each in found if each is not None), None)
     if config is None:
         rows["done"] = "no shard is finished yet"
     else:
@@ -151,7 +153,7 @@ def _unfinished(path: Path, folder: Path) -> str:
 
 def _shard_configuration(shard: Shard) -> GenerationConfig | None:
     try:
-        with DatasetFile.open(shard.path) as file:
+        with DatasetFile.open(shard.path, samples=shard.samples) as file:
             return file.config
     except DatasetError:
         return None
