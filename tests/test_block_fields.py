@@ -1,20 +1,19 @@
 """Blocks whose operators are applied together have the samples of operators applied one by one.
 
 On the CPU, the plain versions of the operations stand for the kernels, whose equality
-``tests/kernels`` shows. On the meta device, operations are counted.
+``tests/kernels`` shows. On the meta device, operations are counted, and nothing can wait.
 """
 
-import re
 import warnings
-from collections import Counter
 from functools import cache
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import _disable_current_modes
 
 from spinlock import GenerationConfig
 from spinlock.errors import SimulationError
+from spinlock.runtime.one_copy import copy_to_device
 from spinlock.runtime.stage_clock import StageClock
 from spinlock.simulation import block_fields, kernel_check
 from spinlock.simulation.block_fields import BlockFields
@@ -23,9 +22,10 @@ from spinlock.simulation.simulator import Simulator
 from spinlock.simulation.sobol_design import make_design
 from spinlock.simulation.unit_fields import OperatorByOperator, UnitFields
 from spinlock.simulation.variants import InitialConditions
+from tests.counting import META, CountOperations
 from tests.helpers import small_config
 
-BLOCK = 8
+BLOCK = 6
 DATASETS = {
     "one probe, one timestep": {},
     "three probes, transport": {
@@ -37,7 +37,7 @@ DATASETS = {
 
 
 def config_of(**options):
-    options = {"grid_size": 32, "num_realizations": 2, "dynamics": True} | options
+    options = {"grid_size": 24, "num_realizations": 2, "dynamics": True} | options
     return small_config(2 * BLOCK, block_size=BLOCK, **options)
 
 
@@ -125,7 +125,7 @@ def test_what_exceeds_the_range_of_kernels_is_computed_operator_by_operator(brok
 @pytest.mark.parametrize("together", [False, True])
 def test_samples_that_are_not_finite_are_named(together, monkeypatch):
     def broken(self, unit, rows):
-        shape = len(rows), 2, 1, 3, 32, 32
+        shape = len(rows), 2, 1, 3, 24, 24
         found = UnitFields(torch.zeros(shape[:1] + shape[3:]), torch.zeros(shape), torch.empty(0))
         found.trajectory[0] = torch.nan
         return found
@@ -134,63 +134,49 @@ def test_samples_that_are_not_finite_are_named(together, monkeypatch):
         monkeypatch.setattr(source, "fields", broken)
     config = config_of(dynamics=False)
     with pytest.raises(SimulationError, match=r"fields of samples \[0\]") as error:
-        next(Simulator(config, "cpu", together=together).samples(0, 8))
-    last = 7 if together else 0
+        next(Simulator(config, "cpu", together=together).samples(0, BLOCK))
+    last = BLOCK - 1 if together else 0
     assert error.value.__notes__ == [f"while computing samples 0..{last}"]
 
 
-class Operations(TorchDispatchMode):
-    """Counts the operations that a device would execute, and the copies to it.
+@pytest.fixture
+def counted(monkeypatch):
+    """A function that counts the operations of a block of 64 samples of the default space.
 
-    Reading a value of the meta device raises an error, so nothing waits for the device.
+    It fails if anything waits for the device, or is copied to it apart from the tables of a block.
     """
+    copies = []
 
-    # These make tensors, or other views of them, without work of the device.
-    FREE = re.compile(
-        "alias|as_strided|detach|empty|empty_like|expand|permute|select|slice|split"
-        "|split_with_sizes|squeeze|t|transpose|unbind|unfold|unsqueeze|view|_unsafe_view"
-    )
+    def copy_once(*given):
+        copies.append(given)
+        with _disable_current_modes():
+            return copy_to_device(*given)
 
-    def __init__(self):
-        super().__init__()
-        self.executed, self.copies = Counter(), 0
+    monkeypatch.setattr(block_fields, "copy_to_device", copy_once)
 
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        result = operation(*args, **(kwargs or {}))
-        name = operation._schema.name.split("::")[1]
-        tensors = [x for x in (*args, result) if isinstance(x, torch.Tensor)]
-        if any(x.device.type == "meta" for x in tensors):
-            self.executed[name] += not self.FREE.fullmatch(name)
-            self.copies += bool(args) and is_on_host(args[0]) and result.device.type == "meta"
-        return result
+    def count(**options):
+        config = GenerationConfig(num_samples=128, block_size=64, **options)
+        blocks = BlockFields(config, META, InitialConditions(config), StageClock())
+        with torch.no_grad():
+            # The first block makes what all blocks share, such as the calibration fields.
+            blocks.fields(make_design(config, 0, 64), range(64))
+            copies.clear()
+            with CountOperations() as operations:
+                blocks.fields(make_design(config, 64, 128), range(64))
+        assert len(copies) == 1
+        return operations.names
 
-
-def is_on_host(value):
-    return isinstance(value, torch.Tensor) and value.device.type == "cpu"
-
-
-def counted(**options):
-    """Operations of a block of 64 samples of the default parameter space."""
-    config = GenerationConfig(num_samples=128, block_size=64, **options)
-    device, variants = torch.device("meta"), InitialConditions(config)
-    blocks = BlockFields(config, device, variants, StageClock())
-    with torch.no_grad():
-        # The first block makes what all blocks share, such as the calibration fields.
-        blocks.fields(make_design(config, 0, 64), range(64))
-        with Operations() as operations:
-            blocks.fields(make_design(config, 64, 128), range(64))
-    assert operations.copies == 1
-    return operations.executed
+    return count
 
 
-def test_a_block_takes_few_operations_and_one_copy():
+def test_a_block_takes_few_operations_and_one_copy(counted):
     executed = counted(dynamics=False)
     assert executed.total() <= 150
     # One launch for each step of all operators: the input, ten convolutions, and the output.
     assert executed["convolve"] == 12
 
 
-def test_further_timesteps_and_dynamics_take_few_operations():
+def test_further_timesteps_and_dynamics_take_few_operations(counted):
     base = counted(dynamics=False).total()
     steps = counted(dynamics=False, num_timesteps=3, num_realizations=1).total() - base
     assert steps <= 2 * 65
@@ -238,7 +224,9 @@ def test_kernels_that_do_not_agree_are_named_once(wrong, gpu, monkeypatch):
         return wrong
 
     monkeypatch.setattr(kernel_check, "fields_difference", failing)
-    said = "RuntimeError: ptxas. Op" if isinstance(wrong, Exception) else f"differ by .*{wrong}"
+    said = (
+        "RuntimeError: ptxas more. Op" if isinstance(wrong, Exception) else f"differ by .*{wrong}"
+    )
     with pytest.warns(UserWarning, match=rf"cuda:0 \(Some GPU\).*float32.*{said}"):
         assert not kernels_agree(gpu, "float32")
     with warnings.catch_warnings(action="error"):

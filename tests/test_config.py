@@ -229,7 +229,7 @@ def test_json_round_trip():
         ),
         initial_conditions=InitialConditionConfig(weights={"sinusoids": 2.0, "gaussian_blobs": 1}),
         features=CustomFeatureConfig(per_field=("package.b", "package.a")),
-        storage=StorageConfig(fields=Every(5), compression="none", shard_size=32),
+        storage=StorageConfig(fields=Every(5), compression="none", shard_size=128),
     )
     again = GenerationConfig.from_json(config.to_json())
     assert again == config
@@ -241,7 +241,7 @@ def test_fingerprint_covers_what_determines_bytes_and_nothing_else():
     same = [
         GenerationConfig(250),
         GenerationConfig(100, storage=StorageConfig(compression="none")),
-        GenerationConfig(100, storage=StorageConfig(shard_size=16)),
+        GenerationConfig(100, storage=StorageConfig(shard_size=192)),
     ]
     assert {config.fingerprint for config in same} == {base.fingerprint}
     changes = {

@@ -160,7 +160,7 @@ def test_the_default_dtype_of_the_caller_does_not_matter(device):
 def test_units_do_not_depend_on_the_range_asked_for(probes, kind, monkeypatch):
     """Units have fixed shapes, whatever part of them is wanted."""
     simulator = Simulator(small_config(40, block_size=16, probes_per_operator=probes))
-    simulator.device = torch.device(kind)
+    simulator.device, simulator.together = torch.device(kind), False
     units = [unit for start in (0, 16, 32) for unit in simulator._units(range(start, start + 16))]
     assert [i for unit in units for i in unit] == list(range(48))
     seen = []

@@ -2,6 +2,7 @@
 
 import warnings
 from functools import cache
+from textwrap import shorten
 
 import torch
 
@@ -36,7 +37,7 @@ def draws_agree(device: torch.device) -> bool:
             return True
         reason = f"differs from the CPU's numbers by {differences}"
     except Exception as error:  # A compiler may fail in any way.
-        reason = f"fails: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        reason = f"fails: {type(error).__name__}: {shorten(str(error), 200)}"
     warnings.warn(
         f"on {device}, the kernel of random numbers {reason}. The CPU draws them instead, which is "
         "slower; they are the same. Please report this with your versions of torch, Triton and "

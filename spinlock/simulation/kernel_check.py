@@ -8,6 +8,7 @@ with operators that are applied one after another by torch.
 import math
 import warnings
 from functools import cache
+from textwrap import shorten
 
 import torch
 from torch import Tensor
@@ -83,7 +84,7 @@ def kernels_agree(device: torch.device, precision: Precision) -> bool:
             return True
         reason = f"differ by {difference:.2g} (allowed: {allowed:g})"
     except Exception as error:  # A compiler may fail in any way.
-        reason = f"fail: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        reason = f"fail: {type(error).__name__}: {shorten(str(error), 200)}"
     warnings.warn(
         f"on {device} ({torch.cuda.get_device_name(device)}), the kernels that apply "
         f"operators in {precision} {reason}. Operators are applied one after another instead, "

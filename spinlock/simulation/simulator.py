@@ -9,9 +9,11 @@ accelerator, a unit is a block, whose samples are computed together.
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.features import CustomFeatures, SDFFeatures, extract, extract_per_timestep
@@ -46,9 +48,6 @@ class Simulator:
             whose kernels agree with the plain computation, for the operator families of this
             package.
 
-    Attributes:
-        together: Whether they are.
-
     Raises:
         ConfigurationError: If an initial condition does not fit the grid, dropout could silence a
             layer, or a user-defined class or function cannot be imported.
@@ -76,17 +75,30 @@ class Simulator:
         self._stages = device_clock(self.clock, self.device)
         self.initial_conditions = InitialConditions(config)
         self.initial_conditions.check_grid(config.grid_size)
-        arguments = config, self.device, self.initial_conditions, self._stages
-        self._one_by_one = OperatorByOperator(*arguments)
+        self._arguments = config, self.device, self.initial_conditions, self._stages
+        self._one_by_one = OperatorByOperator(*self._arguments)
         self.family = self._one_by_one.family
-        if together is None:
-            together = computes_together(config, self.device)
-        self.together = together
-        self._source: FieldSource = BlockFields(*arguments) if together else self._one_by_one
+        self._asked = together
         self.custom = CustomFeatures(config.features, config.trusted_modules)
-        steps = [step - 1 for step in config.stored_steps]
-        stored = torch.tensor(steps, dtype=torch.int64, device="cpu")
-        self._stored = stored.to(self.device)
+
+    @cached_property
+    def together(self) -> bool:
+        """Whether the operators of a block are applied together; the first use may test kernels."""
+        # Not in the constructor, because a process that only checks a configuration need not be
+        # able to use its device.
+        if self._asked is not None:
+            return self._asked
+        return computes_together(self.config, self.device)
+
+    @cached_property
+    def _stored(self) -> Tensor:
+        """Positions of the stored timesteps, on the device."""
+        steps = [step - 1 for step in self.config.stored_steps]
+        return torch.tensor(steps, dtype=torch.int64, device=self.device)
+
+    @cached_property
+    def _source(self) -> FieldSource:
+        return BlockFields(*self._arguments) if self.together else self._one_by_one
 
     def samples(self, start: int, stop: int) -> Iterator[Samples]:
         """Compute samples in order.
