@@ -39,19 +39,19 @@ def table(*capabilities):
     return {(line[:32].strip(), row[0]): row[1:] for line, row in zip(lines[2:], rows, strict=True)}
 
 
-@pytest.mark.parametrize(
-    "capabilities", [("90",), pytest.param(("80", "100"), marks=pytest.mark.slow)]
-)
-def test_no_kernel_spills_registers(capabilities):
+def test_no_kernel_spills_registers():
+    capabilities = "80", "90", "100"
     rows = table(*capabilities)
     names = {name for name, _ in rows}
-    assert {"draw_kernel normal", "weight_kernel fp16"} <= names
+    assert {"draw_kernel normal", "weight_kernel fp16", "convolution_kernel fp16"} <= names
     assert {gpu for _, gpu in rows} == {f"sm_{capability}" for capability in capabilities}
     for key, (registers, spills, *_) in rows.items():
         assert 16 <= int(registers) <= 255, key
         assert spills == "0/0", key
+    for (name, gpu), (*_, instruction) in rows.items():
+        if name.startswith("convolution_kernel"):
+            assert instruction != "none", (name, gpu)
 
 
-@pytest.mark.slow
 def test_spills_are_seen():
     assert int(run("-c", SPILLING)) > 0
