@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from spinlock import GenerationConfig
+from spinlock import GenerationConfig, ParameterSpaceConfig
 from spinlock.errors import SimulationError
 from spinlock.runtime.one_copy import copy_to_device
 from spinlock.runtime.stage_clock import StageClock
@@ -193,6 +193,8 @@ def test_families_of_users_and_huge_layers_are_applied_one_by_one(monkeypatch):
     device = torch.device("cuda")
     assert computes_together(config_of(), device)
     assert not computes_together(config_of(base_channels=(4, 2**12)), device)
+    wide = ParameterSpaceConfig(kernel_size=(3, 35), grid_size=(64,))
+    assert not computes_together(GenerationConfig(4, parameter_space=wide), device)
     own = {"class_path": "tests.test_operator_family.Wrapped"}
     config = GenerationConfig(4)
     object.__setattr__(config, "operator", own)

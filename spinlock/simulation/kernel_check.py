@@ -21,6 +21,7 @@ from spinlock.kernels.triton_support import triton_available
 from spinlock.runtime.arithmetic import fixed_arithmetic
 from spinlock.runtime.one_copy import copy_to_device
 from spinlock.simulation.convolutional_operator import ConvOperator
+from spinlock.simulation.dynamics import measuring_side
 from spinlock.simulation.network_layers import largest_width
 from spinlock.simulation.operator_group import OperatorGroup, OperatorGroupPlan
 from spinlock.simulation.randomness import Stream, normal
@@ -43,8 +44,9 @@ _MOST_WEIGHTS = 2**31 - 2**16
 def computes_together(config: GenerationConfig, device: torch.device) -> bool:
     """Return whether the operators of a block of samples are applied together, by kernels.
 
-    They must belong to a family of this package, none of their layers may be too large, and the
-    kernels of the device must agree with the plain computation.
+    They must belong to a family of this package, none of their layers may be too large, half a
+    convolution kernel must fit into the grid, and the kernels of the device must agree with the
+    plain computation.
 
     Args:
         config: Configuration of a dataset.
@@ -54,7 +56,8 @@ def computes_together(config: GenerationConfig, device: torch.device) -> bool:
         return False
     space = config.parameter_space
     widest = padded_width(largest_width(space.base_channels.high, space.num_layers.high))
-    if widest**2 * max(space.kernel_size) ** 2 > _MOST_WEIGHTS:
+    kernel, side = max(space.kernel_size), measuring_side(config.grid_size, built_in=True)
+    if widest**2 * kernel**2 > _MOST_WEIGHTS or kernel // 2 > side:
         return False
     return kernels_agree(device, config.precision)
 
