@@ -1,6 +1,7 @@
 """Damaged datasets are refused by extraction and extension, which would give them new digests."""
 
 import dataclasses
+import itertools
 import shutil
 import sys
 from functools import partial
@@ -52,15 +53,20 @@ def refused(path, pattern, compression="deflate", features=(None,), **options):
         assert leftovers(path) == beside
 
 
-@pytest.mark.parametrize("damage", [d for d in DAMAGES if d not in HARMLESS_TO_VALUES])
-def test_damage_is_found_and_never_certified(path, damage):
+# Features of the file and other ones in turn.
+EXTRACTIONS = itertools.cycle((None, OTHER_FEATURES))
+HARMFUL = [damage for damage in DAMAGES if damage not in HARMLESS_TO_VALUES]
+
+
+@pytest.mark.parametrize(("damage", "features"), zip(HARMFUL, EXTRACTIONS, strict=False))
+def test_damage_is_found_and_never_certified(path, damage, features):
     spoil, pattern = DAMAGES[damage]
     spoil(path)
     before = path.read_bytes()
     report = check_dataset(path, full=True, replay=0, progress=False)
     assert not report.passed
     assert path.read_bytes() == before
-    refused(path, pattern, features=(None, OTHER_FEATURES))
+    refused(path, pattern, features=(features,))
 
 
 @pytest.mark.parametrize("name", [*FIELDS, "parameters/values/alpha", schema.PER_TIMESTEP])

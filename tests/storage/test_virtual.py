@@ -6,25 +6,21 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-import torch
 
 from spinlock import SpinlockDataModule
 from spinlock.checks import check_dataset
 from spinlock.commands.command_line import main
-from spinlock.commands.info import describe
 from spinlock.datamodules.field_reader import FieldReader
 from spinlock.errors import DatasetError
 from spinlock.export.the_well import export_well
-from spinlock.generation.build import generate, generate_part
+from spinlock.generation.build import generate
 from spinlock.generation.feature_extraction import extract_features
-from spinlock.simulation.provenance import provenance
 from spinlock.storage import read_columns, read_info, schema
 from spinlock.storage.dataset_file import DatasetFile
-from spinlock.storage.feature_update import update_features
 from spinlock.storage.verify import require_intact
 from tests.helpers import dataset_contents
 from tests.storage import virtual_files
-from tests.storage.virtual_files import DAMAGES, OTHER, SINGLE, VIRTUAL, content, copy, shards
+from tests.storage.virtual_files import DAMAGES, SINGLE, VIRTUAL, copy, shards
 
 SCHEMA = [spec.name for spec in schema.dataset_specs(SINGLE)]
 
@@ -207,112 +203,3 @@ def test_other_programs_see_no_plausible_values_where_a_shard_is_missing(path):
         assert np.isfinite(file[schema.OUTPUTS][:8]).all()
         assert (file[schema.OPERATOR_INDEX][:] == np.iinfo(np.int64).min).all()
         assert np.isnan(file[schema.PER_TIMESTEP][:]).all()
-
-
-def extended(path, config, count):
-    generate(dataclasses.replace(config, num_samples=count), path, progress=False)
-
-
-def test_extending_equals_generating_at_once(files, tmp_path):
-    """Also where shards hold more samples than were asked for at first, or others."""
-    path = tmp_path / "grown.h5"
-    resized = dataclasses.replace(VIRTUAL.storage, shard_size=6, compression="none")
-    for config, count in (
-        (VIRTUAL, 3),
-        (dataclasses.replace(VIRTUAL, storage=resized), 7),
-        # A dataset keeps its layout.
-        (SINGLE, 10),
-    ):
-        extended(path, config, count)
-        assert read_info(path).config.storage.layout == "virtual"
-        require_intact(path, "")
-    held = dataset_contents(path)
-    del held["shards"]
-    assert held == dataset_contents(files / "single.h5")
-    assert read_info(path).digest == read_info(files / "single.h5").digest
-    assert {file.name[:6] for file in shards(path)} == {"column", "shard-"}
-    assert sum(file.name.startswith("columns") for file in shards(path)) == 1
-    assert not list(tmp_path.rglob("*.tmp"))
-    # The field reader inflates what is packed either way.
-    rows = np.arange(10)
-    for name in (schema.INPUTS, schema.OUTPUTS):
-        pair = (FieldReader(each, SINGLE) for each in (path, files / "single.h5"))
-        np.testing.assert_array_equal(*(reader.read(name, rows) for reader in pair))
-
-
-def test_a_single_file_stays_single_when_it_is_extended(files, tmp_path):
-    path = tmp_path / "a.h5"
-    extended(path, SINGLE, 3)
-    extended(path, VIRTUAL, 10)
-    assert dataset_contents(path) == dataset_contents(files / "single.h5")
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["a.h5", "a.h5.lock"]
-
-
-def test_additions_of_users_are_kept(path):
-    with h5py.File(path, "r+") as file:
-        file["mine/notes"] = np.arange(3)
-        file.attrs["mine"] = "text"
-        file[schema.OUTPUTS].attrs["mine"] = 7
-    extended(path, VIRTUAL, 12)
-    with h5py.File(path) as file:
-        assert file["mine/notes"][:].tolist() == [0, 1, 2]
-        assert (file.attrs["mine"], file[schema.OUTPUTS].attrs["mine"]) == ("text", 7)
-        assert file[schema.OUTPUTS].is_virtual
-
-
-def test_features_that_differ_are_replaced_in_new_shards(files, tmp_path):
-    """As in a single file, with the same digest; the fingerprint and its folder change."""
-    paths = {name: tmp_path / f"{name}.h5" for name in ("single", "virtual")}
-    shutil.copy(files / "single.h5", paths["single"])
-    copy(files / "virtual.h5", paths["virtual"])
-    for path in paths.values():
-        # Samples with other features, and digests that agree with them.
-        spoil_features(path)
-        result = extract_features(path, responses=False, progress=False)
-        assert (result.changed, result.rewritten) == (10, True)
-        require_intact(path, "")
-    one, two = map(read_info, paths.values())
-    assert (one.digest, one.fingerprint) == (two.digest, two.fingerprint)
-    assert two.config.storage.layout == "virtual"
-    held = dataset_contents(paths["virtual"])
-    del held["shards"]
-    assert held == dataset_contents(paths["single"])
-    # The old shards are gone, and the dataset can be extended.
-    assert len(list(tmp_path.rglob("*.h5.shards/*/*.h5"))) == 4
-    extended(paths["virtual"], two.config, 12)
-    require_intact(paths["virtual"], "")
-
-
-def spoil_features(path):
-    """Write other features with a patched update, as another version of the package would."""
-    with DatasetFile.open(path) as dataset:
-        config = dataset.config
-        features = {name: dataset.column(name) + 1 for name in schema.feature_specs(config)}
-    update_features(path, config, features, provenance(config, torch.device("cpu")), 10)
-
-
-def test_a_failed_replacement_of_features_changes_nothing(path, monkeypatch):
-    before = content(path)
-
-    def fail(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("spinlock.storage.assemble.Assembly.finish", fail)
-    with pytest.raises(OSError, match="No space"):
-        spoil_features(path)
-    assert content(path) == before
-
-
-def test_info_tells_shards_in_use_from_an_unfinished_run(path):
-    assert "in 3 shards" in describe(path)
-    assert "being written" not in describe(path)
-    generate_part(dataclasses.replace(VIRTUAL, num_samples=14), path, 1, 1, progress=False)
-    assert "14 of 14 samples" in describe(path)
-    assert "nothing but the assembly" in describe(path)
-    path.unlink()
-    assert "not finished" in describe(path)
-
-
-def test_another_dataset_is_not_replaced(path):
-    with pytest.raises(DatasetError, match="seed: 42 there, 1 asked for"):
-        generate(OTHER, path, progress=False)
