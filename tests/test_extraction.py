@@ -13,7 +13,7 @@ from spinlock.configuration.file_content import CustomFeatureConfig, Every, Stor
 from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
 from spinlock.generation import feature_extraction as extraction, generate
 from spinlock.generation.feature_extraction import Extraction, extract_features
-from spinlock.storage import assemble, read_info, schema
+from spinlock.storage import feature_update, read_info, schema
 from tests.helpers import dataset_contents, reseal, small_config
 
 CONFIG = small_config(
@@ -164,7 +164,7 @@ def test_a_failure_while_writing_leaves_the_file_as_it_was(where, outdated, monk
     def full(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(assemble, where, full)
+    monkeypatch.setattr(feature_update, where, full)
     with pytest.raises(DatasetError, match=r"cannot update .*dataset\.h5: .*No space left"):
         extract_features(outdated, progress=False)
     assert outdated.read_bytes() == before

@@ -69,6 +69,7 @@ def generate(
     Example:
         >>> import tempfile
         >>> from spinlock.configuration import IntegerRange, ParameterSpaceConfig
+        >>> from spinlock.storage import require_dataset
         >>> space = ParameterSpaceConfig(base_channels=IntegerRange(2, 3), grid_size=(32,))
         >>> config = GenerationConfig(2, parameter_space=space, num_realizations=1)
         >>> with tempfile.TemporaryDirectory() as folder:
