@@ -19,7 +19,7 @@ from tests.pages import BLOCKS, NOT_RUN, PAGES, ROOT, blocks_of, command_lines
 ELSEWHERE = {
     "README.md": ("tests/test_readme.py", 2),
     "docs/data_format.md": ("tests/storage/test_documentation.py", 6),
-    "docs/datamodules.md": ("tests/datamodules/test_pytorch_idioms.py", 4),
+    "docs/datamodules.md": ("tests/datamodules/test_pytorch_idioms.py", 5),
     "docs/extending.md": ("tests/test_examples.py", 4),
     "docs/features.md": ("tests/features/test_documentation.py", 3),
 }

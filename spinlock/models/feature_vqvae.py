@@ -193,18 +193,19 @@ class FeatureVQVAE(SizedModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
         rows, step, size = self._rows(batch), self.global_step, len(batch["features"])
+        schedule = self._schedule.in_force(self.trainer)
         with self.own_randomness():
             probes = ProbeSets.of(rows, random=True)
             if self.compares_probes:
                 self.loss.require_other_probes(probes)
-            warming_up = self._schedule.is_warming_up(step) and not self.quantizer.is_initialized
+            warming_up = schedule.is_warming_up(step) and not self.quantizer.is_initialized
             if self._recent and not warming_up:
                 self.quantizer.initialize(torch.cat(self._recent), len(probes.pooled))
                 self._recent = []
             outputs = self._encoded(probes, continuous=warming_up)
             if warming_up:
                 self.remember(outputs["latent"])
-            terms = self._terms(probes, outputs["latents"], self._schedule.ramp(step))
+            terms = self._terms(probes, outputs["latents"], schedule.ramp(step))
         loss: Tensor = self.loss.errors(probes, outputs, rows)["loss"] + sum(terms.values())
         self.log_dict({f"train/{k}": v for k, v in terms.items()}, batch_size=size)
         self.log("train/loss", loss, prog_bar=True, batch_size=size)

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from lightning import Trainer
+
 from spinlock.configuration.validation import check_types
 from spinlock.errors import ConfigurationError
 
@@ -11,6 +13,8 @@ from spinlock.errors import ConfigurationError
 _RISE = 50
 # Final learning rate of the cosine, relative to the maximum.
 _FINAL = 0.01
+# Module of the schedulers that Lightning's learning rate finder puts in place of those of a model.
+_FINDER = "lightning.pytorch.tuner.lr_finder"
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,17 @@ class Schedule:
             )
         self.config = config
         self.num_steps = num_steps
+
+    def in_force(self, trainer: Trainer) -> "Schedule":
+        """Return this schedule, or one without phases while the learning rate finder measures.
+
+        The finder compares the losses of different rates, and takes a rise for divergence. So the
+        loss has all its terms from its first step on.
+        """
+        schedulers = (config.scheduler for config in trainer.lr_scheduler_configs)
+        if all(type(scheduler).__module__ != _FINDER for scheduler in schedulers):
+            return self
+        return Schedule(ScheduleConfig(warmup=0.0, ramp=0.0, decay="constant"), math.inf)
 
     def is_warming_up(self, step: int) -> bool:
         """Return whether latents are not quantized yet."""

@@ -65,6 +65,18 @@ def find_learning_rate(tuner, model, datamodule):
     assert len(tuner.lr_find(model, datamodule=datamodule, **options).results["lr"]) == 6
 
 
+def test_the_learning_rate_finder_suggests_a_rate(datasets):
+    """The loss that it measures must not depend on the step by a schedule."""
+    seed_everything(1, verbose=False)
+    datamodule, run = pairs(datasets, batch_size=16), trainer(40)
+    finder = Tuner(run).lr_find(FeatureVQVAE(**SMALL), datamodule=datamodule, min_lr=1e-4)
+    assert 1e-4 < finder.suggestion() < 0.1
+    # Half the loss of the first step, and then the loss of constant weights.
+    first, *others = finder.results["loss"][:20]
+    assert max(others) < 2.5 * first
+    assert len(finder.results["loss"]) > 40
+
+
 def find_batch_size(tuner, model, datamodule):
     assert tuner.scale_batch_size(model, datamodule=datamodule, max_trials=2, init_val=16) == 32
 

@@ -137,8 +137,10 @@ def test_indices_behave_as_those_of_a_list(data):
         assert dataset[index]["x"].item() == 10 * expected
 
 
-def test_the_code_in_the_documentation_runs(tmp_path, monkeypatch):
+def test_the_code_in_the_documentation_runs(datasets, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "quickstart.h5").symlink_to(datasets["responding"][0])
     page = Path(__file__).parents[2] / "docs" / "datamodules.md"
     names = {}
     exec("\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)), names)
@@ -147,3 +149,4 @@ def test_the_code_in_the_documentation_runs(tmp_path, monkeypatch):
     )
     assert sum(len(batch["index"]) for batch in names["batches"]) == len(names["one"])
     assert names["more"].state_dict() == names["datamodule"].state_dict()
+    assert 1e-4 < names["finder"].suggestion() < 1
