@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ import h5py
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.runtime.output_files import publish, sync
+from spinlock.runtime.threads import abandon, shared_pool
 from spinlock.simulation.sobol_design import design_quality, make_design
 from spinlock.storage import schema
 from spinlock.storage.assembly_plan import Segment
@@ -53,6 +55,7 @@ class Assembly:
         self.config, self.path, self._replaces = config, path, replaces
         self._found: dict[str, list[Source]] = defaultdict(list)
         self._stored_bytes = 0.0
+        self._synced: Future[None] | None = None
         self._old = _identity(path) if replaces else None
         unique = uuid.uuid4().hex
         self._temporary = folder / f"{path.name}.{unique}.tmp"
@@ -97,6 +100,8 @@ class Assembly:
             self._new.close()
         finally:
             self._remove()
+            if self._synced is not None:
+                abandon([self._synced])
 
     def _remove(self) -> None:
         for temporary in (self._temporary, self._columns):
@@ -127,9 +132,9 @@ class Assembly:
                 share = len(taken) / len(source.rows)
                 self._stored_bytes += share * _stored_bytes(source)
         self._require_sound(segment, own=own)
-        if self.index is None:
+        if self.index is None and (self._synced is None or self._synced.done()):
             # So that little is left to be synced when the file is complete.
-            sync(self._temporary)
+            self._synced = shared_pool("sync assembly", 1).submit(sync, self._temporary)
 
     def _require_sound(self, segment: Segment, *, own: bool) -> None:
         _, problem = wrong_samples(self._new, range(segment.start, segment.stop))
