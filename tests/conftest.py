@@ -1,8 +1,6 @@
 """Fixtures shared by all tests."""
 
-import functools
 import gc
-import importlib.metadata
 import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -21,9 +19,6 @@ torch.set_num_threads(max(1, torch.get_num_threads() // workers))
 # Without a GPU, kernels run in Triton's interpreter. Triton reads this when it is imported.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
-
-# Each shard records the versions of packages, which do not change while tests run.
-importlib.metadata.version = functools.cache(importlib.metadata.version)
 
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 

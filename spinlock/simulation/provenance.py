@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import cache
 from importlib.metadata import version
 
 import torch
@@ -31,10 +32,16 @@ def provenance(config: GenerationConfig, device: torch.device) -> dict[str, str]
     rows = [*FEATURES, *(RESPONSE_FEATURES if config.responses else ())]
     rows += CustomFeatures(config.features, config.trusted_modules).rows
     return {
-        "package_versions": json.dumps([{package: version(package) for package in _PACKAGES}]),
+        "package_versions": json.dumps([_versions()]),
         "device": json.dumps([_device(config, device)]),
         "features": json.dumps([dataclasses.asdict(row) for row in rows]),
     }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Return the versions of the packages, which take 13 ms to find."""
+    return {package: version(package) for package in _PACKAGES}
 
 
 def _device(config: GenerationConfig, device: torch.device) -> dict[str, str]:
