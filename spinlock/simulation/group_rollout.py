@@ -133,6 +133,7 @@ def part(tables: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """Return the tables whose names begin with a name and a dot, without these.
 
     Example:
+        >>> import torch
         >>> part({"a.b": torch.zeros(1), "c.b": torch.zeros(1)}, "a")
         {'b': tensor([0.])}
     """

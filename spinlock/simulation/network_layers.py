@@ -95,7 +95,7 @@ def network(values: ParameterValues, channels: int) -> Network:
         >>> from spinlock.simulation.sobol_design import make_design
         >>> values = typed_row(make_design(GenerationConfig(4)).values[0])
         >>> [layer.fan_out for layer in network(values, 3).layers()]
-        [49, 49, 98, 3]
+        [48, 48, 96, 3]
     """
     widths, gain = hidden_widths(values), variance_preserving_gain(values.activation)
     side, number = values.kernel_size, 1
