@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from spinlock.commands.data_sections import (
     Choices,
+    config_files,
     with_plain_configs,
     with_whole_operators,
     without_null_generation,
@@ -74,8 +75,8 @@ def main(args: Sequence[str] | None = None) -> None:
         choices = Choices.of(arguments)
         if choices.generation:
             arguments = list(without_null_generation(arguments))
-        elif arguments[0] == "fit" and choices.path and not (choices.model or choices.by_class):
-            arguments = _with_default_run(arguments, choices.path)
+        if choices.path and not choices.by_class:
+            arguments = _with_settings_of_the_file(arguments, choices, choices.path)
         if arguments[0] == "predict":
             arguments = _with_token_writer(arguments)
         if args is None:
@@ -112,12 +113,21 @@ def _with_token_writer(arguments: list[str]) -> list[str]:
     return [*others, *writer, f"--trainer.callbacks.path={known.out}", "--return_predictions=false"]
 
 
-def _with_default_run(arguments: list[str], path: str) -> list[str]:
-    """Add the default model for a dataset file; yaml files and options of the user win."""
-    # Imported here because it takes longer than the rest of this module.
-    from spinlock.commands.default_run import default_run
+def _with_settings_of_the_file(arguments: list[str], choices: Choices, path: str) -> list[str]:
+    """Add what a dataset file decides unless the user does: its configuration, a default model.
 
-    return [arguments[0], *default_run(path), *arguments[1:]]
+    Settings of the dataset without a number of samples are compared with those of a file.
+    """
+    # Imported here because it takes longer than the rest of this module.
+    from spinlock.commands.default_run import default_run, stored_generation
+
+    stored: list[str] = []
+    if choices.generation:
+        stored = [] if choices.num_samples else stored_generation(path)
+        if not stored:
+            return arguments
+    needs_model = arguments[0] == "fit" and not choices.model
+    return [arguments[0], *(default_run(path) if needs_model else ()), *stored, *arguments[1:]]
 
 
 def _run_trainer(arguments: Sequence[str], choices: Choices, *, of_process: bool) -> None:
@@ -131,7 +141,8 @@ def _run_trainer(arguments: Sequence[str], choices: Choices, *, of_process: bool
     from spinlock.datamodules import SpinlockDataModule
 
     of_file = not (choices.generation or choices.by_class or {"-h", "--help"} & set(arguments))
-    options = {"of_file": of_file, "has_files": choices.files, "allow_abbrev": False}
+    files = config_files(arguments)
+    options = {"of_file": of_file, "files": files, "allow_abbrev": False}
     command = arguments[0] if arguments[0] in _TRAINER_COMMANDS else ""
     with without_tips():
         TrainerCLI(

@@ -72,6 +72,7 @@ class Choices:
         model: Whether they choose a model.
         path: Path of the dataset file, or None.
         files: Whether they name a yaml file.
+        num_samples: Whether they set the number of samples of the dataset.
     """
 
     by_class: bool = False
@@ -79,6 +80,7 @@ class Choices:
     model: bool = False
     path: str | None = None
     files: bool = False
+    num_samples: bool = False
 
     @classmethod
     def of(cls, arguments: Sequence[str]) -> "Choices":
@@ -88,10 +90,11 @@ class Choices:
             arguments: Arguments from `with_plain_configs`.
 
         Example:
-            >>> Choices.of(["fit", "--data.path=a.h5", "--model", "FeatureVQVAE"])
-            Choices(by_class=False, generation=False, model=True, path='a.h5', files=False)
+            >>> choices = Choices.of(["fit", "--data.path=a.h5", "--model", "FeatureVQVAE"])
+            >>> choices.path, choices.model, choices.generation
+            ('a.h5', True, False)
         """
-        by_class = generation = model = False
+        by_class = generation = model = num_samples = False
         path = None
         for name, value in _settings(arguments):
             if name == "data":
@@ -100,16 +103,30 @@ class Choices:
                 by_class |= "class_path" in section
                 generation = section.get("generation", generation) not in (None, False)
                 path = section.get("path", path)
+                given = section.get("generation")
+                num_samples |= isinstance(given, str) or "num_samples" in (given or {})
             elif name == "data.class_path":
                 by_class = True
             elif name == "data.path":
                 path = value
             elif f"{name}.".startswith("data.generation."):
                 generation = value != "null"
+                # A whole configuration may come as one value.
+                num_samples |= name in ("data.generation", "data.generation.num_samples")
             elif f"{name}.".startswith("model."):
                 model = value not in (None, "null")
-        files = any(name == "--config" for name, _ in _options(arguments))
-        return cls(by_class, generation, model, path, files)
+        files = bool(config_files(arguments))
+        return cls(by_class, generation, model, path, files, num_samples)
+
+
+def config_files(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return the values of the options ``--config``.
+
+    Example:
+        >>> config_files(["fit", "--config=a.yaml", "--data.path", "a.h5"])
+        ('a.yaml',)
+    """
+    return tuple(value for name, value in _options(arguments) if name == "--config")
 
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ import json
 import shlex
 from typing import Any
 
-from spinlock.errors import ConfigurationError
+from spinlock.errors import ConfigurationError, DatasetError
 from spinlock.runtime.local_paths import local_path
 from spinlock.storage import read_info
 
@@ -65,3 +65,26 @@ def default_run(path: str) -> list[str]:
         "trainer.callbacks": [{"class_path": f"spinlock.callbacks.{name}"} for name in names],
     }
     return [f"--{name}={json.dumps(value)}" for name, value in settings.items()]
+
+
+def stored_generation(path: str) -> list[str]:
+    """Return an option that sets the configuration of a dataset file, for others to change.
+
+    There is none without a dataset file, or if its configuration names classes, which the parser
+    would import.
+
+    Args:
+        path: Dataset file, as the user writes it.
+
+    Returns:
+        One option, or none.
+
+    Example:
+        >>> stored_generation("missing.h5")
+        []
+    """
+    try:
+        config = read_info(local_path(path)).config.to_json()
+    except DatasetError:
+        return []
+    return [] if "class_path" in config else [f"--data.generation={config}"]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from spinlock.commands.data_sections import (
     Choices,
+    config_files,
     with_data_only,
     with_plain_configs,
     with_whole_operators,
@@ -38,12 +39,13 @@ def run(arguments: list[str]) -> None:
     plain.add_argument("--part", type=_part, metavar="I/N", help="compute only part I of N")
     plain.add_argument("--assemble", action="store_true", help="only join the parts")
     arguments = list(with_plain_configs(arguments))
+    files = config_files(arguments)
     sets_generation = Choices.of(arguments).generation
     arguments = list(with_data_only(list(with_whole_operators(arguments))))
     if sets_generation:
         arguments = list(without_null_generation(arguments))
     known, overrides = plain.parse_known_args(arguments)
-    data = _data_module(overrides)
+    data = _data_module(overrides, files)
     if data.path.exists():
         # The data module would use the file with other stored fields than asked for.
         require_dataset(data.path, GenerationConfig.from_dict(data.hparams["generation"]))
@@ -62,15 +64,21 @@ def run(arguments: list[str]) -> None:
         assemble_parts(data.generation, data.path)
     else:
         data.prepare_data()
-    print(describe_file(read_info(data.path)))
+    info = read_info(data.path)
+    print(describe_file(info))
+    held, asked = info.config.num_samples, data.generation.num_samples
+    if held > asked:
+        print(f"The file existed and holds {held} samples, of which {asked} were asked for.")
 
 
-def _data_module(arguments: list[str]) -> "SpinlockDataModule":
+def _data_module(arguments: list[str], files: tuple[str, ...]) -> "SpinlockDataModule":
     # Imported here because Lightning takes seconds to import.
     from spinlock.commands.trainer_parser import TrainerParser
     from spinlock.datamodules import SpinlockDataModule
 
-    parser = TrainerParser(prog="spinlock generate", description=None, allow_abbrev=False)
+    parser = TrainerParser(
+        prog="spinlock generate", description=None, allow_abbrev=False, files=files
+    )
     parser.add_lightning_class_args(SpinlockDataModule, "data")
     module: SpinlockDataModule = parser.instantiate(parser.parse_args(arguments)).data
     return module

@@ -1,13 +1,14 @@
 """The parser of the trainer's commands and of `generate`."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
 from spinlock.commands.file_parser import usage_error
+from spinlock.commands.parser_errors import plain_error
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.datamodules import SpinlockDataModule
 
@@ -18,8 +19,8 @@ class TrainerParser(LightningArgumentParser):
     Args:
         of_file: Whether the configuration of the dataset is read from its file, so that settings of
             it are ignored; default: False. Otherwise it has to be given.
-        has_files: Whether the user named a yaml file; default: False. Errors then do not suggest
-            one.
+        files: Yaml files that the user named, for errors; default: none, which errors then
+            suggest.
         command: Subcommand that errors name; default: the one that reports them.
         options: Arguments of Lightning's parser.
 
@@ -34,13 +35,13 @@ class TrainerParser(LightningArgumentParser):
         self,
         *,
         of_file: bool = False,
-        has_files: bool = False,
+        files: Sequence[str] = (),
         command: str = "",
         **options: Any,  # noqa: ANN401 (jsonargparse's)
     ) -> None:
         super().__init__(**options)
         self.of_file = of_file
-        self.has_files = has_files
+        self.files = files
         self.command = command
 
     def add_lightning_class_args(
@@ -72,24 +73,34 @@ class TrainerParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error in one line, and exit with status 2."""
+        if not self.exit_on_error:
+            # The parser of a class that a setting names; the command's parser names the setting.
+            super().error(message, ex)
         parser = getattr(ex, "subcommand_parser", None) or self
         if "arguments are required" in message:
             message = re.sub(r"\b(fit|validate|test|predict)\.", "", message)
-            if not self.has_files:
+            if not self.files:
                 message += "; name a yaml file that has them with --config"
         program = parser.prog.replace(" [options]", "")
         if parser is self and self.command:
             program = f"{program} {self.command}"
         # The help of `generate` has only the options that it does not share with `fit`.
         listed_by = "spinlock fit" if program == "spinlock generate" else program
-        usage_error(program, message + self._suggestion(message), listed_by)
+        plain = plain_error(message, [option[2:] for option in self._options()], self.files)
+        usage_error(program, plain + self._suggestion(message), listed_by)
 
     def _suggestion(self, message: str) -> str:
         """Return an addition to a message on an unrecognized option: those of similar spelling."""
+        file = re.search(r"[Uu]nrecognized arguments: (?!-)(\S+\.ya?ml)\b", message)
+        if file is not None:
+            return f"; a yaml file is given as --config {file[1]}"
         unknown = re.search(r"[Uu]nrecognized arguments: (--[^\s=]+)", message)
         if unknown is None:
             return ""
-        parsers = [self, *getattr(self._subcommands_action, "choices", {}).values()]
-        options = {option for parser in parsers for option in parser._option_string_actions}
-        similar = get_close_matches(unknown[1], options, n=2, cutoff=0.8)
+        similar = get_close_matches(unknown[1], self._options(), n=2, cutoff=0.8)
         return f"; similar: {', '.join(similar)}" if similar else ""
+
+    def _options(self) -> set[str]:
+        """Return the options of this parser and of its subcommands."""
+        parsers = [self, *getattr(self._subcommands_action, "choices", {}).values()]
+        return {option for parser in parsers for option in parser._option_string_actions}

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -63,7 +64,8 @@ def test_generate_merges_files_and_options_as_fit_does(tmp_path, monkeypatch, fo
         option = OPTION
     seen = []
     monkeypatch.setattr(SpinlockDataModule, "prepare_data", lambda self: seen.append(self))
-    monkeypatch.setattr(generate_command, "read_info", lambda path: path)
+    info = SimpleNamespace(config=SimpleNamespace(num_samples=12))
+    monkeypatch.setattr(generate_command, "read_info", lambda path: info)
     monkeypatch.setattr(generate_command, "describe_file", str)
     trainer = written(tmp_path, "t.yaml", {"trainer": {"max_epochs": 3}})
     main(["generate", f"-c{plain[0]}", f"--config={trainer}", "--config", plain[1], option])
@@ -172,7 +174,7 @@ def test_the_last_generation_decides(tmp_path):
     given = written(tmp_path, "given.yaml", {"data": BASE})
     other = written(tmp_path, "other.yaml", {"data": {"path": "c.h5"}})
     order = [*with_plain_configs(["fit", "-c", null, f"-c{given}", f"--config={other}"])]
-    assert Choices.of(order) == Choices(generation=True, path="c.h5", files=True)
+    assert Choices.of(order) == Choices(generation=True, path="c.h5", files=True, num_samples=True)
     made = parsed_as_fit_does([*without_null_generation(order[1:])])
     assert (made.generation.num_samples, made.generation.seed) == (9, 5)
     assert made.path == Path("c.h5").absolute()
