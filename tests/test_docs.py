@@ -9,9 +9,12 @@ from importlib.util import find_spec
 import pytest
 import yaml
 
+from benchmarks.synthetic import write_synthetic
 from spinlock.commands.command_line import main
 from spinlock.commands.trainer_parser import TrainerParser
 from spinlock.datamodules import SpinlockDataModule
+from spinlock.storage import read_tokens
+from tests.helpers import small_config
 from tests.pages import BLOCKS, NOT_RUN, PAGES, ROOT, blocks_of, command_lines
 
 # Pages whose python blocks other tests run, because they assert more about the results, with the
@@ -84,14 +87,19 @@ def run_page(page, folder):
             (folder / block.file).write_text(block.code, "utf-8")
         elif block.language == "python":
             exec(compile(block.code, named(block), "exec"), names)
-        elif block.language == "sh" and page == "docs/pde_data.md":
+        elif block.language == "sh" and page in ("docs/own_model.md", "docs/pde_data.md"):
             for line in command_lines(block):
                 main(shlex.split(line.removeprefix("python -m spinlock ")))
     return names
 
 
 def test_pages_that_are_run_here():
-    assert HERE == ["docs/cluster.md", "docs/dynamics.md", "docs/pde_data.md"]
+    assert HERE == [
+        "docs/cluster.md",
+        "docs/dynamics.md",
+        "docs/own_model.md",
+        "docs/pde_data.md",
+    ]
 
 
 def test_own_pde_data(folder):
@@ -109,6 +117,20 @@ def test_own_pde_data(folder):
     arguments = (names["tokens"][test], names["family"][test], names["operator"][test])
     rates = names["same_token_rate"](*arguments)
     assert rates.rate > rates.chance + 0.3
+
+
+def test_own_model(folder):
+    """Its run ends with tokens of all samples, and its callbacks find what they need."""
+    (folder / "data").mkdir()
+    write_synthetic(folder / "data" / "quickstart.h5", small_config(120, num_realizations=2))
+    run_page("docs/own_model.md", folder)
+    (checkpoint,) = folder.rglob("*.ckpt")
+    files = ["--config", "own_model.yaml", "--ckpt_path", str(checkpoint), "--out", "tokens.h5"]
+    before = sorted(folder.rglob("lightning_logs/*"))
+    main(["predict", *files])
+    assert len(read_tokens("tokens.h5").tokens) == 120
+    assert sorted(folder.rglob("lightning_logs/*")) == before, "predict has no folder of logs"
+    assert not (folder / "config.yaml").exists()
 
 
 def test_dynamics_of_a_map(folder):

@@ -132,7 +132,8 @@ class CodebookPage:
                 (
                     bar_chart(self._names, shares, described),
                     "Share of the variance of each column "
-                    "of the dynamics (ranks) that the token explains, over all operators.",
+                    "of the dynamics (ranks) that the token explains, over all operators, adjusted "
+                    "for the number of tokens: 0 on average, so negative too, if they are random.",
                 )
             )
         axes = tuple(live_axes(book.config))

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -43,7 +44,7 @@ def closing_table(trainer: Trainer) -> str:
         files["checkpoint"] = checkpoint + _criterion(trainer, checkpoint)
     blocks = {"Last validation": dict(_scores(values)), "Files": files}
     parts = [_block(title, rows) for title, rows in blocks.items() if rows]
-    if commands := list(_commands(trainer, dataset, checkpoint)):
+    if commands := list(_commands(trainer, dataset, checkpoint, folder)):
         parts.append("\n".join(["Next", *(f"  {command}" for command in commands)]))
     return "\n" + "\n\n".join(parts)
 
@@ -69,8 +70,9 @@ def shown_path(path: Path) -> str:
 
 
 def codebook_command(tokens: Path, dataset: str) -> str:
-    """Return the command that draws the page of a token file."""
-    out = unused_path(Path("codebook.html"))
+    """Return the command that draws the page of a token file, ``codebook-v1.html`` of tokens-v1."""
+    version = re.search(r"-v\d+$", tokens.stem)
+    out = unused_path(Path(f"codebook{version[0] if version else ''}.html"))
     return _command("codebook", tokens, "--dataset", dataset, "--out", out)
 
 
@@ -88,7 +90,7 @@ def _scores(values: Mapping[str, float]) -> Iterator[tuple[str, str]]:
     if "codebook/usage" in values:
         number = values.get("codebook/perplexity")
         effective = "" if number is None else f"; effective number of codes {number:.1f}"
-        yield "usage", text("codebook/usage", f"of the codes occur{effective}")
+        yield "usage", text("codebook/usage", f"of the codes occur in validation{effective}")
     if "ic/family_ami" in values:
         null, p_value = values.get("ic/family_ami_null_95"), values.get("ic/family_p_value")
         against = "" if null is None else f"; by chance below {null:.3f} (95%)"
@@ -130,15 +132,24 @@ def _criterion(trainer: Trainer, checkpoint: str) -> str:
     return f"   (best {monitor})" if is_best else ""
 
 
-def _commands(trainer: Trainer, dataset: str | None, checkpoint: str | None) -> Iterator[str]:
+def _version(folder: Path | None) -> str:
+    """Return the suffix of the files of a run: ``-v2`` for ``version_2``, nothing for the first."""
+    number = "" if folder is None else folder.name.removeprefix("version_")
+    return f"-v{number}" if number.isdecimal() and int(number) else ""
+
+
+def _commands(
+    trainer: Trainer, dataset: str | None, checkpoint: str | None, folder: Path | None
+) -> Iterator[str]:
+    version = _version(folder)
     if dataset is not None:
-        yield _command("report", dataset, "--out", unused_path(Path("report.html")))
+        yield _command("report", dataset, "--out", unused_path(Path(f"report{version}.html")))
     # Lightning does not declare the attribute.
     callbacks: list[object] = vars(trainer)["callbacks"]
     configs = [c.path for c in callbacks if isinstance(c, ConfigWriter) and c.path is not None]
     if not configs or checkpoint is None:
         return
-    tokens = unused_path(Path("tokens.h5"))
+    tokens = unused_path(Path(f"tokens{version}.h5"))
     options = ("--config", shown_path(configs[0]), "--ckpt_path", checkpoint, "--out", tokens)
     yield _command("predict", *options)
     if dataset is not None:

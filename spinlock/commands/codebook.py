@@ -17,7 +17,10 @@ def run(arguments: list[str]) -> None:
         "--dataset", type=path_argument, required=True, help="dataset file that was tokenized"
     )
     parser.add_argument(
-        "--out", type=path_argument, default=Path("codebook.html"), help="the page to write"
+        "--out",
+        type=path_argument,
+        default=Path("codebook.html"),
+        help="the page to write (default: codebook.html)",
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier page")
     parser.add_argument(

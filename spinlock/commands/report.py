@@ -14,7 +14,10 @@ def run(arguments: list[str]) -> None:
         trust=True,
     )
     parser.add_argument(
-        "--out", type=path_argument, default=Path("report.html"), help="the page to write"
+        "--out",
+        type=path_argument,
+        default=Path("report.html"),
+        help="the page to write (default: report.html)",
     )
     parser.add_argument("--force", action="store_true", help="replace an earlier report")
     given = parser.parse_args(arguments)

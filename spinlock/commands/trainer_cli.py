@@ -83,6 +83,9 @@ class TrainerCLI(LightningCLI):
             isinstance(callback, ProgressBar) for callback in given
         ):
             kwargs["callbacks"] = [*given, FitProgress()]
+        if self.config["subcommand"] == "predict":
+            # Nothing is logged, so that there is no folder of logs, and no configuration in it.
+            kwargs["logger"], self.save_config_callback = False, None
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:

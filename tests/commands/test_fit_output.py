@@ -13,7 +13,7 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from spinlock.commands import default_run
-from spinlock.commands.closing_table import closing_table
+from spinlock.commands.closing_table import _version, closing_table, codebook_command
 from spinlock.commands.command_line import main
 from spinlock.commands.trainer_cli import TrainerCLI
 from spinlock.configuration.file_content import StorageConfig
@@ -155,3 +155,11 @@ def test_initial_weights_of_other_models_cause_a_warning(caplog):
     TrainerCLI.before_instantiate_classes(cli)
     (record,) = caplog.records
     assert record.getMessage() == "test: Net keeps its initial weights without --ckpt_path FILE"
+
+
+def test_names_of_files_have_the_number_of_the_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [_version(folder) for folder in (None, Path("logs/version_0"), Path("own"))] == [""] * 3
+    assert _version(Path("logs/version_2")) == "-v2"
+    assert codebook_command(Path("tokens.h5"), "a.h5").endswith("--out codebook.html")
+    assert codebook_command(Path("tokens-v2.h5"), "a.h5").endswith("--out codebook-v2.html")
