@@ -30,6 +30,7 @@ SMALL = small_config(40, num_realizations=1)
 # One worker, since each takes seconds to import everything; PROGRAM has several.
 LOCAL = {"class_path": "spinlock.generation.LocalProcesses", "init_args": {"num_workers": 1}}
 TERMINATED = "spinlock: terminated; run the same command again: what is finished is kept"
+SAID = {signal.SIGTERM: TERMINATED, signal.SIGINT: "spinlock: interrupted"}
 # A program without signal handlers.
 PROGRAM = """
 import sys
@@ -151,7 +152,8 @@ def test_workers_end_with_the_process_that_started_them(signum, moment, run, pat
     [
         pytest.param(signal.SIGTERM, "starting", marks=pytest.mark.slow),
         (signal.SIGTERM, "computing"),
-        (signal.SIGINT, "computing"),
+        # Without workers, this is the signal of the next test.
+        pytest.param(signal.SIGINT, "computing", marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_ends_generation(signum, moment, run, path):
@@ -160,17 +162,19 @@ def test_a_signal_ends_generation(signum, moment, run, path):
     wait_until(moment, program, path)
     status, printed = program.end(signum)
     assert status == 128 + signum, printed
-    said = TERMINATED if signum == signal.SIGTERM else "spinlock: interrupted"
-    assert printed.splitlines()[-1] == said
+    assert printed.splitlines()[-1] == SAID[signum]
     assert "Traceback" not in printed
     program.assert_nothing_is_left()
 
 
-def test_a_signal_ends_generation_in_the_process_itself(run, path):
+@pytest.mark.parametrize(
+    "signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_a_signal_ends_generation_in_the_process_itself(signum, run, path):
     program = run("-m", "spinlock", "generate", settings_file(path, LARGE))
     program.wait_for(lambda: half_written(path))
-    status, printed = program.end(signal.SIGTERM)
-    assert (status, printed.splitlines()[-1]) == (143, TERMINATED)
+    status, printed = program.end(signum)
+    assert (status, printed.splitlines()[-1]) == (128 + signum, SAID[signum])
     assert "Traceback" not in printed
 
 

@@ -134,10 +134,10 @@ def attributes_digest(dataset: DatasetFile) -> str:
     Attributes that a user added are not covered.
     """
     content = [
-        [where, name, _plain(read_attribute(holder, name))]
+        [where, name, _plain(value)]
         for where, holder, names in _holders(dataset)
         for name in names
-        if name in holder.attrs
+        if (value := read_attribute(holder, name)) is not None
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

@@ -8,7 +8,7 @@ that several groups share lie in a group above them. A scale without values only
    Users Guide: File Format Specifications, The NetCDF-4 Format", section "Dimensions".
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -178,4 +178,17 @@ def _values_equal(data: h5py.Dataset, scale: Scale) -> bool:
     # All texts of a forged scale may refer to one long text, which is at most as long as the file.
     if scale.size * data.file.id.get_filesize() <= _BYTES_AT_ONCE:
         return bool(data[...].tolist() == [str(text).encode() for text in scale.values])
-    return all(data[place] == str(text).encode() for place, text in enumerate(scale.values))
+    return all(
+        read == str(text).encode() for read, text in zip(_texts(data), scale.values, strict=True)
+    )
+
+
+def _texts(data: h5py.Dataset) -> Iterator[object]:
+    """Read the texts of a scale one at a time, without what h5py prepares for each selection."""
+    memory, places = h5py.h5s.create_simple((1,)), data.id.get_space()
+    kind = h5py.h5t.py_create(data.dtype)
+    for place in range(len(data)):
+        places.select_hyperslab((place,), (1,))
+        text = np.zeros(1, data.dtype)
+        data.id.read(memory, places, text, kind)
+        yield text[0]

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import yaml
+from lightning.pytorch.cli import LightningCLI
 
 from scripts import run_experiments
 from scripts.experiment_tables import TABLES, Table
@@ -49,8 +50,23 @@ def tiny(name):
     return run_experiments.merged(shrunk, steps)
 
 
+@pytest.fixture(scope="module")
+def parser():
+    """One command line parser for all experiments, because making it takes longest."""
+    setup, made = LightningCLI.setup_parser, []
+
+    def setup_once(cli, *args, **kwargs):
+        if not made:
+            setup(cli, *args, **kwargs)
+            made.append(cli.parser)
+        cli.parser = made[0]
+
+    return setup_once
+
+
 @pytest.mark.parametrize("name", run_experiments.experiments())
-def test_every_experiment_has_a_model_and_data_that_fit(name):
+def test_every_experiment_has_a_model_and_data_that_fit(name, parser, monkeypatch):
+    monkeypatch.setattr(LightningCLI, "setup_parser", parser)
     given = run_experiments.of_data_seed(run_experiments.settings(name), 101)
     cli = run_experiments.assemble(given, seed=0)
     assert isinstance(cli.model, SequenceVQVAE if "sequence" in name else FeatureVQVAE)

@@ -13,7 +13,7 @@ from spinlock.configuration.file_content import StorageConfig
 from spinlock.errors import DatasetError
 from spinlock.generation import generate
 from spinlock.simulation.operator_family import OperatorFamily
-from spinlock.storage import read_info, schema
+from spinlock.storage import dimensions, read_info, schema
 from spinlock.storage.dataset_file import DatasetFile
 from tests.helpers import small_config
 
@@ -91,6 +91,16 @@ def test_a_linked_scale_is_not_stored_locally(path):
         del file[NUMBERS]
         file[NUMBERS] = h5py.SoftLink("/features/timestep")
     require_refused(path, f"{NUMBERS} is reached through a link", "local storage")
+
+
+def test_texts_are_compared_one_at_a_time(path, monkeypatch):
+    """As in files of usual sizes."""
+    monkeypatch.setattr(dimensions, "_BYTES_AT_ONCE", 0)
+    assert read_info(path).config == CONFIG
+    with h5py.File(path, "r+") as file:
+        texts = file[TEXTS]
+        texts[len(texts) - 1] = "other"
+    require_refused(path, f"{TEXTS} does not have the values of the configuration")
 
 
 def test_long_texts_are_not_read_together(path):
