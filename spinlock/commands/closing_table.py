@@ -4,6 +4,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -43,9 +44,10 @@ def closing_table(trainer: Trainer) -> str:
     if checkpoint is not None:
         files["checkpoint"] = checkpoint + _criterion(trainer, checkpoint)
     blocks = {"Last validation": dict(_scores(values)), "Files": files}
-    parts = [_block(title, rows) for title, rows in blocks.items() if rows]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    parts = [_block(title, rows, width) for title, rows in blocks.items() if rows]
     if commands := list(_commands(trainer, dataset, checkpoint, folder)):
-        parts.append("\n".join(["Next", *(f"  {command}" for command in commands)]))
+        parts.append("\n".join(["Next", *(_shell_lines(command, width) for command in commands)]))
     return "\n" + "\n\n".join(parts)
 
 
@@ -89,7 +91,7 @@ def _scores(values: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         yield "R2, held out", text("val/held_out/r2", "of variants left out of training")
     if "codebook/usage" in values:
         number = values.get("codebook/perplexity")
-        effective = "" if number is None else f"; effective number of codes {number:.1f}"
+        effective = "" if number is None else f"; effective number {number:.1f}"
         yield "usage", text("codebook/usage", f"of the codes occur in validation{effective}")
     if "ic/family_ami" in values:
         null, p_value = values.get("ic/family_ami_null_95"), values.get("ic/family_p_value")
@@ -161,7 +163,35 @@ def _command(*words: object) -> str:
     return f"{program()} {shlex.join(map(str, words))}"
 
 
-def _block(title: str, rows: Rows) -> str:
+def _block(title: str, rows: Rows, columns: int | None = None) -> str:
+    """Return the lines of a table, wrapped at words to a number of columns."""
     width = max(map(len, rows))
-    lines = [f"  {name:<{width}}   {printable(text)}" for name, text in rows.items()]
-    return "\n".join([title, *lines])
+    lines = [title]
+    for name, text in rows.items():
+        start = f"  {name:<{width}}   "
+        # Continued lines begin where explanations do, after the number.
+        indent = len(start) + (9 if re.match(r" *-?\d+\.\d{3} ", text) else 0)
+        lines.append(_wrapped(start + printable(text), columns, " " * indent))
+    return "\n".join(lines)
+
+
+def _shell_lines(command: str, columns: int | None) -> str:
+    """Return a command for a shell, continued where it exceeds a number of columns."""
+    if columns is None or len(command) + 2 <= columns:
+        return f"  {command}"
+    words = re.sub(r" (?=--)", "\n", command).splitlines()
+    return "  " + " \\\n      ".join(words)
+
+
+def _wrapped(line: str, columns: int | None, indent: str) -> str:
+    if columns is None or len(line) <= columns:
+        return line
+    # Runs of spaces align columns, so lines are broken by hand at single ones.
+    place = line.rfind(" ", len(indent) + 1, columns + 1)
+    if place <= len(indent) or not line[:place].strip():
+        return line
+    return (
+        line[:place].rstrip()
+        + "\n"
+        + _wrapped(indent + line[place + 1 :].lstrip(), columns, indent)
+    )

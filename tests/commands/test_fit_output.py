@@ -13,7 +13,13 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from spinlock.commands import default_run
-from spinlock.commands.closing_table import _version, closing_table, codebook_command
+from spinlock.commands.closing_table import (
+    _block,
+    _shell_lines,
+    _version,
+    closing_table,
+    codebook_command,
+)
 from spinlock.commands.command_line import main
 from spinlock.commands.trainer_cli import TrainerCLI
 from spinlock.configuration.file_content import StorageConfig
@@ -88,7 +94,7 @@ def test_the_table_of_the_readme_is_what_is_printed(monkeypatch):
     readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
     (table,) = re.findall(r"```text\n(Last validation\n.*?)```", readme, re.DOTALL)
     patterns = {
-        "codebook/perplexity": r"effective number of codes ([\d.]+)",
+        "codebook/perplexity": r"effective number ([\d.]+)",
         "ic/family_ami_null_95": r"by chance below ([\d.]+)",
         "ic/family_p_value": r"p = ([\d.]+)",
     }
@@ -163,3 +169,22 @@ def test_names_of_files_have_the_number_of_the_run(tmp_path, monkeypatch):
     assert _version(Path("logs/version_2")) == "-v2"
     assert codebook_command(Path("tokens.h5"), "a.h5").endswith("--out codebook.html")
     assert codebook_command(Path("tokens-v2.h5"), "a.h5").endswith("--out codebook-v2.html")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_lines_fit_the_terminal(columns):
+    """They are broken at words, and commands so that a shell reads them as one."""
+    text = "  0.391   of the codes occur in validation; effective number 21.3, and more of the same"
+    path = "lightning_logs/version_0/checkpoints/epoch=19-step=260.ckpt"
+    block = _block("Scores", {"token-family information": text, "usage": text}, columns)
+    lines = block.splitlines()
+    assert max(map(len, lines)) <= columns
+    assert (len(lines) > 3) == (columns == 80)
+    assert (
+        block.split()
+        == _block("Scores", dict.fromkeys(["token-family information", "usage"], text)).split()
+    )
+    command = f"spinlock predict --config lightning_logs/a.yaml --ckpt_path {path} --out tokens.h5"
+    shown = _shell_lines(command, columns)
+    assert max(map(len, shown.splitlines())) <= columns
+    assert shlex.split(shown.replace("\\\n", " ")) == shlex.split(command)
