@@ -13,7 +13,6 @@ from spinlock.codebook.token_groups import Codebook, read_codebook
 from spinlock.configuration.validation import require_at_least
 from spinlock.report.html_parts import page_start
 from spinlock.runtime.output_files import Kind, check_output, new_file
-from spinlock.runtime.progress import announce
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.token_file import read_tokens
 
@@ -71,9 +70,10 @@ def write_codebook(
             group for level, groups in by_level for group in islice(groups, share + (level < rest))
         ]
         with DatasetFile.open(dataset, trust=trust) as file:
-            if progress:
-                announce(f"{Path(dataset).name}: running the prototypes of {len(shown)} tokens")
-            pictures = run_prototypes(file, shown, num_prototypes, device)
+            title = f"{Path(dataset).name}: prototypes of {len(shown)} tokens"
+            pictures = run_prototypes(
+                file, shown, num_prototypes, device, title=title if progress else ""
+            )
         page = CodebookPage(codebook, shown, pictures, num_prototypes)
         temporary.write_text(page.html(), encoding="utf-8")
     return codebook

@@ -16,6 +16,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from spinlock.codebook.token_groups import TokenGroup
 from spinlock.plots.plot_style import FIELD_COLORS
 from spinlock.prototypes.initial_fields import initial_conditions
+from spinlock.runtime.progress import Progress
 from spinlock.simulation.operator_runs import NEW_NOISE, OperatorRunner, Run
 from spinlock.storage.dataset_file import DatasetFile
 
@@ -93,6 +94,8 @@ def run_prototypes(
     groups: Sequence[TokenGroup],
     count: int,
     device: str | torch.device | None = None,
+    *,
+    title: str = "",
 ) -> Pictures:
     """Run the first prototypes of each token on one initial condition of each family.
 
@@ -103,6 +106,7 @@ def run_prototypes(
         groups: Tokens of the page.
         count: Number of prototypes of a token to run.
         device: Device to compute on; default: see `spinlock.runtime.device_choice`.
+        title: Text in front of the progress, which counts the runs; default: none is shown.
 
     Raises:
         ConfigurationError: If classes that the file names cannot be imported or are not trusted.
@@ -117,7 +121,11 @@ def run_prototypes(
     runner = OperatorRunner(config, device, num_realizations=1)
     noise = [NEW_NOISE + number for number in range(len(samples))]
     runs = [Run(operator, range(len(samples))) for operator in operators]
-    found = runner.run(runs, initial, noise, lambda fields: _tiles(fields[:, 0, -1]))
+    found = []
+    with Progress(len(runs) * len(samples), 0, title, enabled=bool(title)) as bar:
+        for tiles in runner.run(runs, initial, noise, lambda fields: _tiles(fields[:, 0, -1])):
+            found.append(tiles)
+            bar.update(len(samples))
     fields = dict(zip(operators, found, strict=True))
     shown = _tiles(initial)
     return Pictures(families, samples, shown, fields, _limit([shown, *fields.values()]))

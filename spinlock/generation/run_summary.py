@@ -70,7 +70,7 @@ def describe_origin(info: DatasetInfo) -> dict[str, str]:
 
 
 def _records(records: Iterable[dict[str, str]]) -> str:
-    return "; ".join(" ".join(f"{k} {v}" for k, v in record.items()) for record in records)
+    return "; ".join(", ".join(f"{k} {v}" for k, v in record.items()) for record in records)
 
 
 def describe_design(quality: dict[str, float]) -> str:
