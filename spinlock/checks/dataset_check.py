@@ -83,10 +83,15 @@ def check_dataset(
         raise
     except DatasetError as error:
         return CheckReport((_file_row(str(error)),), path, full)
-    with source:
-        source.full = full
-        rows = tuple(_rows(source, replay, chosen, progress))
-    return CheckReport(rows, path, full)
+    rows: list[CheckRow] = []
+    try:
+        with source:
+            source.full = full
+            rows.extend(_rows(source, replay, chosen, progress))
+    except DatasetError as error:
+        # Damage that no claim expects, such as an attribute that HDF5 cannot find.
+        rows = [_file_row(str(error)), *(row for row in rows if row.claim != "file")]
+    return CheckReport(tuple(rows), path, full)
 
 
 def _file_row(problem: str = "") -> CheckRow:

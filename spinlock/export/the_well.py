@@ -25,13 +25,14 @@ import yaml
 from numpy.typing import NDArray
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.errors import DatasetError
+from spinlock.errors import DatasetError, SpinlockError
 from spinlock.runtime.output_files import belongs_to
 from spinlock.runtime.progress import Progress
 from spinlock.splits import split_operators
 from spinlock.storage import schema
 from spinlock.storage.columns import encoded
 from spinlock.storage.dataset_file import DatasetFile
+from spinlock.storage.hdf5_failures import NewFile
 from spinlock.storage.reader import read_info
 
 #: The Well's names of the splits, in the order of `spinlock.splits.SPLITS`.
@@ -64,7 +65,7 @@ def export_well(
 
     Raises:
         DatasetNotFoundError: If there is no dataset file.
-        DatasetError: If it stores no fields, or if ``out`` exists already.
+        DatasetError: If it stores no fields, if ``out`` exists already, or if it cannot be written.
     """
     path, out = Path(path), Path(out)
     config = read_info(path).config
@@ -89,6 +90,11 @@ def export_well(
         ):
             _export(source, split, temporary, path.stem, bar)
         temporary.rename(out)
+    except OSError as error:
+        if isinstance(error, SpinlockError):
+            raise
+        reason = error.strerror or error
+        raise DatasetError(f"cannot write {out}: {reason}; no file was changed") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return [*sorted((out / "data").rglob("*.hdf5")), out / "stats.yaml"]
@@ -109,7 +115,7 @@ def _export(
             continue
         target = folder / "data" / part / f"{name}.hdf5"
         target.parent.mkdir(parents=True)
-        with h5py.File(target, "w") as file:
+        with NewFile(target) as file:
             _write_header(file, config, name, len(samples))
             _write_scalars(file, source, samples)
             fields = _create_fields(file, config, len(samples))
@@ -118,6 +124,7 @@ def _export(
                 start = row * config.num_realizations
                 for channel, field in enumerate(fields):
                     field[start : start + config.num_realizations] = trajectories[:, :, channel]
+                file.check()
                 if part == "train":
                     statistics.add(trajectories)
                 bar.update(1)

@@ -14,8 +14,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
 
-import h5py
-
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.runtime.output_files import publish, sync
@@ -28,6 +26,7 @@ from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.digests import column_digest, combined_digest, require_seal, seal
 from spinlock.storage.dimensions import dataset_scales, write_scales
 from spinlock.storage.hdf5_access import open_hdf5, read_attribute
+from spinlock.storage.hdf5_failures import NewFile
 from spinlock.storage.layout import create_dataset
 from spinlock.storage.open_shards import OpenShards
 from spinlock.storage.origins import Source, merged_provenance
@@ -76,9 +75,9 @@ class Assembly:
         if config.storage.layout == "single":
             return DatasetFile.create(self._temporary, config, everything, {})
         self.index = ShardIndex(folder, edition)
-        columns = h5py.File(self._columns, "x")
+        columns = NewFile(self._columns)
         new = DatasetFile(
-            h5py.File(self._temporary, "x"),
+            NewFile(self._temporary),
             config,
             everything,
             OpenShards(self.index, config, DatasetFile.shard, columns),
@@ -97,7 +96,7 @@ class Assembly:
     def close(self) -> None:
         """Remove what is not finished."""
         try:
-            self._new.close()
+            self._new.abandon()
         finally:
             self._remove()
             if self._synced is not None:
@@ -131,6 +130,7 @@ class Assembly:
                 self.index.append(_piece(segment, source))
                 share = len(taken) / len(source.rows)
                 self._stored_bytes += share * _stored_bytes(source)
+        self._new.check_disk()
         self._require_sound(segment, own=own)
         if self.index is None and (self._synced is None or self._synced.done()):
             # So that little is left to be synced when the file is complete.

@@ -11,6 +11,7 @@ from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.storage import schema
 from spinlock.storage.hdf5_access import open_hdf5, text_attribute
+from spinlock.storage.hdf5_failures import NewFile, hdf5_error
 from spinlock.storage.layout import (
     Problem,
     create_datasets,
@@ -66,8 +67,11 @@ class DatasetFile(StoredData):
                 base = Path(os.path.realpath(path if beside is None else beside))
                 shards = cls._open_shards(file, config, base)
             return cls(file, config, samples, shards)
-        except BaseException:
+        except BaseException as error:
+            clear = hdf5_error(error, file)
             file.close()
+            if clear is not None:
+                raise clear from error
             raise
 
     @classmethod
@@ -82,11 +86,11 @@ class DatasetFile(StoredData):
             samples: Samples in the rows of the file.
             provenance: Root attributes that describe what computed the samples.
         """
-        created = cls(h5py.File(path, "x"), config, samples)
+        created = cls(NewFile(path), config, samples)
         try:
             created._write_layout(provenance)
         except BaseException:
-            created.close()
+            created.abandon()
             raise
         return created
 

@@ -169,6 +169,8 @@ def _copy(
             copy_samples(old, new, samples, without=features)
             for name, values in features.items():
                 new.file[name][...] = values[samples.start : samples.stop]
+            # What is lost would look like damage.
+            new.check_disk()
             _write_digests(old, new)
             complete(new)
     except BaseException:

@@ -109,6 +109,7 @@ class _ShardWriter:
                 with self._clock.stage("writing"):
                     data = self._shard.file[chunk.name].id
                     data.write_direct_chunk((chunk.row, *chunk.offset), packed)
+                    self._shard.check_disk()
                 digests[chunk.name][chunk.row].append(digest)
         with self._clock.stage("writing"):
             self._write_columns({n: list(map(content_digest, rows)) for n, rows in digests.items()})

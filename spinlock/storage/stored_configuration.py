@@ -36,7 +36,7 @@ def read_configuration(file: h5py.File, trust: Collection[str] = ()) -> StoredCo
     version, text, _ = (text_attribute(file, name) for name in _IDENTITY)
     if version != schema.SCHEMA_VERSION:
         raise DatasetError(
-            f"{file.filename} has schema version {version}; this package reads "
+            f"{file.filename} has schema version {version[:20]}; this package reads "
             f"{schema.SCHEMA_VERSION}"
         )
     try:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +17,7 @@ from spinlock.storage import schema
 from spinlock.storage.columns import parameter_values
 from spinlock.storage.compression import decode_chunk, packed_natively
 from spinlock.storage.hdf5_access import text_attribute
+from spinlock.storage.hdf5_failures import NewFile, hdf5_error
 from spinlock.storage.open_shards import OpenShards
 from spinlock.storage.shard_files import Shard
 
@@ -47,16 +49,40 @@ class StoredData:
         self._chunked: dict[str, tuple[h5py.Dataset, bool]] = {}
 
     def close(self) -> None:
-        """Close the file."""
-        if self.shards is not None:
-            self.shards.close()
-        self.file.close()
+        """Close the file.
+
+        Raises:
+            OSError: If something could not be written.
+        """
+        try:
+            if self.shards is not None:
+                self.shards.close()
+        finally:
+            self.file.close()
+
+    def abandon(self) -> None:
+        """Close the file, whose content does not matter anymore."""
+        with suppress(OSError):
+            self.close()
+
+    def check_disk(self) -> None:
+        """Raise the error of the first write that failed."""
+        for file in (self.file, None if self.shards is None else self.shards.columns):
+            if isinstance(file, NewFile):
+                file.check()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # What HDF5 raises names neither the file nor what to do.
+        if error is None:
+            self.close()
+            return
+        clear = hdf5_error(error, self.file)
+        self.abandon()
+        if clear is not None:
+            raise clear from error
 
     @property
     def rows(self) -> range:

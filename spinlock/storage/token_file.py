@@ -18,6 +18,7 @@ from spinlock.storage.hdf5_access import (
     storage_problem,
     text_attribute,
 )
+from spinlock.storage.hdf5_failures import NewFile
 
 # Tables with a row for each code, and work for each codebook, must stay small for any file.
 MOST_CODES = 1 << 16
@@ -114,7 +115,7 @@ def write_tokens(
         attributes: Root attributes ``model``, ``codebook_size``, and ``dataset`` and
             ``fingerprint`` if they are known.
     """
-    with h5py.File(path, "w") as file:
+    with NewFile(path, replace=True) as file:
         for name, values in columns.items():
             column = TOKEN_COLUMNS[name]
             # Contiguous and without filters, which `read_tokens` requires.
