@@ -149,8 +149,14 @@ def layer_kernels() -> Iterator[Kernel]:
     yield Kernel(
         "calibration_kernel",
         moments_kernel.calibration_kernel,
-        {"pairs": "*fp32", "factor": "*fp32", "shift": "*fp32", "problems": "*i64"},
-        {"FIELDS": 8, "BLOCK": moments_kernel.CALIBRATION_BLOCK},
+        {
+            "pairs": "*fp32",
+            "factor": "*fp32",
+            "shift": "*fp32",
+            "problems": "*i64",
+            "fields": "i32",
+        },
+        {"BLOCK": moments_kernel.CALIBRATION_BLOCK},
     )
     yield Kernel(
         "output_kernel",

@@ -17,6 +17,7 @@ from spinlock.runtime.one_copy import copy_to_device
 from spinlock.runtime.stage_clock import StageClock
 from spinlock.simulation import block_fields, kernel_check
 from spinlock.simulation.block_fields import BlockFields
+from spinlock.simulation.group_rollout import GroupRollout
 from spinlock.simulation.kernel_check import computes_together, kernels_agree
 from spinlock.simulation.simulator import Simulator
 from spinlock.simulation.sobol_design import make_design
@@ -107,19 +108,22 @@ def test_kernels_of_several_calibration_fields_are_in_several_groups():
     torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("broken", ["trajectory", "measured"])
-def test_what_exceeds_the_range_of_kernels_is_computed_operator_by_operator(broken, monkeypatch):
-    original = BlockFields.fields
+@pytest.mark.parametrize("broken", ["trajectory", "dynamics"])
+def test_a_block_beyond_the_range_of_kernels_is_computed_operator_by_operator(broken, monkeypatch):
+    """The whole block is, whichever of its samples are asked for."""
+    original = GroupRollout.run
 
-    def overflowing(self, unit, rows):
-        result = original(self, unit, rows)
-        getattr(result, broken)[0] = torch.nan
-        return result
+    def overflowing(self, tables, initial, trajectory, clock):
+        measured = original(self, tables, initial, trajectory, clock)
+        (trajectory if broken == "trajectory" else measured)[0] = torch.nan
+        return measured
 
-    monkeypatch.setattr(BlockFields, "fields", overflowing)
-    found = computed(config_of(), together=True)
-    for array, values in pair("one probe, one timestep")[0].items():
-        assert torch.equal(found[array], values), array
+    monkeypatch.setattr(GroupRollout, "run", overflowing)
+    expected = pair("one probe, one timestep")[0]
+    for start, stop in ((0, 2 * BLOCK), (2, 5)):
+        found = computed(config_of(), start, stop, together=True)
+        for array, values in expected.items():
+            assert torch.equal(found[array], values[start:stop]), array
 
 
 @pytest.mark.parametrize("together", [False, True])

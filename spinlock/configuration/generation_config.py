@@ -72,7 +72,7 @@ class GenerationConfig:
             generation at T = 1.
         precision: Arithmetic of the operators' convolutions; everything else, also the calibration
             of operators, is float32. ``tf32`` has an effect on CUDA devices only. ``bfloat16``
-            rounds operands and results, on any device.
+            rounds operands, on any device; see docs/gpu.md.
         block_size: Number of samples computed together. Shapes decide rounding, so it determines
             the bytes of a sample. Default: 64.
         storage: Which fields are stored, and how.

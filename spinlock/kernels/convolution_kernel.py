@@ -7,6 +7,7 @@ from torch import Tensor
 
 from spinlock.kernels.grouped_convolution import CONVOLUTION_TILE
 from spinlock.kernels.layer_table import CHANNEL_TILE, Column
+from spinlock.kernels.operands import LOW_SCALE
 
 _INPUT = tl.constexpr(int(Column.INPUT))
 _WEIGHTS = tl.constexpr(int(Column.WEIGHTS))
@@ -17,6 +18,7 @@ _KERNEL = tl.constexpr(int(Column.KERNEL))
 _PIXELS = tl.constexpr(int(Column.PIXELS))
 _SIDE = tl.constexpr(int(Column.SIDE))
 _COLUMNS = tl.constexpr(len(Column))
+_LOW_SCALE = tl.constexpr(LOW_SCALE)
 
 
 #: Sizes of tiles, and number of tiles of the inner loop that are loaded ahead.
@@ -29,7 +31,7 @@ CONSTANTS = {
 OPTIONS = {"num_warps": 4}
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["tile_problem", "tile_index"])
 def convolution_kernel(
     x_high,
     x_low,
@@ -75,6 +77,7 @@ def convolution_kernel(
     margin = kernel // 2
     steps = fan_in // INPUT_TILE
     acc = tl.zeros((PIXEL_TILE, OUTPUT_TILE), tl.float32)
+    rest = tl.zeros((PIXEL_TILE, OUTPUT_TILE), tl.float32)
     for step in tl.range(0, kernel * kernel * steps, num_stages=STAGES):
         tap = step // steps
         first = (step % steps) * INPUT_TILE
@@ -93,8 +96,10 @@ def convolution_kernel(
             # The product of the two low halves is below the rounding of float32.
             a_low = tl.load(x_low + (x_offset + source))
             b_low = tl.load(w_low + (w_offset + weight), mask=kept, other=0.0)
-            acc = tl.dot(a_low, b, acc)
-            acc = tl.dot(a, b_low, acc)
+            rest = tl.dot(a_low, b, rest)
+            rest = tl.dot(a, b_low, rest)
+    if SPLIT:
+        acc += rest / _LOW_SCALE
     target = sums + y_offset + pixel[:, None].to(tl.int64) * fan_out + output[None, :]
     tl.store(target, acc, mask=(pixel < count)[:, None] & (output < fan_out)[None, :])
 

@@ -8,8 +8,8 @@ from torch import Tensor
 DROPOUT_BLOCK = 64
 
 
-@triton.jit
-def dropout_kernel(numbers, mask, layers, limits, stride, BLOCK: tl.constexpr):
+@triton.jit(do_not_specialize=["stride"])
+def dropout_kernel(numbers, mask, layers, limits, stride: tl.int32, BLOCK: tl.constexpr):
     """Make the mask of one layer; the rank of a channel is the number of smaller numbers."""
     row = tl.program_id(0).to(tl.int64)
     width = tl.load(layers + 3 * row).to(tl.int32)

@@ -53,7 +53,7 @@ def _bounded(x, bound):
     return tl.where(x < 0, -magnitude, magnitude)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["tile_problem", "tile_index"])
 def finish_kernel(
     sums,
     pairs,
@@ -105,7 +105,7 @@ def finish_kernel(
     store_operands(high, low, tl.load(row + _RESULT) + position, y, inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["tile_problem", "tile_index"])
 def output_kernel(
     sums,
     factor,

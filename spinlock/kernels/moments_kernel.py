@@ -21,7 +21,7 @@ _FLOOR = tl.constexpr(VARIANCE_FLOOR)
 MOMENTS_PIXELS, CALIBRATION_BLOCK = 128, 64
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["tile_problem", "tile_index"])
 def moments_kernel(sums, out, problems, tile_problem, tile_index, PIXELS: tl.constexpr):
     """Compute the moments of 16 channels of one field in two passes."""
     tile = tl.program_id(0)
@@ -53,13 +53,13 @@ def moments_kernel(sums, out, problems, tile_problem, tile_index, PIXELS: tl.con
     tl.store(target + 1, variance)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["fields"])
 def calibration_kernel(
     pairs,
     factor,
     shift,
     problems,
-    FIELDS: tl.constexpr,
+    fields: tl.int32,
     BLOCK: tl.constexpr,
 ):
     """Calibrate one problem; sums of moments are float64."""
@@ -71,29 +71,29 @@ def calibration_kernel(
     for first in tl.range(0, fan_out, BLOCK):
         channel = first + tl.arange(0, BLOCK)
         inside = channel < fan_out
-        for field in tl.range(0, FIELDS):
+        for field in tl.range(0, fields):
             place = given + 2 * (field * fan_out + channel)
             mean = tl.load(place, mask=inside, other=0.0).to(tl.float64)
             variance = tl.load(place + 1, mask=inside, other=0.0).to(tl.float64)
             total += variance + mean * mean
-    power = tl.sum(total, axis=0) / (FIELDS * width).to(tl.float64)
+    power = tl.sum(total, axis=0) / (fields * width).to(tl.float64)
     scale = 1.0 / tl.sqrt(power)
     batch = tl.load(row + _NORMALIZATION) == _BATCH
     for first in tl.range(0, fan_out, BLOCK):
         channel = first + tl.arange(0, BLOCK)
         inside = channel < fan_out
         center = tl.zeros((BLOCK,), tl.float64)
-        for field in tl.range(0, FIELDS):
+        for field in tl.range(0, fields):
             place = given + 2 * (field * fan_out + channel)
             center += tl.load(place, mask=inside, other=0.0).to(tl.float64)
-        center = center / FIELDS
+        center = center / fields
         spread = tl.zeros((BLOCK,), tl.float64)
-        for field in tl.range(0, FIELDS):
+        for field in tl.range(0, fields):
             place = given + 2 * (field * fan_out + channel)
             mean = tl.load(place, mask=inside, other=0.0).to(tl.float64)
             variance = tl.load(place + 1, mask=inside, other=0.0).to(tl.float64)
             spread += variance + (mean - center) * (mean - center)
-        spread = spread / FIELDS
+        spread = spread / fields
         normalized = scale / tl.sqrt(scale * scale * spread + _FLOOR)
         channels = tl.load(row + _CHANNELS) + channel
         own = tl.where(batch, normalized, scale)
@@ -114,4 +114,4 @@ def launch_calibrate_scales(
 ) -> None:
     """Launch the kernel; see `spinlock.kernels.layer_finish.calibrate_scales`."""
     grid = (len(problems),)
-    calibration_kernel[grid](pairs, factor, shift, problems, FIELDS=fields, BLOCK=CALIBRATION_BLOCK)
+    calibration_kernel[grid](pairs, factor, shift, problems, fields, BLOCK=CALIBRATION_BLOCK)

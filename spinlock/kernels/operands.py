@@ -3,7 +3,7 @@
 ==============  ===========================================================================
 dtype of high   value of an operand x
 ==============  ===========================================================================
-float16         high + low with high = float16(x), low = float16(x - high): 22 bits
+float16         high + low / 2^11 with high = float16(x), low = float16(2^11 (x - high)): 22 bits
 float32         x rounded to TF32, 11 bits; there is no low part
 bfloat16        x rounded to bfloat16, 8 bits; there is no low part
 ==============  ===========================================================================
@@ -15,6 +15,8 @@ is NaN.
 import torch
 from torch import Tensor
 
+#: Factor of low parts, with which they have as many bits as high parts if these are small.
+LOW_SCALE = 2.0**11
 #: dtype of the high part of operands by precision.
 OPERAND_DTYPES = {
     "float32": torch.float16,
@@ -53,16 +55,26 @@ def round_to_tf32(values: Tensor) -> Tensor:
     return torch.where(values == values, rounded, values)
 
 
+def split_operands(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Return the high parts of float32 values, and the low parts of float16 ones."""
+    if dtype == torch.float32:
+        return round_to_tf32(values), None
+    high = values.to(dtype)
+    if dtype != torch.float16:
+        return high, None
+    return high, ((values - high.float()) * LOW_SCALE).to(dtype)
+
+
 def write_operands(values: Tensor, high: Tensor, low: Tensor) -> None:
     """Store float32 values in parts of the same shape; ``low`` is empty if there is no low part."""
-    if high.dtype == torch.float32:
-        high.copy_(round_to_tf32(values))
-        return
-    high.copy_(values)
-    if high.dtype == torch.float16:
-        low.copy_(values - high.float())
+    upper, lower = split_operands(values, high.dtype)
+    high.copy_(upper)
+    if lower is not None:
+        low.copy_(lower)
 
 
 def read_operands(high: Tensor, low: Tensor) -> Tensor:
     """Return the float32 values of operands."""
-    return high.float() + low.float() if high.dtype == torch.float16 else high.float()
+    if high.dtype != torch.float16:
+        return high.float()
+    return high.float() + low.float() / LOW_SCALE

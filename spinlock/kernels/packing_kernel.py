@@ -5,8 +5,10 @@ import triton.language as tl
 from torch import Tensor
 
 from spinlock.kernels.layer_table import CHANNEL_TILE, padded_width
+from spinlock.kernels.operands import LOW_SCALE
 
 _CHANNELS = tl.constexpr(CHANNEL_TILE)
+_LOW_SCALE = tl.constexpr(LOW_SCALE)
 #: Pixels of a tile.
 PACKED_PIXELS = 128
 
@@ -15,15 +17,21 @@ PACKED_PIXELS = 128
 def store_operands(high, low, position, value, mask):
     """Store float32 values as `spinlock.kernels.operands.write_operands` does."""
     if high.dtype.element_ty == tl.float32:
-        rounded = (value.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
+        bits = value.to(tl.int32, bitcast=True)
+        part = ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
         # The bits of a NaN could become those of zero.
-        value = tl.where(value == value, rounded.to(tl.float32, bitcast=True), value)
-        tl.store(high + position, value, mask=mask)
+        part = tl.where(value == value, part, value)
+    elif high.dtype.element_ty == tl.bfloat16:
+        # To nearest, halves to even. Triton's interpreter would truncate.
+        bits = value.to(tl.int32, bitcast=True)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        bits = tl.where(value == value, rounded, bits >> 16)
+        part = bits.to(tl.int16).to(tl.bfloat16, bitcast=True)
     else:
-        part = value.to(high.dtype.element_ty)
-        tl.store(high + position, part, mask=mask)
-        if high.dtype.element_ty == tl.float16:
-            tl.store(low + position, (value - part.to(tl.float32)).to(tl.float16), mask=mask)
+        part = value.to(tl.float16)
+        rest = (value - part.to(tl.float32)) * _LOW_SCALE
+        tl.store(low + position, rest.to(tl.float16), mask=mask)
+    tl.store(high + position, part, mask=mask)
 
 
 @triton.jit
@@ -31,7 +39,7 @@ def load_operands(high, low, position, mask):
     """Return float32 values as `spinlock.kernels.operands.read_operands` does."""
     value = tl.load(high + position, mask=mask, other=0.0).to(tl.float32)
     if high.dtype.element_ty == tl.float16:
-        value += tl.load(low + position, mask=mask, other=0.0).to(tl.float32)
+        value += tl.load(low + position, mask=mask, other=0.0).to(tl.float32) / _LOW_SCALE
     return value
 
 
@@ -47,8 +55,10 @@ def packing_kernel(
     PIXELS: tl.constexpr,
 ):
     """Store one tile of pixels of one field."""
-    row = tl.program_id(1).to(tl.int64)
-    pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
+    # One axis of programs, because the others are limited to 65,535.
+    tiles: tl.constexpr = (SIZE + PIXELS - 1) // PIXELS
+    row = (tl.program_id(0) // tiles).to(tl.int64)
+    pixel = tl.program_id(0) % tiles * PIXELS + tl.arange(0, PIXELS)
     target = tl.load(offsets + row)
     for first in tl.static_range(0, PADDED, _CHANNELS):
         channel = first + tl.arange(0, _CHANNELS)
@@ -65,7 +75,7 @@ def launch_pack_fields(fields: Tensor, high: Tensor, low: Tensor, offsets: Tenso
     """Launch the kernel; see `spinlock.kernels.grouped_convolution.pack_fields`."""
     count, channels, height, width = fields.shape
     size = height * width
-    grid = (triton.cdiv(size, PACKED_PIXELS), count)
+    grid = (triton.cdiv(size, PACKED_PIXELS) * count,)
     packing_kernel[grid](
         fields.contiguous(),
         high,

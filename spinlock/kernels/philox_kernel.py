@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from spinlock.kernels.packing_kernel import store_operands
 from spinlock.kernels.random_draws import DISTRIBUTIONS
 from spinlock.kernels.weight_draws import WEIGHT_STREAM, WEIGHT_TILE
 
@@ -148,21 +149,7 @@ def weight_kernel(
     output = position % fan_out
     remainder = position // fan_out
     place = (remainder // fan_in * padded_in + remainder % fan_in) * padded_out + output
-    if high.dtype.element_ty == tl.float32:
-        # The 10 mantissa bits of TF32, halves away from zero.
-        bits = numbers.to(tl.int32, bitcast=True)
-        rounded = ((bits + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
-    elif high.dtype.element_ty == tl.bfloat16:
-        # To nearest, halves to even. Triton's interpreter would truncate.
-        bits = numbers.to(tl.int32, bitcast=True)
-        bits += 0x7FFF + ((bits >> 16) & 1)
-        rounded = (bits >> 16).to(tl.int16).to(tl.bfloat16, bitcast=True)
-    else:
-        rounded = numbers.to(tl.float16)
-    tl.store(high + offset + place, rounded, mask=inside)
-    if high.dtype.element_ty == tl.float16:
-        rest = (numbers - rounded.to(tl.float32)).to(tl.float16)
-        tl.store(low + offset + place, rest, mask=inside)
+    store_operands(high, low, offset + place, numbers, inside)
 
 
 def launch_draw_weights(

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spinlock.kernels.kernel_operation import kernel_operation
+from spinlock.kernels.operands import split_operands
 from spinlock.kernels.random_draws import philox_words, signed, to_symmetric_uniform
 
 #: Philox blocks of a tile. A block has four words, and a word yields four weights.
@@ -91,14 +92,10 @@ def _draw_weights(
         output, remainder = position % row.fan_out, position // row.fan_out
         input_, tap = remainder % row.fan_in, remainder // row.fan_in
         place = row.offset + (tap * row.padded_in + input_) * row.padded_out + output
-        if high.dtype == torch.float32:
-            # Round to the 10 mantissa bits of TF32, halves away from zero.
-            bits = numbers.view(torch.int32)
-            high[place] = ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
-        else:
-            high[place] = numbers.to(high.dtype)
-        if high.dtype == torch.float16:
-            low[place] = (numbers - high[place].float()).to(torch.float16)
+        upper, lower = split_operands(numbers, high.dtype)
+        high[place] = upper
+        if lower is not None:
+            low[place] = lower
 
 
 _operation = kernel_operation(
@@ -116,13 +113,12 @@ def draw_weights(
     first, then inputs, then taps. Its place in the arena is
     ``offset + (tap * padded_in + input) * padded_out + output``. Other places are left as they are.
 
-    The numbers have 17 significant bits. A float16 arena has two parts, whose sum is exact. A
-    float32 arena is rounded to TF32 (10 mantissa bits, to nearest, halves away from zero), and a
-    bfloat16 arena to bfloat16.
+    The numbers have 17 significant bits, which float16 operands hold exactly; see
+    `spinlock.kernels.operands`.
 
     Args:
-        high: Arena, (size,) float16, float32 or bfloat16.
-        low: What rounding to float16 leaves, (size,) float16; empty unless ``high`` is float16.
+        high: Arena of the high parts, (size,) float16, float32 or bfloat16.
+        low: Low parts, (size,) float16; empty unless ``high`` is float16.
         layers: Table of layers, (L, 8) int64, with the columns of `LayerRow`. A layer has fewer
             than 2^31 - 4096 weights.
         tile_layer: Row of each tile's layer, (tiles,) int32, from `weight_tiles`.

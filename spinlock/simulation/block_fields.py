@@ -24,7 +24,7 @@ from spinlock.simulation.unit_fields import UnitFields, dynamics_meter, runs
 from spinlock.simulation.variants import InitialConditions
 
 # Memory that the weights and activations of a group may take; groups of a block are computed one
-# after another. Those of a block of 64 baseline samples take 2.6e9.
+# after another. Those of a block of 64 baseline samples take 2.8e9.
 _GROUP_BYTES = 3e9
 
 
@@ -81,16 +81,16 @@ class BlockFields:
             group.run(part(tables, str(number)), initial, trajectory, self._clock)
             for number, group in enumerate(groups)
         ]
-        # Operators are measured once, with their first sample. Only the first and the last operator
-        # can be without it.
-        asked = [
-            number
-            for number, member in enumerate(members)
-            if member.rows.start in rows
-            and (unit.start + member.rows.start) % config.probes_per_operator == 0
-        ]
+        # Operators are measured once, with their first sample, which only the first operator of a
+        # block can be without.
+        first = [member.rows.start for member in members]
+        if (unit.start + first[0]) % config.probes_per_operator:
+            first[0] = -1
+        asked = [number for number, row in enumerate(first) if row in rows]
         own = slice(asked[0], asked[-1] + 1) if asked else slice(0)
-        return UnitFields(initial, trajectory, torch.cat(measured)[own])
+        dynamics = torch.cat(measured)
+        in_range = trajectory.isfinite().all() & dynamics[first[0] < 0 :].isfinite().all()
+        return UnitFields(initial, trajectory, dynamics[own], in_range)
 
     def _groups(self, members: list[Member]) -> Iterator[list[Member]]:
         """Divide the operators of a block into groups that memory holds."""
@@ -99,7 +99,7 @@ class BlockFields:
         rows = 1 if config.num_timesteps == 1 else config.num_realizations
         for member in members:
             size = member_bytes(member, config.channels, rows)
-            alike = not group or group[-1].calibration_side == member.calibration_side
+            alike = not group or group[-1].calibration == member.calibration
             if group and (total + size > _GROUP_BYTES or not alike):
                 yield group
                 group, total = [], 0.0

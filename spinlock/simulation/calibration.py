@@ -10,14 +10,15 @@ from torch import Tensor
 from spinlock.simulation.randomness import Stream, normal
 
 
-def calibration_side(grid_size: int, kernel_size: int) -> int:
-    """Return the side of the calibration fields in pixels.
+def calibration_shape(grid_size: int, kernel_size: int) -> tuple[int, int]:
+    """Return the number of calibration fields, and their side in pixels.
 
     Args:
         grid_size: Side of the dataset's grid in pixels.
         kernel_size: Side of the convolution kernels in pixels.
     """
-    return max(grid_size // 8, 8, kernel_size)
+    side = max(grid_size // 8, 8, kernel_size)
+    return max(1, grid_size**2 // (8 * side**2)), side
 
 
 @lru_cache(maxsize=8)
@@ -40,8 +41,7 @@ def calibration_fields(
     Returns:
         Fields, (n, channels, side, side) float32.
     """
-    side = calibration_side(grid_size, kernel_size)
-    count = max(1, grid_size**2 // (8 * side**2))
+    count, side = calibration_shape(grid_size, kernel_size)
     fields = torch.arange(count, device="cpu")
     white = normal(seed, Stream.CALIBRATION, fields, channels * side**2)
     shape = count, channels, side, side

@@ -7,7 +7,6 @@ import math
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from spinlock.simulation.fourier_tiles import (
@@ -79,7 +78,7 @@ def direct_convolution(
     """
     margin = weight.shape[-1] // 2
     if x.device.type != "cpu":
-        padded = F.pad(x, (margin, margin, margin, margin), mode="circular") if margin else x
+        padded = _continued(x, margin)
         # Unlike torch.conv2d, this function takes the rules of rounding as arguments. They are then
         # no switches of the process, which other threads would have to share.
         result: Tensor = torch._convolution(
@@ -117,6 +116,15 @@ def direct_convolution(
     y = torch.stack(results) if num > 1 else results[0]
     y = y.view(num, height, width, fan_out)
     return (y if bias is None else y.add_(bias)).permute(0, 3, 1, 2)
+
+
+def _continued(x: Tensor, margin: int) -> Tensor:
+    """Continue fields periodically by a margin, which may be wider than the fields."""
+    for dim in (-2, -1) if margin else ():
+        size = x.shape[dim]
+        position = torch.arange(-margin, size + margin, device=x.device).remainder(size)
+        x = x.index_select(dim, position)
+    return x
 
 
 def prepared(weight: Tensor) -> Tensor:

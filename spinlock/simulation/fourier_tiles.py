@@ -30,6 +30,11 @@ from torch import Tensor
 
 #: Largest size in bytes of the tiles that are processed at once, unless one field has more.
 MAX_TILE_BYTES = 1 << 25
+# Largest size in bytes of the transformed weights of all frequencies of a row that are made at
+# once, and of those of a part of them. Larger ones would leave the caches before they are used.
+_WHOLE_ROW_BYTES, _PART_BYTES = 1 << 19, 1 << 21
+# BLAS multiplies matrices of very few rows in another order.
+_FEWEST_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -191,7 +196,8 @@ def _tile_products(
 ) -> Tensor:
     """Transform tiles, multiply them by the transformed weights and transform back.
 
-    One row frequency is processed at a time, which bounds memory and makes good use of caches.
+    One row frequency is processed at a time, which bounds memory and makes good use of caches. If
+    the layer is large, only some of its transformed weights are made before they are used.
 
     Args:
         tiles: Tiles, (t, t * T * I), where T is the number of tiles.
@@ -206,15 +212,34 @@ def _tile_products(
     tile, num, bins = len(tiles), tiles.shape[1] // (len(tiles) * fan_in), 3 * len(tiles)
     spectrum = torch.mm(transforms.tile_first, tiles, out=_workspace.take("first", *tiles.shape))
     x = _workspace.take("x", bins, num, fan_in)
-    w = _workspace.take("w", bins, fan_in, fan_out)
+    some = _bins_at_once(tile, fan_in * fan_out)
+    w = _workspace.take("w", some, fan_in, fan_out)
     y = _workspace.take("y", bins, num, fan_out)
     z = _workspace.take("second", tile // 2, len(transforms.inverse_second), num * fan_out)
     spectrum = spectrum.view(tile // 2, 2 * tile, -1)
     weights = weights.view(tile // 2, -1, fan_in * fan_out)
     for v in range(tile // 2):
         torch.mm(transforms.tile_second, spectrum[v], out=x.view(bins, -1))
-        torch.mm(transforms.weight_second, weights[v], out=w.view(bins, -1))
-        torch.bmm(x, w, out=y)
+        for start in range(0, bins, some):
+            part = slice(start, start + some)
+            torch.mm(transforms.weight_second[part], weights[v], out=w.view(some, -1))
+            torch.bmm(x[part], w, out=y[part])
         torch.mm(transforms.inverse_second, y.view(bins, -1), out=z[v])
     pixels = _workspace.take("first", len(transforms.inverse_first), z.numel() // tile)
     return torch.mm(transforms.inverse_first, z.view(tile, -1), out=pixels)
+
+
+def _bins_at_once(tile: int, pairs: int) -> int:
+    """Return how many of the 3 t factors of a row frequency are multiplied at a time.
+
+    The number decides the speed only, because each sum has the same terms in the same order.
+
+    Args:
+        tile: Side t of a tile in pixels.
+        pairs: Number of pairs of an input and an output channel.
+    """
+    if 4 * 3 * tile * pairs <= _WHOLE_ROW_BYTES:
+        return 3 * tile
+    if 4 * tile * pairs <= _PART_BYTES or tile // 2 < _FEWEST_ROWS:
+        return tile
+    return tile // 2

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from spinlock.configuration.parameter_space import ParameterValues
 from spinlock.kernels.layer_table import padded_width
 from spinlock.kernels.weight_draws import LayerRow, weight_tiles
-from spinlock.simulation.calibration import calibration_side
+from spinlock.simulation.calibration import calibration_shape
 from spinlock.simulation.network_layers import Layer, Network, network
 
 
-class Step(NamedTuple):
+class LayerStep(NamedTuple):
     """A layer of an operator, with what follows its convolution.
 
     Attributes:
@@ -35,17 +35,17 @@ class Step(NamedTuple):
     projection: Layer | None = None
 
 
-def steps_of(layers: Network) -> list[Step]:
+def steps_of(layers: Network) -> list[LayerStep]:
     """List the steps of an operator, without the last convolution."""
-    steps = [Step(layers.entry, hidden=False)]
+    steps = [LayerStep(layers.entry, hidden=False)]
     for block in layers.blocks:
         if len(block.convolutions) == 1:
-            steps.append(Step(block.convolutions[0], hidden=True))
+            steps.append(LayerStep(block.convolutions[0], hidden=True))
             continue
         first, second = block.convolutions
         # The block's input stays in field 0 until the shortcut has been added.
-        steps.append(Step(first, hidden=True, target=1, projection=block.projection))
-        steps.append(Step(second, hidden=True, source=1, residual=True))
+        steps.append(LayerStep(first, hidden=True, target=1, projection=block.projection))
+        steps.append(LayerStep(second, hidden=True, source=1, residual=True))
     return steps
 
 
@@ -62,7 +62,7 @@ class PlacedOperator:
     """
 
     values: ParameterValues
-    steps: list[Step]
+    steps: list[LayerStep]
     exit: Layer
     weights: dict[int, int]
     channels: dict[int, int]
@@ -82,9 +82,9 @@ class Member(NamedTuple):
     rows: range
 
     @property
-    def calibration_side(self) -> int:
-        """Side of the calibration fields in pixels, which the operators of a group share."""
-        return calibration_side(self.values.grid_size, self.values.kernel_size)
+    def calibration(self) -> tuple[int, int]:
+        """Number and side of the calibration fields, which the operators of a group share."""
+        return calibration_shape(self.values.grid_size, self.values.kernel_size)
 
 
 def member_bytes(member: Member, channels: int, realizations: int) -> int:
@@ -96,7 +96,8 @@ def member_bytes(member: Member, channels: int, realizations: int) -> int:
         realizations: Number of fields of each sample.
     """
     layers = network(member.values, channels)
-    pixels = member.values.grid_size**2 * realizations * len(member.rows)
+    count, side = member.calibration
+    pixels = member.values.grid_size**2 * realizations * len(member.rows) + count * side**2
     weights = sum(
         layer.kernel**2 * padded_width(layer.fan_in) * padded_width(layer.fan_out)
         for layer in layers.layers()
@@ -105,7 +106,7 @@ def member_bytes(member: Member, channels: int, realizations: int) -> int:
     return 4 * (pixels * sum(widths_of(steps_of(layers), layers.exit)) + weights)
 
 
-def widths_of(steps: Sequence[Step], last: Layer) -> tuple[int, int, int, int]:
+def widths_of(steps: Sequence[LayerStep], last: Layer) -> tuple[int, int, int, int]:
     """Return the largest numbers of channels of what an operator needs memory for.
 
     Args:

@@ -108,13 +108,15 @@ class GroupRollout:
                 u = update(u, output.view_as(u) + forcing(step))
                 u = u if flow is None else flow(u)
                 out[:, :, step - 1] = u
-        with clock.stage("dynamics"):
-            return self._measure(operators, tables)
-
-    def _measure(self, operators: OperatorGroup, tables: Mapping[str, Tensor]) -> Tensor:
-        """Measure the dynamics of the operators."""
         if self._meter is None:
-            return stacked([], next(iter(tables.values())).device)
+            return stacked([], initial.device)
+        with clock.stage("dynamics"):
+            return self._measure(self._meter, operators, tables)
+
+    def _measure(
+        self, meter: DynamicsMeter, operators: OperatorGroup, tables: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Measure the dynamics of the operators."""
         flow: Callable[[Tensor], Tensor] | None = None
         if self._measured_flows is not None:
             flow = self._measured_flows.with_tables(part(tables, "measured_flow"))
@@ -123,7 +125,7 @@ class GroupRollout:
             name = f"dynamics.{fields.shape[1]}"
             return operators.apply(fields.flatten(0, 1), name).view_as(fields)
 
-        return self._meter.measure_together(apply, **part(tables, "dynamics"), flow=flow)
+        return meter.measure_together(apply, **part(tables, "dynamics"), flow=flow)
 
     def _add(self, name: str, tables: Mapping[str, NDArray[np.generic]]) -> None:
         self.tables |= {f"{name}.{key}": table for key, table in tables.items()}

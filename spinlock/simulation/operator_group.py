@@ -23,7 +23,7 @@ from spinlock.kernels.operands import make_operands
 from spinlock.kernels.random_draws import draw_numbers
 from spinlock.kernels.weight_draws import draw_weights
 from spinlock.runtime.stage_clock import StageClock
-from spinlock.simulation.calibration import calibration_fields, calibration_side
+from spinlock.simulation.calibration import calibration_fields, calibration_shape
 from spinlock.simulation.convolutional_operator import OUTPUT_BOUND, OUTPUT_ITERATIONS
 from spinlock.simulation.group_layout import GroupLayout
 from spinlock.simulation.group_plan import Part, plan_application
@@ -62,7 +62,7 @@ class OperatorGroupPlan:
         self.seed, self.precision, self.num_operators = seed, precision, len(operators)
         self.layout = GroupLayout(operators, channels)
         # Operators with other kernels, but the same side, have the same calibration fields.
-        side = calibration_side(values.grid_size, values.kernel_size)
+        _, side = calibration_shape(values.grid_size, values.kernel_size)
         self.calibration = seed, channels, values.grid_size, side
         fields = calibration_fields(*self.calibration, torch.device("cpu"))
         calibrating = Part(fields.shape[-1], [len(fields)] * len(operators), calibrating=True)
@@ -126,6 +126,8 @@ class OperatorGroup:
             self._convolutions(_CALIBRATION, [calibrating], calibrated=len(own))
             self._calibrate_output(_CALIBRATION, pixels)
         with self._clock.stage("weights"):
+            # Return their memory first.
+            del self._weights, self._operands
             self._draw(self._plan.precision)
         with self._clock.stage("convolutions"):
             return self.apply(fields, _FIRST)
@@ -144,7 +146,8 @@ class OperatorGroup:
         return self._output(application, fields)
 
     def _output(self, application: str, fields: Tensor) -> Tensor:
-        out = torch.empty_like(fields)
+        # Kernels expect contiguous fields, whatever the strides of the given ones.
+        out = self._empty(*fields.shape)
         problems, tile_list = self._table(application, "problems.exit", "finish.exit")
         bound_output(self._sums, self._factor, out, problems, tile_list, OUTPUT_BOUND)
         return out

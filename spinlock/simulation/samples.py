@@ -53,19 +53,15 @@ class UnitResult:
         wanted: Indices of the samples that were asked for.
         unchecked: These samples, with the measured columns of the dynamics alone.
         finite: Whether each of them has finite fields, (n,) bool, in the memory of the host.
+        in_range: Whether the unit was computed in the range of numbers of its kernels, () bool, in
+            the memory of the host; None if there were no kernels.
     """
 
     unit: Design
     wanted: range
     unchecked: Samples
     finite: Tensor
-
-    @property
-    def all_finite(self) -> bool:
-        """Whether all fields and dynamics are finite."""
-        measured = self.unchecked.dynamics
-        dynamics = measured is None or bool(measured.isfinite().all())
-        return dynamics and bool(self.finite.all())
+    in_range: Tensor | None
 
     def samples(self, config: GenerationConfig) -> Samples:
         """Return the samples, after the device has delivered all of them.

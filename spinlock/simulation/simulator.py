@@ -162,8 +162,9 @@ class Simulator:
     def _finished(self, result: UnitResult) -> Samples:
         """Return the samples of a unit, all of which are finite."""
         with _located(result.wanted):
-            if self.together and not result.all_finite:
-                # Kernels have a smaller range of numbers than float32.
+            if result.in_range is not None and not result.in_range:
+                # Kernels have a smaller range of numbers than float32. Whether a unit exceeds it
+                # does not depend on which samples are wanted.
                 result = self._simulate(result.unit, result.wanted, self._one_by_one)
                 if self.device.type == "cuda":
                     torch.cuda.current_stream(self.device).synchronize()
@@ -213,7 +214,8 @@ class Simulator:
             else ResponseFeatures(*(to_host(values[part]) for values in responses)),
             dynamics=to_host(computed.measured) if config.dynamics else None,
         )
-        return UnitResult(unit, wanted, samples, to_host(finite))
+        in_range = None if computed.in_range is None else to_host(computed.in_range)
+        return UnitResult(unit, wanted, samples, to_host(finite), in_range)
 
 
 @contextmanager

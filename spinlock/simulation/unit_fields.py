@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from typing import Protocol
 
@@ -29,11 +30,14 @@ class UnitFields:
             asked for are not meaningful.
         measured: Measured dynamics of the operators whose first sample was asked for, (o, D)
             float32; o = 0 if the configuration leaves dynamics out.
+        in_range: Whether all fields and dynamics of the unit are finite, asked for or not, () bool;
+            None if they need not be, because fields were computed in float32.
     """
 
     initial: Tensor
     trajectory: Tensor
     measured: Tensor
+    in_range: Tensor | None = None
 
 
 class FieldSource(Protocol):
@@ -72,7 +76,11 @@ class OperatorByOperator:
         self._initial_conditions = initial_conditions
         self._runner = OperatorRunner(config, device, clock)
         self.family = self._runner.family
-        self._meter = dynamics_meter(config, device)
+
+    @cached_property
+    def _meter(self) -> DynamicsMeter | None:
+        # Not in the constructor, which does not use the device.
+        return dynamics_meter(self._config, self._device)
 
     def fields(self, unit: Design, rows: range) -> UnitFields:
         """Compute the fields of a unit; see `FieldSource.fields`."""

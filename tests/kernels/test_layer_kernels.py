@@ -19,23 +19,38 @@ NETWORKS = [
 ]
 
 
-def recorded_group(precision):
-    """The operations of a group of three operators that share no shape."""
+# Layers of two tiles of channels, more channels of fields than a tile has, and an odd grid.
+WIDE = [{"num_layers": 4, "normalization": "instance", "activation": "gelu", "kernel_size": 1}]
+
+
+def group_of(networks, base_channels, channels, first, precision="float32", others=()):
+    """A group of operators, and the first of its fields."""
+    side, counts = first
     operators = [
         (
             2**40 + number,
-            values(base_channels=4 + 3 * number, grid_size=SIDE, dropout_rate=0.3, **own),
+            values(base_channels=base, grid_size=side, dropout_rate=0.3, **own),
         )
-        for number, own in enumerate(NETWORKS)
+        for number, (own, base) in enumerate(zip(networks, base_channels, strict=True))
     ]
-    first, others = (SIDE, [1, 2, 1]), {"later": (SIDE, [1, 1, 2])}
-    options = {"seed": 2**63 + 42, "channels": 3, "precision": precision}
-    plan = OperatorGroupPlan(operators, first, others, **options)
-    tables = copy_to_device(plan.arrays(), torch.device("cpu"))
+    plan = OperatorGroupPlan(
+        operators,
+        first,
+        dict(others),
+        seed=2**63 + 42,
+        channels=channels,
+        precision=precision,
+    )
     generator = torch.Generator().manual_seed(0)
-    fields = torch.randn(4, 3, SIDE, SIDE, generator=generator)
+    fields = torch.randn(sum(counts), channels, side, side, generator=generator)
+    return OperatorGroup(plan, copy_to_device(plan.arrays(), torch.device("cpu"))), fields
+
+
+def recorded_group(precision):
+    """The operations of a group of three operators that share no shape."""
+    others = {"later": (SIDE, [1, 1, 2])}
     with torch.no_grad(), RecordedOperations() as recorded, new_memory_is_nan():
-        group = OperatorGroup(plan, tables)
+        group, fields = group_of(NETWORKS, (4, 7, 10), 3, (SIDE, [1, 2, 1]), precision, others)
         group.apply(group.first(fields), "later")
     return recorded.calls
 
@@ -75,9 +90,36 @@ NEIGHBOR = {torch.float16: 1e-6, torch.float32: 2**-10, torch.bfloat16: 2**-7}
 @pytest.mark.parametrize("name", sorted(LAUNCHERS))
 def test_kernels_equal_the_plain_versions(name, calls, monkeypatch):
     own = [(before, after) for called, before, after in calls if called == name]
-    assert own
-    # The first call belongs to calibration, the last one to the application.
-    for before, after in (own[0], own[-1]):
+    # The first calls belong to calibration, the last one to the later application.
+    chosen = own if name == "finish_layers" else [own[0], own[-1]]
+    compare(name, chosen, monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["convolve", "moments", "calibrate_scales", "finish_layers"])
+def test_kernels_of_several_tiles_equal_the_plain_versions(name, monkeypatch):
+    with torch.no_grad(), RecordedOperations() as recorded, new_memory_is_nan():
+        group, fields = group_of(WIDE, (20,), 18, (17, [2]))
+        group.first(fields)
+    own = [(before, after) for called, before, after in recorded.calls if called == name]
+    # The last block has 80 channels.
+    compare(name, own[-2:], monkeypatch)
+
+
+def test_operators_do_not_depend_on_the_others_of_their_group():
+    """Their results are equal, bit for bit."""
+    with torch.no_grad():
+        group, fields = group_of(NETWORKS, (4, 7, 10), 3, (SIDE, [1, 2, 1]))
+        together = group.first(fields)
+        group, _ = group_of(NETWORKS[:1], (4,), 3, (SIDE, [1]))
+        assert torch.equal(group.first(fields[:1]), together[:1])
+        group, _ = group_of(NETWORKS[:2], (4, 7), 3, (SIDE, [1, 2]))
+        assert torch.equal(group.first(fields[:3]), together[:3])
+
+
+def compare(name, calls, monkeypatch):
+    """Run the kernel of an operation on the arguments of recorded calls."""
+    assert calls
+    for before, after in calls:
         if name == "convolve" and before[0].dtype == torch.bfloat16:
             # The interpreter cannot multiply bfloat16 matrices; float32 has the same products.
             before = [value.float() if is_bfloat16(value) else value for value in before]

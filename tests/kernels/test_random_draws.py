@@ -10,6 +10,7 @@ pytest.importorskip("triton")
 
 from spinlock.kernels import draw_check, philox_kernel, weight_draws
 from spinlock.kernels.draw_check import draws_agree
+from spinlock.kernels.operands import read_operands
 from spinlock.kernels.random_draws import DISTRIBUTIONS, draw_numbers, signed
 from spinlock.kernels.weight_draws import WEIGHT_TILE, LayerRow, draw_weights, weight_tiles
 from spinlock.simulation import randomness
@@ -115,9 +116,10 @@ def test_weights_of_a_group_are_those_of_its_operators(draw, dtype):
         philox_kernel.launch_draw_weights(high, low, *tables, signed(seed))
     else:
         draw_weights(high, low, *tables, seed)
-    arena = high.double().cpu()
+    arena = high.cpu()
     if dtype == torch.float16:
-        arena += low.double().cpu()
+        arena = read_operands(arena, low.cpu())
+    arena = arena.double()
     for row in rows:
         shape = row.taps, row.fan_in, row.fan_out
         drawn = symmetric_uniform(
