@@ -11,6 +11,7 @@ import sys
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -92,7 +93,8 @@ def test_commands_that_generate_are_valid(folder, monkeypatch):
     monkeypatch.setattr(generate_command, "generate_part", lambda *a, **k: done.append("part"))
     monkeypatch.setattr(generate_command, "assemble_parts", lambda *a, **k: done.append("join"))
     monkeypatch.setattr(SpinlockDataModule, "prepare_data", lambda self: done.append("all"))
-    monkeypatch.setattr(generate_command, "read_info", lambda path: path)
+    info = SimpleNamespace(config=SimpleNamespace(num_samples=0))
+    monkeypatch.setattr(generate_command, "read_info", lambda path: info)
     monkeypatch.setattr(generate_command, "describe_file", str)
     lines = [line for line in spinlock_lines() if line.split()[0] == "generate"]
     for line in lines:
