@@ -116,6 +116,17 @@ def test_fields_in_one_pass_are_bounded(monkeypatch):
     torch.testing.assert_close(tiled_convolution(x, weight, tile=12), whole, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("largest_part", [0, 1 << 30])
+def test_weights_made_in_parts_give_the_same_result(monkeypatch, largest_part):
+    x, weight = normal(2, 12, 32, 32), normal(10, 12, 5, 5, seed=1)
+    monkeypatch.setattr(fourier_tiles, "_WHOLE_ROW_BYTES", 1 << 30)
+    whole = tiled_convolution(x, weight, tile=20)
+    monkeypatch.setattr(fourier_tiles, "_WHOLE_ROW_BYTES", 0)
+    monkeypatch.setattr(fourier_tiles, "_PART_BYTES", largest_part)
+    assert fourier_tiles._bins_at_once(20, 120) == (20 if largest_part else 10)
+    torch.testing.assert_close(tiled_convolution(x, weight, tile=20), whole, rtol=1e-6, atol=1e-6)
+
+
 def test_workspace_stays_bounded():
     """For the largest layer of the baseline: weights transformed along rows, and a few tiles."""
     workspace = fourier_tiles._Workspace()

@@ -30,10 +30,10 @@ from torch import Tensor
 
 #: Largest size in bytes of the tiles that are processed at once, unless one field has more.
 MAX_TILE_BYTES = 1 << 25
-# Largest size in bytes of the transformed weights of all frequencies of a row that are made at
-# once, and of those of a part of them. Larger ones would leave the caches before they are used.
+# Largest size in bytes of the transformed weights of a row frequency that are made at once, and of
+# a third of them, which is halved if it is larger. Larger ones would leave the caches before use.
 _WHOLE_ROW_BYTES, _PART_BYTES = 1 << 19, 1 << 21
-# BLAS multiplies matrices of very few rows in another order.
+# BLAS adds the products in another order if a matrix has three rows or fewer.
 _FEWEST_ROWS = 8
 
 
