@@ -15,11 +15,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from benchmarks.machine import describe
 from spinlock.configuration.generation_config import GenerationConfig, Precision
 from spinlock.configuration.parameter_axes import ParameterSpaceConfig
+from spinlock.kernels.grouped_convolution import CONVOLUTION_TILE, convolve
+from spinlock.kernels.layer_table import Column, tiles
+from spinlock.kernels.operands import make_operands, write_operands
 from spinlock.runtime.device_choice import choose_device
 from spinlock.runtime.device_record import device_record
 from spinlock.simulation.kernel_check import computes_together, fields_difference
@@ -36,9 +40,38 @@ def fields_of(simulator: Simulator, start: int, stop: int) -> torch.Tensor:
     return torch.cat([part.fields for part in simulator.samples(start, stop)])
 
 
+def convolution_error(
+    device: torch.device, precision: Precision, channels: int = 256, kernel: int = 7
+) -> float:
+    """Return the error of the sums of a wide layer, relative to exact sums of the same operands."""
+    side, size = 16, 16**2 * channels
+    row = [0] * len(Column)
+    row[Column.FAN_IN] = row[Column.FAN_OUT] = row[Column.WIDTH] = channels
+    row[Column.KERNEL], row[Column.SIDE], row[Column.PIXELS] = kernel, side, side**2
+    pixels, outputs = CONVOLUTION_TILE
+    problems = torch.tensor([row])
+    tile_list = torch.from_numpy(tiles(np.array([side**2 // pixels * -(-channels // outputs)])))
+    generator = torch.Generator().manual_seed(0)
+    operands = []
+    for count in (size, kernel**2 * channels**2):
+        parts = make_operands(count, precision, torch.device("cpu"))
+        write_operands(torch.rand(count, generator=generator) - 0.25, *parts)
+        operands += parts
+    sums = []
+    for where in (torch.device("cpu"), device):
+        given = [part.to(where) for part in operands]
+        out = torch.zeros(size, device=where)
+        convolve(*given, out, problems.to(where), tile_list.to(where))
+        sums.append(out.cpu().double())
+    exact, found = sums
+    return float((found - exact).norm() / exact.norm())
+
+
 def show_agreement(device: torch.device) -> None:
     """Compare kernels with the plain computation."""
     for precision in PRECISIONS:
+        error = convolution_error(device, precision)
+        print(f"{precision}: error of the sums of 7 x 7 x 256 products {error:.2g}")
         start = time.perf_counter()
         with torch.inference_mode():
             difference = fields_difference(device, precision)

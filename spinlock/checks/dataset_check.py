@@ -106,8 +106,9 @@ def _rows(
     if problem := _samples_problem(source):
         yield _file_row(problem)
         return
-    total = source.num_samples + min(replay, source.num_samples)
-    with Progress(total, 0, f"check {source.path.name}", enabled=progress) as bar:
+    again = min(replay, source.num_samples)
+    title = f"check {source.path.name}" + (f", {again} computed again" if again else "")
+    with Progress(source.num_samples + again, 0, title, enabled=progress) as bar:
         try:
             fields = measure_fields(source, bar.update)
         except Exception as error:
