@@ -1,4 +1,4 @@
-"""Speed of assembly, and the time from the last sample to the finished file.
+"""Measures the speed of assembly, and the time from the last sample to the finished file.
 
     python -m benchmarks.assembly [--samples 512] [--shard-size 128] [--layout single]
 

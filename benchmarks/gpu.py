@@ -1,4 +1,4 @@
-"""First run on a GPU: `python -m benchmarks.gpu`. Is it right, how fast, and where does time go?
+"""Checks and measures the simulation on a GPU: agreement, speed, and costly operations.
 
 It prints, in this order: the device and versions; whether kernels agree with the plain computation,
 by precision; how far baseline samples of the GPU are from those of the CPU, and from themselves

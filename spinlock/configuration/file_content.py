@@ -33,9 +33,9 @@ class StorageConfig:
             (features only; initial conditions are not stored either); default: ``all``.
         compression: Filters of the fields: ``deflate`` (byte shuffle and deflate, standard HDF5
             filters) or ``none``; default: ``deflate``.
-        shard_size: Number of samples in a shard, the largest amount of work that an interruption
-            can cost; a multiple of ``block_size``. Default: 128, or 1,024 if one process
-            computes all of them on a CUDA device, or as many as fit into 4 GiB.
+        shard_size: Number of samples in a shard, a multiple of ``block_size``. An interruption
+            costs at most two shards. Default: 128, or 1,024 if one process computes all shards on a
+            CUDA device, but at most as many samples as fit into 4 GiB.
         layout: Files of a new dataset: ``single`` puts everything into one file. ``virtual`` keeps
             the shards, in the folder ``<path>.shards``, and the file refers to them. A dataset
             keeps its layout when it is extended. Default: ``single``.

@@ -73,8 +73,9 @@ class GenerationConfig:
         precision: Arithmetic of the operators' convolutions; everything else, also the calibration
             of operators, is float32. ``tf32`` has an effect on CUDA devices only. ``bfloat16``
             rounds operands, on any device; see docs/gpu.md.
-        block_size: Number of samples computed together. Shapes decide rounding, so it determines
-            the bytes of a sample. Default: 64.
+        block_size: Number of samples of a block, which a CUDA device computes together. Shapes
+            decide rounding, so it determines the bytes of samples of a CUDA device, and it is part
+            of the fingerprint. Default: 64.
         storage: Which fields are stored, and how.
 
     Raises:

@@ -42,9 +42,9 @@ def draws_agree(device: torch.device) -> bool:
     except Exception as error:  # A compiler may fail in any way.
         reason = f"fails: {type(error).__name__}: {shorten(str(error), 200)}"
     warnings.warn(
-        f"on {device}, the kernel of random numbers {reason}. The CPU draws them instead, which is "
-        "slower; they are the same. Please report this with your versions of torch, Triton and "
-        "the driver",
+        f"on {device}, the kernel of random numbers {reason}. The CPU draws the numbers instead, "
+        "which is slower; the samples are the same up to rounding. Please report this with your "
+        "versions of torch, Triton and the driver",
         stacklevel=2,
     )
     return False

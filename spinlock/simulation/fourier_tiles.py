@@ -30,8 +30,9 @@ from torch import Tensor
 
 #: Largest size in bytes of the tiles that are processed at once, unless one field has more.
 MAX_TILE_BYTES = 1 << 25
-# Largest size in bytes of the transformed weights of a row frequency that are made at once, and of
-# a third of them, which is halved if it is larger. Larger ones would leave the caches before use.
+# Sizes in bytes of the transformed weights of a row frequency. Up to the first size they are made
+# at once, beyond it in thirds, and in sixths if a third exceeds the second size. Larger parts would
+# leave the caches before they are used.
 _WHOLE_ROW_BYTES, _PART_BYTES = 1 << 19, 1 << 21
 # BLAS adds the products in another order if a matrix has three rows or fewer.
 _FEWEST_ROWS = 8

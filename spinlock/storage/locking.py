@@ -59,7 +59,7 @@ def _wait(lock: BaseFileLock, name: Path, path: Path) -> None:
         except Timeout:
             _require_creatable(name)
             waited = time.monotonic() - start
-            _LOG.warning("waiting for %s since %.0f s (held%s)", name, waited, _holder(name))
+            _LOG.warning("still waiting for %s after %.0f s (held%s)", name, waited, _holder(name))
         else:
             return
 

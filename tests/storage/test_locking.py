@@ -156,7 +156,7 @@ def test_who_waits_says_for_what_and_for_whom(tmp_path, monkeypatch, caplog):
     first, *others = caplog.messages
     assert f"{path} is being written by another process ({path}.lock is held" in first
     assert others
-    assert all(message.startswith(f"waiting for {path}.lock since ") for message in others)
+    assert all(message.startswith(f"still waiting for {path}.lock after ") for message in others)
     if os.access("/proc/locks", os.R_OK) and Path("/proc/locks").read_text():
         assert f"held by process {os.getpid()})" in first
 
