@@ -13,6 +13,7 @@ from spinlock.configuration.file_content import CustomFeatureConfig, Every, Stor
 from spinlock.errors import ConfigurationError, DatasetError, DatasetNotFoundError
 from spinlock.generation import feature_extraction as extraction, generate
 from spinlock.generation.feature_extraction import Extraction, extract_features
+from spinlock.simulation.provenance import _PACKAGES
 from spinlock.storage import feature_update, read_info, schema
 from tests.helpers import dataset_contents, reseal, small_config
 
@@ -136,7 +137,8 @@ def test_only_the_first_samples_may_be_asked_for(outdated):
 def test_what_else_computed_the_features_is_recorded(outdated, monkeypatch):
     versions = {"spinlock": "9", "torch": "9"}
     monkeypatch.setattr(
-        "spinlock.simulation.provenance.version", lambda name: versions.get(name, "1")
+        "spinlock.simulation.provenance._versions",
+        lambda: {package: versions.get(package, "1") for package in _PACKAGES},
     )
     extract_features(outdated, progress=False)
     records = read_info(outdated).provenance["package_versions"]

@@ -104,7 +104,9 @@ def test_a_split_of_a_loader_of_the_module_is_not_the_order_of_the_sampler(datas
 
 def test_batches_that_are_simulated():
     space = {"grid_size": [32], "base_channels": {"low": 2, "high": 4}}
-    config = GenerationConfig.from_dict({"num_samples": 1, "parameter_space": space})
+    config = GenerationConfig.from_dict(
+        {"num_samples": 1, "block_size": 2, "parameter_space": space}
+    )
     sizes = {"batch_size": 2, "num_batches": 3, "eval_samples": 2, "scaling_samples": 4}
     datamodule = SpinlockStreamModule(config, device="cpu", population=1000, **sizes)
     datamodule.setup()
