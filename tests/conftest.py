@@ -23,6 +23,22 @@ if not torch.cuda.is_available():
 DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 
 
+# Files whose tests mostly wait for other processes, one after another. They come first, so that the
+# other processes of the test run have work meanwhile, and none is left alone with them in the end.
+WAITING = (
+    "test_termination.py",
+    "test_readme.py",
+    "test_quickstart.py",
+    "test_examples.py",
+    "test_kernel_resources.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that wait."""
+    items.sort(key=lambda item: item.path.name not in WAITING)
+
+
 def pytest_collection_finish() -> None:
     """Spare garbage collections what was imported, which lives until the end of the session."""
     gc.collect()
