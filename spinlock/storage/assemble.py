@@ -54,7 +54,7 @@ class Assembly:
         self.config, self.path, self._replaces = config, path, replaces
         self._found: dict[str, list[Source]] = defaultdict(list)
         self._stored_bytes = 0.0
-        self._synced: Future[None] | None = None
+        self._synced: list[Future[None]] = []
         self._old = _identity(path) if replaces else None
         unique = uuid.uuid4().hex
         self._temporary = folder / f"{path.name}.{unique}.tmp"
@@ -99,8 +99,7 @@ class Assembly:
             self._new.abandon()
         finally:
             self._remove()
-            if self._synced is not None:
-                abandon([self._synced])
+            abandon(self._synced)
 
     def _remove(self) -> None:
         for temporary in (self._temporary, self._columns):
@@ -132,9 +131,14 @@ class Assembly:
                 self._stored_bytes += share * _stored_bytes(source)
         self._new.check_disk()
         self._require_sound(segment, own=own)
-        if self.index is None and (self._synced is None or self._synced.done()):
+        if self.index is None and all(synced.done() for synced in self._synced):
+            self._require_synced()
             # So that little is left to be synced when the file is complete.
-            self._synced = shared_pool("sync assembly", 1).submit(sync, self._temporary)
+            self._synced = [shared_pool("sync assembly", 1).submit(sync, self._temporary)]
+
+    def _require_synced(self) -> None:
+        for synced in self._synced:  # The system reports a lost write to one call only.
+            synced.result()
 
     def _require_sound(self, segment: Segment, *, own: bool) -> None:
         _, problem = wrong_samples(self._new, range(segment.start, segment.stop))
@@ -161,6 +165,7 @@ class Assembly:
             FileExistsError: If a file exists at the path that the new one does not replace.
         """
         start = time.monotonic() if start is None else start
+        self._require_synced()
         if self.index is not None:
             self._finish_columns(self.index)
         new = self._new

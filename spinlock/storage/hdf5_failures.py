@@ -125,13 +125,15 @@ class _Disk(io.FileIO):
 def hdf5_error(error: BaseException, file: h5py.File) -> SpinlockError | None:
     """Return the error to raise instead of one that HDF5 raised; None if another program did.
 
-    HDF5 and h5py report damage by errors of many types.
+    HDF5 and h5py report damage by errors of many types. An interruption by the user is none.
 
     Args:
         error: Error that was raised while the file was read.
         file: File, which is open.
     """
-    if isinstance(error, SpinlockError) or is_refusal(error) or not _raised_by_h5py(error):
+    if not isinstance(error, Exception) or isinstance(error, SpinlockError):
+        return None
+    if is_refusal(error) or not _raised_by_h5py(error):
         return None
     if not file.id.valid or file.mode != "r":
         return None
