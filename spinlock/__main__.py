@@ -28,6 +28,7 @@ _SECONDS_TO_END = 6.0
 
 def main() -> None:
     """Run the command line, and report errors that the user can fix without a traceback."""
+    _open_standard_streams()
     _write_any_text()
     try:
         with _sigterm_raises():
@@ -46,6 +47,21 @@ def main() -> None:
     # Here the traceback is gone, and with it the frames that keep files open.
     end.announce()
     sys.exit(end.status)
+
+
+def _open_standard_streams() -> None:
+    """Open the null device in place of each standard stream that the caller closed.
+
+    The first file that the process opens would otherwise have its number, and get its messages.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free, which is this one.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def _write_any_text() -> None:

@@ -13,6 +13,8 @@ from benchmarks.faults.configurations import try_configurations
 from benchmarks.faults.disk import try_small_disks
 from benchmarks.faults.files import try_files, try_paths
 from benchmarks.faults.kills import try_kills
+from benchmarks.faults.numerics import try_numerics
+from benchmarks.faults.random_numbers import try_random_numbers
 from benchmarks.faults.verdicts import Tally
 
 # What children need; imported once, before they are forked.
@@ -31,7 +33,11 @@ KINDS: dict[str, Callable[[Path, int, float], Tally]] = {
     "configurations": try_configurations,
     "kills": try_kills,
     "disk": try_small_disks,
+    "numbers": try_random_numbers,
+    "numerics": try_numerics,
 }
+# What runs if no kind is named; the others are slow, and concern no input.
+_DEFAULT = tuple(kind for kind in KINDS if kind not in ("numbers", "numerics"))
 #: Share of the trials in the short form.
 SHORT = 0.02
 
@@ -55,7 +61,9 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=0, help="seed of all choices (default: 0)")
     parser.add_argument(
-        "--only", default=",".join(KINDS), help=f"kinds, of {','.join(KINDS)} (default: all)"
+        "--only",
+        default=",".join(_DEFAULT),
+        help=f"kinds, of {','.join(KINDS)} (default: all but numbers and numerics)",
     )
     parser.add_argument("--short", action="store_true", help="a small share of the trials")
     parser.add_argument("--share", type=float, default=1.0, help="share of the trials")

@@ -50,8 +50,10 @@ def _place(folder: Path) -> Path:
 def _try(tally: Tally, folder: Path, name: str, key: str, way: str, value: object) -> None:
     place = _place(folder)
     program = "generate" if key.startswith("data.") else "fit"
-    if way == "command line" and "\x00" in str(value):
-        return
+    # Such an argument does not exist, is a path, or is checked by Lightning when it trains.
+    text_only = "\x00" in str(value) or (key == "data.path" and isinstance(value, int))
+    if (way == "command line" and text_only) or (way == "Python" and program == "fit"):
+        way = "yaml"
     base = settings("a.h5", SINGLE)
     if program == "fit":
         model = {"class_path": "spinlock.models.FeatureVQVAE", "init_args": {}}

@@ -148,6 +148,8 @@ def _run(
     status = 70
     try:
         os.setsid()
+        # A shell may have started this process with the signal ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.chdir(folder)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for number, stream in enumerate(streams, start=1):

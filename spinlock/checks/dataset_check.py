@@ -90,7 +90,7 @@ def check_dataset(
             rows.extend(_rows(source, replay, chosen, progress))
     except DatasetError as error:
         # Damage that no claim expects, such as an attribute that HDF5 cannot find.
-        rows = [_file_row(str(error)), *(row for row in rows if row.claim != "file")]
+        rows = [_file_row(str(error)), *(row for row in rows if row.name != "file")]
     return CheckReport(tuple(rows), path, full)
 
 

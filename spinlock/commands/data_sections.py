@@ -7,36 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from spinlock.commands.yaml_text import parsed_yaml, read_yaml
 from spinlock.errors import ConfigurationError
 from spinlock.runtime.local_paths import local_path
 
 _OPERATOR = "--data.generation.operator"
-
-
-def read_yaml(path: str | os.PathLike[str]) -> Any:  # noqa: ANN401 (any yaml)
-    """Return the content of a yaml file, in UTF-8 under any locale.
-
-    Raises:
-        ConfigurationError: If it cannot be read or is not yaml. Names the file.
-    """
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}; name a yaml file") from error
-    return _parsed(content, os.fspath(path))
-
-
-def _parsed(text: str | bytes, name: str) -> Any:  # noqa: ANN401 (any yaml)
-    """Return the content of a yaml text; an error begins with its name."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
-        problem = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise ConfigurationError(f"{name}{where}: is not valid yaml: {problem}") from error
 
 
 def data_section(path: Path) -> tuple[str, Any]:
@@ -144,14 +119,14 @@ def _settings(arguments: Sequence[str]) -> Iterator[tuple[str, Any]]:
             yield from _content(text).items()
         elif option == "--data":
             # The option holds the section itself, a file that holds it, or the name of a class.
-            yield "data", read_yaml(text) if os.path.isfile(text) else _parsed(text, option)
+            yield "data", read_yaml(text) if os.path.isfile(text) else parsed_yaml(text, option)
         else:
             yield option[2:], text
 
 
 def _content(path: str) -> dict[str, Any]:
     """Return the sections of a yaml file; Lightning reports files that are missing."""
-    content = read_yaml(path) if os.path.isfile(path) else None
+    content = read_yaml(path) if os.path.exists(path) else None
     return content if isinstance(content, dict) else {}
 
 
@@ -289,7 +264,7 @@ def with_whole_operators(arguments: Sequence[str]) -> Iterator[str]:
             generation = _section(_content(value)).get("generation")
             given = generation.get("operator") if isinstance(generation, dict) else None
         else:
-            given = _parsed(value, option) if option == _OPERATOR else None
+            given = parsed_yaml(value, option) if option == _OPERATOR else None
         if isinstance(given, dict):
             yield f"{_OPERATOR}=convolutional"
         yield argument

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from spinlock.commands.data_sections import read_yaml
+from spinlock.commands.yaml_text import read_yaml
 
 # Forms of messages of jsonargparse, whose line breaks are spaces.
 _CONTEXT = re.compile(r"^Parser key \"[\w.]+\": Unable to load config .* - (?=Parser key )")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningCLI
 
@@ -17,11 +18,15 @@ from spinlock.commands.fit_progress import FitProgress
 from spinlock.commands.trainer_parser import TrainerParser
 from spinlock.configuration.import_path import imported
 from spinlock.configuration.validation import check_arguments
-from spinlock.errors import ConfigurationError, DatasetError
+from spinlock.errors import ConfigurationError, DatasetError, SpinlockError
 from spinlock.models.resumable import ResumableModule, drop_foreign_paths
 from spinlock.runtime.local_paths import is_url, local_path
 
 _LOG = logging.getLogger(__name__)
+# Module of Lightning that restores checkpoints.
+_RESTORING = "lightning.pytorch.trainer.connectors.checkpoint_connector"
+# Characters of an error of another package.
+_LONGEST = 500
 
 
 class TrainerCLI(LightningCLI):
@@ -86,7 +91,29 @@ class TrainerCLI(LightningCLI):
         if self.config["subcommand"] == "predict":
             # Nothing is logged, so that there is no folder of logs, and no configuration in it.
             kwargs["logger"], self.save_config_callback = False, None
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError) as error:
+            if isinstance(error, SpinlockError):
+                raise
+            raise ConfigurationError(f"trainer: {_in_a_line(error)}") from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run the trainer's method; a checkpoint that cannot be restored is an error of one line.
+
+        Raises:
+            DatasetError: If Lightning cannot restore the checkpoint.
+        """
+        try:
+            super()._run_subcommand(subcommand)
+        except Exception as error:
+            if isinstance(error, SpinlockError) or not _is_raised_by(error, _RESTORING):
+                raise
+            path = self._get(self.config_init, "ckpt_path")
+            raise DatasetError(
+                f"{path}: the checkpoint is damaged, or is not that of this model and trainer: "
+                f"{_in_a_line(error)}"
+            ) from error
 
     def after_fit(self) -> None:
         """Print scores, files, and commands to try next."""
@@ -121,6 +148,21 @@ class TrainerCLI(LightningCLI):
         if model is not None:
             given = {subcommand: {"model": model}}
             self.config = self.parser.parse_object(given, self.config)
+
+
+def _in_a_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+
+
+def _is_raised_by(error: BaseException, module: str) -> bool:
+    """Whether an error was raised by a module, or by what it called."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") == module:
+            return True
+        trace = trace.tb_next
+    return False
 
 
 class CheckpointPaths(Callback):

@@ -74,9 +74,9 @@ class InitialConditionConfig:
         # 1 and 1.0 are the same weight and must give the same fingerprint.
         weights = {name: float(weight) for name, weight in self.weights.items()}
         object.__setattr__(self, "weights", weights)
-        if sum(self.weights.values()) <= 0:
+        if not 0 < sum(self.weights.values()) < math.inf:
             raise ConfigurationError(
-                "initial_conditions.weights: weights must sum to a positive number, got "
+                "initial_conditions.weights: weights must sum to a finite positive number, got "
                 f"{sum(self.weights.values())} over {len(self.weights)} variants"
             )
         for name in self.custom:

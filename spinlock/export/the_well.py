@@ -13,6 +13,7 @@ them by default.
    Machine Learning", NeurIPS 2024; package the-well, docs/data_format.md.
 """
 
+import glob
 import os
 import shutil
 import uuid
@@ -28,6 +29,7 @@ from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError, SpinlockError
 from spinlock.runtime.output_files import belongs_to
 from spinlock.runtime.progress import Progress
+from spinlock.runtime.temporary_outputs import in_use, remove_unused
 from spinlock.splits import split_operators
 from spinlock.storage import schema
 from spinlock.storage.columns import encoded
@@ -83,13 +85,17 @@ def export_well(
         operator_index[-1] + 1, fractions, split_seed, num_axes=len(config.space.names)
     )[operator_index]
     temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex}.tmp")
+    # Those of exports that were killed.
+    remove_unused(out.parent, f".{glob.escape(out.name)}.{32 * '[0-9a-f]'}.tmp")
     try:
+        temporary.mkdir(parents=True)
         with (
+            in_use(temporary),
             DatasetFile.open(path) as source,
             Progress(config.num_samples, 0, f"export {path.name}", enabled=progress) as bar,
         ):
             _export(source, split, temporary, path.stem, bar)
-        temporary.rename(out)
+            temporary.rename(out)
     except OSError as error:
         if isinstance(error, SpinlockError):
             raise

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def generate(
     # This refuses what cannot be simulated before anything is written. Workers have devices of
     # their own.
     simulator = Simulator(config, device if executor is None else "cpu")
-    with _writing(path), dataset_lock(path):
+    with _writing(path), dataset_lock(path), _no_empty_folders(config, path):
         # Another process may have built it while this one waited.
         held, config = held_samples(config, path)
         if held < config.num_samples:
@@ -154,7 +154,7 @@ def assemble_parts(config: GenerationConfig, path: str | os.PathLike[str]) -> No
     held, config = held_samples(config, path)
     if held >= config.num_samples:
         return
-    with _writing(path), dataset_lock(path):
+    with _writing(path), dataset_lock(path), _no_empty_folders(config, path):
         held, config = held_samples(config, path)
         if held >= config.num_samples:
             return
@@ -179,6 +179,20 @@ def _verify(path: Path, held: int) -> None:
     """Verify a file that will be extended, before samples are computed for it."""
     if held:
         require_intact(path, "Restore it from a copy, or generate the dataset to another path")
+
+
+@contextmanager
+def _no_empty_folders(config: GenerationConfig, path: Path) -> Iterator[None]:
+    """Remove the folders of shards that a failed run leaves empty; the lock must be held."""
+    try:
+        yield
+    except BaseException:
+        folder = shard_folder(config, path)
+        # A folder with shards is not removed.
+        with suppress(OSError):
+            folder.rmdir()
+            folder.parent.rmdir()
+        raise
 
 
 @contextmanager
@@ -232,9 +246,8 @@ def _assembly(
     config: GenerationConfig, path: Path, plan: Plan, later: Sequence[Shard], held: int
 ) -> IncrementalAssembly:
     """Begin to assemble a dataset from the sources of a plan, and from shards that are computed."""
-    existing = [segment.source for segment in plan.segments]
-    segments = plan_assembly(config.num_samples, [*existing, *later]).segments
-    available = [source.path for source in existing]
+    segments = plan_assembly(config.num_samples, later, plan.segments).segments
+    available = [segment.source.path for segment in plan.segments]
     folder = shard_folder(config, path)
     return IncrementalAssembly(config, path, folder, segments, available, replaces=held > 0)
 

@@ -22,6 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from spinlock.configuration.validation import require_at_least
+from spinlock.errors import ConfigurationError
 from spinlock.runtime.device_choice import take_turn
 from spinlock.runtime.threads import available_cores
 
@@ -86,6 +87,7 @@ class LocalProcesses(_LazyExecutor):
         workers_per_gpu: int = 1,
     ) -> None:
         super().__init__()
+        require_at_least({"threads_per_worker": threads_per_worker}, 1)
         cores = available_cores()
         self.num_workers = _number_of_workers(num_workers, workers_per_gpu)
         self.threads_per_worker = threads_per_worker or max(1, cores // self.num_workers)
@@ -181,7 +183,7 @@ def _prepare_worker(counter: "Synchronized[int]", threads: int) -> None:
 
 def _number_of_workers(num_workers: int | None, workers_per_gpu: int) -> int:
     """Return the given or the default number of workers on this machine."""
-    require_at_least({"workers_per_gpu": workers_per_gpu}, 1)
+    require_at_least({"workers_per_gpu": workers_per_gpu, "num_workers": num_workers}, 1)
     return num_workers or workers_per_gpu * torch.cuda.device_count() or available_cores()
 
 
@@ -223,6 +225,7 @@ class DaskExecutor(_LazyExecutor):
         workers_per_gpu: int = 1,
     ) -> None:
         super().__init__()
+        require_at_least({"retries": retries}, 0)
         self.num_workers = _number_of_workers(num_workers, workers_per_gpu)
         self.address, self.retries = address, retries
         self._owned: list[Any] = []
@@ -241,7 +244,13 @@ class DaskExecutor(_LazyExecutor):
             client = distributed.Client(cluster)
             self._owned = [client, cluster]
         else:
-            client = distributed.Client(self.address)
+            try:
+                client = distributed.Client(self.address)
+            except (OSError, ValueError, TypeError) as error:
+                problem = " ".join(str(error).split()) or type(error).__name__
+                raise ConfigurationError(
+                    f"executor.address: no scheduler of dask answers at {self.address!r}: {problem}"
+                ) from error
             self._owned = [client]
         executor: Executor = client.get_executor(retries=self.retries, pure=False)
         return executor

@@ -1,15 +1,29 @@
 """Constructor arguments of models as configuration objects, and as plain data for checkpoints."""
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from spinlock import contract
 from spinlock.configuration.plain_data import plain
-from spinlock.configuration.validation import check_arguments, structured
+from spinlock.configuration.validation import check_arguments, shown, structured
 from spinlock.errors import ConfigurationError, DatasetError
 
 Config = TypeVar("Config")
+
+# Largest sizes. Codes and latent dimensions are those that a file of tokens may have.
+_MOST = {
+    "num_features": 1 << 20,
+    "num_dynamics": 1 << 20,
+    "num_initial_features": 1 << 20,
+    "num_variants": 1 << 16,
+    "latent_dim": 1 << 12,
+    "hidden_dims": 1 << 16,
+    "codebook_size": 1 << 16,
+}
+# Smallest sizes other than 1.
+_LEAST = {"num_dynamics": 0, "num_initial_features": 0}
 
 # Argument of a model: names in the data module that it is the number of.
 _NAMES_OF_SIZES = {
@@ -45,14 +59,30 @@ def plain_arguments(model: type, given: Mapping[str, Any], annotated: type) -> d
         annotated: Class whose constructor annotates the arguments.
 
     Raises:
-        ConfigurationError: An argument has another type than its annotation. Names the argument.
+        ConfigurationError: An argument has another type than its annotation, or is out of range.
+            Names the argument.
     """
     arguments = {name: plain(value) for name, value in given.items()}
     check_arguments(vars(annotated)["__init__"], arguments)
+    _check_ranges(arguments)
     package = model.__module__.rpartition(".")[0]
     is_exported = getattr(sys.modules.get(package), model.__name__, None) is model
     module = package if is_exported else model.__module__
     return arguments | {"_class_path": f"{module}.{model.__qualname__}"}
+
+
+def _check_ranges(arguments: Mapping[str, Any]) -> None:
+    """Check that sizes can be built, and that the learning rate is positive."""
+    for name, most in _MOST.items():
+        given = arguments.get(name)
+        sizes = given if isinstance(given, list) else [given]
+        for size in sizes:
+            if size is not None and not (_LEAST.get(name, 1) <= size <= most):
+                least = _LEAST.get(name, 1)
+                raise ConfigurationError(f"{name}: must lie in {least}..{most}, got {shown(size)}")
+    rate = arguments.get("learning_rate")
+    if rate is not None and not 0 < rate < math.inf:
+        raise ConfigurationError(f"learning_rate: must be finite and positive, got {shown(rate)}")
 
 
 def data_sizes(trainer: object, given: Mapping[str, int | None], *, reader: str) -> dict[str, int]:

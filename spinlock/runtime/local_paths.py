@@ -1,5 +1,6 @@
 """Paths that users write: home folders and variables are expanded, and URLs are refused."""
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -31,8 +32,8 @@ def local_path(path: str | os.PathLike[str]) -> Path:
         path: Path as a user writes it.
 
     Raises:
-        ConfigurationError: If it is no path or a URL, or names a variable or a user that does not
-            exist.
+        ConfigurationError: If it is no path or a URL, holds NUL, is too long or a link to itself,
+            or names a variable or a user that does not exist.
 
     Example:
         >>> local_path("~/data.h5") == Path.home() / "data.h5"
@@ -44,6 +45,7 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     # Arguments in a checkpoint can be anything.
     if not isinstance(path, str | os.PathLike):
         raise ConfigurationError(f"path: must be text, got {path!r}")
+    _require_possible(os.fspath(path))
     if isinstance(path, Path) and path.is_absolute():
         return path
     given = os.fspath(path)
@@ -64,7 +66,23 @@ def local_path(path: str | os.PathLike[str]) -> Path:
             f"{given}: there is no home folder of {expanded.partition('/')[0]}; write the path "
             "without ~"
         )
+    _require_possible(expanded)
     return Path(expanded)
+
+
+def _require_possible(path: str) -> None:
+    """Refuse a path that no file can have, which functions of `os` report in various ways."""
+    try:
+        os.stat(path)
+    except ValueError:
+        problem = "holds a NUL character"
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
+            return
+        problem = "is a link to itself" if error.errno == errno.ELOOP else "is too long"
+    else:
+        return
+    raise ConfigurationError(f"{path[:200]}: {problem}; give another path")
 
 
 def _as_written(path: str) -> str:

@@ -4,18 +4,22 @@ An output path is checked before the work starts, so that a refusal comes early,
 file is published. The file is written under a temporary name in the same folder, and then renamed.
 """
 
+import errno
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from spinlock.errors import ConfigurationError
+from spinlock.errors import ConfigurationError, SpinlockError
+from spinlock.runtime.temporary_outputs import in_use, remove_unused
 
 AnyPath = str | os.PathLike[str]
+# Errors that concern what is written, and not what is read for it.
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 # Suffixes of the lock and of the folders of shards, which are beside a dataset file.
 _BESIDE_A_DATASET = (".lock", ".parts", ".shards")
 
@@ -72,15 +76,18 @@ def new_file(
     missing = [folder for folder in target.parents if not os.path.lexists(folder)]
     # A unique name, whose length does not depend on the name of the output.
     temporary = target.with_name(f".spinlock-{uuid.uuid4().hex}.tmp")
+    # Those of commands that were killed.
+    remove_unused(target.parent, f".spinlock-{32 * '[0-9a-f]'}.tmp")
     with _explained(out):
         target.parent.mkdir(parents=True, exist_ok=True)
         # Exclusive creation follows no link.
         temporary.touch(exist_ok=False)
     try:
-        yield temporary
-        replaced = check_output(out, kind, source=source, force=force)
-        with _explained(out):
-            publish(temporary, target, replace=replaced)
+        with in_use(temporary), _explained(out, _FULL):
+            yield temporary
+            replaced = check_output(out, kind, source=source, force=force)
+            with _explained(out):
+                publish(temporary, target, replace=replaced)
         missing.clear()
     finally:
         with suppress(OSError):
@@ -144,11 +151,18 @@ def unused_path(path: Path) -> Path:
 
 
 @contextmanager
-def _explained(out: AnyPath) -> Iterator[None]:
-    """Name the output instead of the temporary file in errors of the file system."""
+def _explained(out: AnyPath, numbers: Collection[int] = ()) -> Iterator[None]:
+    """Name the output instead of the temporary file in errors of the file system.
+
+    Args:
+        out: Path of the output.
+        numbers: Numbers of the errors; default: all.
+    """
     try:
         yield
     except OSError as error:
+        if isinstance(error, SpinlockError) or (numbers and error.errno not in numbers):
+            raise
         reason = error.strerror or error
         raise ConfigurationError(f"cannot write {out}: {reason}; no file was changed") from error
 

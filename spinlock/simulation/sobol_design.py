@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
-from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.configuration.generation_config import MAX_INDEX, GenerationConfig
+from spinlock.errors import ConfigurationError
 from spinlock.simulation.discrepancy import centered_discrepancy
 
 # The discrepancy costs O(N^2), so it is measured on at most this number of points.
@@ -63,7 +64,14 @@ def sobol_points(dim: int, seed: int | list[int], start: int, stop: int) -> NDAr
 
     Returns:
         (stop - start, dim) points of the unit cube.
+
+    Raises:
+        ConfigurationError: If the sequence, of 2^30 points, ends before.
     """
+    if stop > MAX_INDEX:
+        raise ConfigurationError(
+            f"the design has 2^30 = {MAX_INDEX} operators, and operator {stop - 1} was asked for"
+        )
     sequence = qmc.Sobol(dim, scramble=True, rng=np.random.default_rng(seed))
     if start:
         sequence.fast_forward(start)

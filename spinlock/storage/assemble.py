@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.errors import DatasetError
+from spinlock.errors import DatasetError, DatasetNotFoundError
 from spinlock.runtime.output_files import publish, sync
 from spinlock.runtime.threads import abandon, shared_pool
 from spinlock.simulation.sobol_design import design_quality, make_design
@@ -31,6 +31,7 @@ from spinlock.storage.layout import create_dataset
 from spinlock.storage.open_shards import OpenShards
 from spinlock.storage.origins import Source, merged_provenance
 from spinlock.storage.reader import json_attribute
+from spinlock.storage.shard_files import Shard
 from spinlock.storage.shard_index import Piece, ShardIndex
 from spinlock.storage.verify import require_fingerprint, require_range, wrong_samples
 from spinlock.storage.virtual_datasets import write_virtual
@@ -116,7 +117,7 @@ class Assembly:
                 digest or from the design. The message names the samples and the source.
         """
         own = segment.source.path == self.path
-        with DatasetFile.open(segment.source.path, samples=segment.source.samples) as source:
+        with self._opened(segment.source, own=own) as source:
             require_fingerprint(source, self.config)
             source.validate()
             if not own:
@@ -139,6 +140,18 @@ class Assembly:
     def _require_synced(self) -> None:
         for synced in self._synced:  # The system reports a lost write to one call only.
             synced.result()
+
+    def _opened(self, source: Shard, *, own: bool) -> DatasetFile:
+        """Open a source, which was there when the assembly began."""
+        try:
+            return DatasetFile.open(source.path, samples=source.samples)
+        except DatasetNotFoundError as error:
+            if own:
+                raise
+            raise DatasetError(
+                f"{source.path} was removed while the dataset was assembled. No dataset was "
+                "written or replaced. Run the same command again: it computes missing shards"
+            ) from error
 
     def _require_sound(self, segment: Segment, *, own: bool) -> None:
         _, problem = wrong_samples(self._new, range(segment.start, segment.stop))

@@ -100,8 +100,10 @@ class _Disk(io.FileIO):
     def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 (any buffer)
         view = memoryview(buffer).cast("B")
         start, count = self._position, len(view)
-        found = os.pread(self.fileno(), count, start)
-        view[:] = found + bytes(count - len(found))
+        done = 0
+        while done < count and (read := os.preadv(self.fileno(), [view[done:]], start + done)):
+            done += read
+        view[done:] = bytes(count - done)
         for place, data in self._lost.items():
             first, last = max(start, place), min(start + count, place + len(data))
             if first < last:
