@@ -28,7 +28,12 @@ from spinlock.storage.digests import (
 from spinlock.storage.origins import ORIGINS, merged_provenance, merged_records
 from spinlock.storage.reader import json_attribute
 from spinlock.storage.shard_files import Shard, remove_shards, shard_folder, shard_path
-from spinlock.storage.verify import name_samples, wrong_samples
+from spinlock.storage.verify import (
+    name_samples,
+    require_fingerprint,
+    require_range,
+    wrong_samples,
+)
 
 Features = Mapping[str, NDArray[np.float32]]
 
@@ -119,6 +124,10 @@ def _update_shards(
                 temporary = file.with_name(f"{file.name}.{uuid.uuid4().hex}.tmp")
                 held = range(piece.start, piece.stop)
                 with DatasetFile.open(index.path(piece), samples=held) as source:
+                    # Before anything is read: a shard could lead to data elsewhere.
+                    require_fingerprint(source, old.config)
+                    require_range(source)
+                    source.validate()
                     merged = _provenance(source, shard.samples, config, provenance, num_computed)
                     _copy(source, temporary, config, features, merged, complete, shard.samples)
                 publish(temporary, file)

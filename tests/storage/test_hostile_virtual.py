@@ -15,6 +15,7 @@ from spinlock.errors import DatasetError
 from spinlock.storage import read_info, schema
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.digests import require_seal
+from spinlock.storage.feature_update import update_features
 from spinlock.storage.shard_files import remove_shards
 from spinlock.storage.shard_index import INDEX
 from tests.storage import virtual_files
@@ -212,6 +213,31 @@ def test_a_shard_leads_nowhere_else(path, tmp_path, which, what):
         with pytest.raises(DatasetError, match=name):
             FieldReader(path, SINGLE)
     assert not check_dataset(path, full=True, replay=0, device="cpu", progress=False).passed
+    assert victims.harm() == ""
+    victims.watch.close()
+
+
+def test_replacing_features_follows_no_link_of_a_shard(path, tmp_path):
+    """Only shards that are rewritten are read for their columns."""
+    (tmp_path / "home").mkdir()
+    victims = Victims(tmp_path / "home")
+    shard = shards(path)[1]
+
+    def change(file):
+        victim = victims.hdf5(file, schema.PARAMS)
+        del file[schema.PARAMS]
+        file[schema.PARAMS] = h5py.ExternalLink(str(victim), schema.PARAMS)
+
+    forged_shard(shard, change)
+    with h5py.File(path, "r+") as file:
+        set_to("bytes", 0, shard.stat().st_size)(file)
+    with DatasetFile.open(path) as dataset:
+        config = dataset.config
+        features = {name: dataset.column(name) for name in schema.feature_specs(config)}
+        origins = {name: dataset.text(name) for name in schema.PROVENANCE}
+    victims.watch.events()
+    with pytest.raises(DatasetError, match=f"{shard.name}: {schema.PARAMS} is reached through"):
+        update_features(path, config, features, origins, 10)
     assert victims.harm() == ""
     victims.watch.close()
 
