@@ -67,7 +67,7 @@ def _shards_of(info: DatasetInfo) -> str:
     if info.config.storage.layout == "single":
         return ""
     with DatasetFile.open(info.path) as dataset:
-        sizes = [shard.path.stat().st_size for shard in dataset.held_shards()]
+        sizes = [held.source.path.stat().st_size for held in dataset.held_segments()]
     return f", and {sum(sizes) / 1e6:.1f} MB in {_number(len(sizes), 'shard')}"
 
 

@@ -10,11 +10,11 @@ import torch
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.generation.shard_task import ShardTask
-from spinlock.storage.assembly_plan import Plan, plan_assembly
+from spinlock.storage.assembly_plan import Plan, Segment, plan_assembly
 from spinlock.storage.copying import require_copyable
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.reader import require_dataset
-from spinlock.storage.shard_files import Shard, list_shards, shard_folder
+from spinlock.storage.shard_files import list_shards, shard_folder
 from spinlock.storage.verify import verify_shard
 
 # Samples of a large shard, and number of parts into which the last one is cut.
@@ -37,16 +37,20 @@ def held_samples(config: GenerationConfig, path: Path) -> tuple[int, GenerationC
 def find_sources(config: GenerationConfig, path: Path, held: int) -> Plan:
     """Find the samples that exist, in the file and in intact shards, and those that are missing.
 
+    Samples of the file are taken from it, also where a shard beside it holds them.
+
     A damaged shard stays until a new one replaces it, or until the dataset is complete. A shard
     that cannot be read at present stops the run, because it may be intact.
     """
-    sources: list[Shard] = []
+    kept: list[Segment] = []
     if held:
         with DatasetFile.open(path) as dataset:
             require_copyable(dataset, config)
-            sources = dataset.held_shards()
+            kept = dataset.held_segments()
     folder = shard_folder(config, path)
     folder.mkdir(parents=True, exist_ok=True)
+    # Shards of a virtual dataset may hold samples after the last one of the dataset.
+    sources = [segment.source for segment in kept]
     held_names = {source.path.name for source in sources}
     for shard in list_shards(folder):
         if shard.path.name in held_names:
@@ -62,7 +66,7 @@ def find_sources(config: GenerationConfig, path: Path, held: int) -> Plan:
                 f"cannot read {shard.path}: {reason(error)}. The shard may be intact and was left "
                 "unchanged; run the command again when it can be read, or remove it"
             ) from error
-    return plan_assembly(config.num_samples, sources)
+    return plan_assembly(config.num_samples, sources, kept)
 
 
 def missing_shards(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.simulation.sobol_design import Design, make_design
 from spinlock.storage import schema
+from spinlock.storage.assembly_plan import Segment
 from spinlock.storage.columns import parameter_values
 from spinlock.storage.compression import decode_chunk, packed_natively
 from spinlock.storage.hdf5_access import text_attribute
@@ -131,12 +132,16 @@ class StoredData:
         """Return the dataset that holds the values of a column."""
         return (self.file if self.shards is None else self.shards.columns)[name]
 
-    def held_shards(self) -> list[Shard]:
-        """Return the files that hold the fields: this one, or the shards of a virtual dataset."""
+    def held_segments(self) -> list[Segment]:
+        """Return which files hold the fields: this one, or the shards of a virtual dataset."""
         if self.shards is None:
-            return [Shard(self.path, self.samples.start, self.samples.stop)]
+            start, stop = self.samples.start, self.samples.stop
+            return [Segment(Shard(self.path, start, stop), start, stop)]
         index = self.shards.index
-        return [Shard(index.path(p), p.start, p.stop, p.edition) for p in index.pieces]
+        return [
+            Segment(Shard(index.path(p), p.start, p.stop, p.edition), p.first, p.last)
+            for p in index.pieces
+        ]
 
     def stored_rows(self, rows: range) -> Iterator[tuple["StoredData", range]]:
         """Yield the files that hold the fields of some rows, and their rows, in order."""

@@ -14,7 +14,7 @@ from spinlock.errors import DatasetError
 from spinlock.generation.build import generate, generate_part
 from spinlock.generation.feature_extraction import extract_features
 from spinlock.simulation.provenance import provenance
-from spinlock.storage import read_info, schema
+from spinlock.storage import read_columns, read_info, schema
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.feature_update import update_features
 from spinlock.storage.verify import require_intact
@@ -113,6 +113,22 @@ def spoil_features(path):
         config = dataset.config
         features = {name: dataset.column(name) + 1 for name in schema.feature_specs(config)}
     update_features(path, config, features, provenance(config, torch.device("cpu")), 10)
+
+
+@pytest.mark.parametrize("config", [SINGLE, VIRTUAL], ids=["single", "virtual"])
+def test_a_longer_shard_does_not_replace_samples_of_the_dataset(tmp_path, config):
+    path, short = tmp_path / "a.h5", dataclasses.replace(config, num_samples=3)
+    generate_part(config, path, 1, 1, progress=False)
+    generate(short, path, progress=False)
+    features = list(schema.feature_specs(config))
+    with DatasetFile.open(path) as dataset:
+        spoiled = {name: dataset.column(name) + 1 for name in features}
+    update_features(path, short, spoiled, provenance(short, torch.device("cpu")), 3)
+    # The shard of the samples 0..3 is still there.
+    generate(config, path, progress=False)
+    held = read_columns(path, features, 3)
+    for name in features:
+        np.testing.assert_array_equal(held[name], spoiled[name])
 
 
 def test_a_failed_replacement_of_features_changes_nothing(path, monkeypatch):
