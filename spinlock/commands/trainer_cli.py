@@ -79,6 +79,23 @@ class TrainerCLI(LightningCLI):
         if isinstance(parser, TrainerParser) and parser.of_file:
             settings["data"]["generation"] = None
 
+    def instantiate_classes(self) -> None:
+        """Make the model, the data module and the trainer.
+
+        Raises:
+            SpinlockError: If a class of this package refuses an argument.
+        """
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            # jsonargparse hides it in an error that shows all arguments.
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, SpinlockError):
+                cause = cause.__cause__ or cause.__context__
+            if cause is None:
+                raise
+            raise cause from None
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 (Lightning's)
         """Make the trainer, with a progress bar that shows scores unless one is given."""
         settings = self._get(self.config_init, "trainer")
@@ -93,7 +110,7 @@ class TrainerCLI(LightningCLI):
             kwargs["logger"], self.save_config_callback = False, None
         try:
             return super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, ValueError) as error:
+        except (MisconfigurationException, TypeError, ValueError) as error:
             if isinstance(error, SpinlockError):
                 raise
             raise ConfigurationError(f"trainer: {_in_a_line(error)}") from error
