@@ -14,7 +14,7 @@ from spinlock.storage.assembly_plan import Plan, Segment, plan_assembly
 from spinlock.storage.copying import require_copyable
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.reader import require_dataset
-from spinlock.storage.shard_files import list_shards, shard_folder
+from spinlock.storage.shard_files import list_shards, rewritten_shards, shard_folder
 from spinlock.storage.verify import verify_shard
 
 # Samples of a large shard, and number of parts into which the last one is cut.
@@ -26,12 +26,28 @@ def held_samples(config: GenerationConfig, path: Path) -> tuple[int, GenerationC
     """Return the number of samples of this dataset in the file, and the configuration to use.
 
     Without a file they are 0 and the given configuration. A dataset keeps its layout.
+
+    Raises:
+        DatasetError: If the file is another dataset, or is missing where its shards were rewritten.
     """
     if not path.exists():
+        _require_no_rewritten_shards(config, path)
         return 0, config
     held = require_dataset(path, config).config
     storage = replace(config.storage, layout=held.storage.layout)
     return held.num_samples, replace(config, storage=storage)
+
+
+def _require_no_rewritten_shards(config: GenerationConfig, path: Path) -> None:
+    """Refuse to remove shards that this run could not compute again."""
+    folder = shard_folder(config, path)
+    if names := [shard.name for shard in rewritten_shards(folder)]:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise DatasetError(
+            f"{path} does not exist, but {folder} holds shards with replaced features that belong "
+            f"to it: {names[0]}{more}. Move the file back, or move {folder.parent} to where the "
+            "file is. To generate the dataset anew, remove that folder or choose another path"
+        )
 
 
 def find_sources(config: GenerationConfig, path: Path, held: int) -> Plan:

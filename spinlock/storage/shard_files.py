@@ -95,6 +95,11 @@ def list_shards(folder: Path) -> list[Shard]:
     return found
 
 
+def rewritten_shards(folder: Path) -> list[Path]:
+    """Return the shards in a folder that belong to an edition of a virtual dataset."""
+    return sorted(path for path in folder.glob("shard-*.h5") if _OF_EDITIONS.fullmatch(path.name))
+
+
 def remove_shards(folder: Path, num_samples: int, kept: Collection[Path] = ()) -> bool:
     """Remove the shards of a finished dataset and the temporary files of interrupted runs.
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from functools import partial
 
 import h5py
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from spinlock.commands.info import describe
 from spinlock.datamodules.field_reader import FieldReader
 from spinlock.errors import DatasetError
-from spinlock.generation.build import generate, generate_part
+from spinlock.generation.build import assemble_parts, generate, generate_part
 from spinlock.generation.feature_extraction import extract_features
 from spinlock.simulation.provenance import provenance
 from spinlock.storage import read_columns, read_info, schema
@@ -129,6 +130,19 @@ def test_a_longer_shard_does_not_replace_samples_of_the_dataset(tmp_path, config
     held = read_columns(path, features, 3)
     for name in features:
         np.testing.assert_array_equal(held[name], spoiled[name])
+
+
+def test_rewritten_shards_without_their_file_are_not_removed(path):
+    spoil_features(path)
+    path.rename(path.with_name("kept.h5"))
+    before = {each: each.read_bytes() for each in path.parent.rglob("*.h5")}
+    for make in (generate, partial(generate_part, part=1, num_parts=1), assemble_parts):
+        quiet = {} if make is assemble_parts else {"progress": False}
+        with pytest.raises(DatasetError, match=r"shard-0000000000-0000000004-\d+\.h5.*Move the"):
+            make(VIRTUAL, path, **quiet)
+    assert {each: each.read_bytes() for each in path.parent.rglob("*.h5")} == before
+    path.with_name("kept.h5").rename(path)
+    require_intact(path, "")
 
 
 def test_a_failed_replacement_of_features_changes_nothing(path, monkeypatch):
