@@ -22,10 +22,11 @@ from spinlock.storage.shard_files import columns_path, shard_folder, shard_name,
 
 #: Name of the dataset in the file.
 INDEX = "shards"
-#: Attributes of the index: digest, number of the edition, and bytes of the file of columns.
-INDEX_ATTRIBUTES = ("sha256", "edition", "columns_bytes")
+#: Attributes of the index: digest, number of the edition, bytes of the file of columns, and name of
+#: the folder beside the file, in which other programs find the shards.
+INDEX_ATTRIBUTES = ("sha256", "edition", "columns_bytes", "folder")
 
-_DIGEST, _EDITION, _COLUMNS_BYTES = INDEX_ATTRIBUTES
+_DIGEST, _EDITION, _COLUMNS_BYTES, _FOLDER = INDEX_ATTRIBUTES
 _LARGEST_EDITION = 10**10 - 1
 _DTYPE = np.dtype(
     [(name, np.int64) for name in ("start", "stop", "first", "last", "edition", "bytes")]
@@ -106,6 +107,8 @@ class ShardIndex:
                 _DIGEST: hashlib.sha256(values.tobytes()).hexdigest(),
                 _EDITION: self.edition,
                 _COLUMNS_BYTES: self.columns_path.stat().st_size,
+                # As bytes: a name need not be text.
+                _FOLDER: np.bytes_(os.fsencode(self.folder.parent.name)),
             }
         )
 
@@ -119,8 +122,8 @@ class ShardIndex:
             path: Path at which the file is a dataset, beside the folder of its shards.
 
         Raises:
-            DatasetError: If the index is not valid, or a file is missing, is a link or has another
-                size. Names the first such file.
+            DatasetError: If the index is not valid, the file or its folder was renamed, or a file
+                is missing, is a link or has another size. Names the first such file.
         """
         values = _read_values(file, config.num_samples)
         edition = read_attribute(file[INDEX], _EDITION)
@@ -132,7 +135,21 @@ class ShardIndex:
         ]
         index = cls(shard_folder(config, path), int(edition), pieces)
         index._require_files(path, read_attribute(file[INDEX], _COLUMNS_BYTES))
+        index._require_name(path, read_attribute(file[INDEX], _FOLDER))
         return index
+
+    def _require_name(self, path: Path, written: object) -> None:
+        """Refuse another name of the folder: other programs would read fill values only."""
+        name = self.folder.parent.name
+        if not isinstance(written, bytes):
+            raise DatasetError(f"{path}: the attribute {_FOLDER} of {INDEX} is not valid")
+        if written != os.fsencode(name):
+            held = written[:255].decode("utf-8", "backslashreplace")
+            raise DatasetError(
+                f"{path}: the file refers to shards in {held!r}, but its folder is {name!r}: other "
+                "programs would find no data. Rename the file and the folder to what they were; a "
+                "virtual dataset is the file and the folder beside it, which must keep their names"
+            )
 
     def _require_files(self, path: Path, columns_bytes: object) -> None:
         try:

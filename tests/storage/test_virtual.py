@@ -17,6 +17,7 @@ from spinlock.generation.build import generate
 from spinlock.generation.feature_extraction import extract_features
 from spinlock.storage import read_columns, read_info, schema
 from spinlock.storage.dataset_file import DatasetFile
+from spinlock.storage.shard_index import INDEX
 from spinlock.storage.verify import require_intact
 from tests.helpers import dataset_contents
 from tests.storage import virtual_files
@@ -121,6 +122,23 @@ def test_the_file_and_its_folder_may_move(path, tmp_path):
     link = tmp_path / "link.h5"
     link.symlink_to(moved)
     assert read_info(link).digest == read_info(moved).digest
+
+
+def test_a_file_that_was_renamed_with_its_folder_is_refused(path, tmp_path):
+    """Its virtual datasets would have fill values only."""
+    renamed = tmp_path / "renamed.h5"
+    path.rename(renamed)
+    (tmp_path / "virtual.h5.shards").rename(tmp_path / "renamed.h5.shards")
+    with h5py.File(renamed) as file:
+        assert np.isnan(file[schema.OUTPUTS][:]).all()
+    with pytest.raises(DatasetError, match=r"'virtual\.h5\.shards', .* 'renamed\.h5\.shards'"):
+        read_info(renamed)
+    assert not check_dataset(renamed, replay=0, device="cpu", progress=False).passed
+    # The name is covered by the digest of the attributes, and none is opened.
+    with h5py.File(renamed, "r+") as file:
+        file[INDEX].attrs["folder"] = np.bytes_("renamed.h5.shards")
+    with pytest.raises(DatasetError, match="attributes"):
+        require_intact(renamed, "")
 
 
 @pytest.mark.parametrize("which", [0, 1, 3], ids=["columns", "first", "last"])
