@@ -67,7 +67,7 @@ def wait_for_ever(path):
     time.sleep(1000)
 
 
-@pytest.mark.parametrize("busy", [True, False])
+@pytest.mark.parametrize("busy", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_shutting_down_at_once_ends_the_workers(busy, tmp_path):
     executor = LocalProcesses(num_workers=1)
     assert executor.submit(os.getpid).result() != os.getpid()

@@ -167,9 +167,8 @@ def test_a_signal_ends_generation(signum, moment, run, path):
     program.assert_nothing_is_left()
 
 
-@pytest.mark.parametrize(
-    "signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_generation_in_the_process_itself(signum, run, path):
     program = run("-m", "spinlock", "generate", settings_file(path, LARGE))
     program.wait_for(lambda: half_written(path))

@@ -84,7 +84,7 @@ def test_scalers_of_a_data_module_apply(tmp_path):
         (2, "fork", "consecutive"),
         (2, "fork", "random"),
         # One worker, since it starts for seconds: it imports everything.
-        (1, "spawn", "random"),
+        pytest.param(1, "spawn", "random", marks=pytest.mark.slow),
     ],
 )
 def test_workers_share_the_batches(num_workers, start, order):
