@@ -6,6 +6,8 @@ closed, and crashes the interpreter. So `NewFile` hides the failure from it and 
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import h5py
@@ -144,6 +146,17 @@ def hdf5_error(error: BaseException, file: h5py.File) -> SpinlockError | None:
         f"{os.fsdecode(file.filename)} is damaged, HDF5 cannot read it: {text}. Restore it from a "
         "copy, or generate it again"
     )
+
+
+@contextmanager
+def naming_damage(file: h5py.File) -> Iterator[None]:
+    """Turn the errors of HDF5 about a file into ones that name it; see `hdf5_error`."""
+    try:
+        yield
+    except Exception as error:
+        if (clear := hdf5_error(error, file)) is not None:
+            raise clear from error
+        raise
 
 
 def _raised_by_h5py(error: BaseException) -> bool:

@@ -15,6 +15,8 @@ from spinlock.storage.columns import metadata_columns
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.digests import combined_digest, computed_digests, require_seal
 from spinlock.storage.hdf5_access import is_refusal, read_attribute
+from spinlock.storage.hdf5_failures import naming_damage
+from spinlock.storage.layout import dataset_problems
 from spinlock.storage.shard_files import Shard
 
 # Columns that follow from the design exactly, on any machine: they identify the samples.
@@ -91,11 +93,36 @@ def require_intact(path: Path, remedy: str) -> None:
         dataset.validate()
         require_seal(dataset)
         _, problem = wrong_samples(dataset)
+        if not problem and (wrong := wrong_copies(dataset)):
+            problem = f"{wrong[0]} differs from {path.name}"
     if problem:
         raise DatasetError(
             f"{path}: {problem}: the file was changed or damaged after it was written. It was left "
             f"as it is. {remedy}"
         )
+
+
+def wrong_copies(dataset: DatasetFile) -> list[str]:
+    """Return which copies of columns, in the shards of a virtual dataset, differ from its columns.
+
+    A dataset that is extended takes its columns from the shards. Each copy is named by the path of
+    the shard and the name of the column.
+    """
+    wrong: list[str] = []
+    for piece in () if dataset.shards is None else dataset.shards.index.pieces:
+        assert dataset.shards is not None
+        shard, rows = dataset.shards.file(piece), range(piece.first, piece.last)
+        held = range(piece.first - piece.start, piece.last - piece.start)
+        problems = dataset_problems(shard.file, shard.columns, shard.samples)
+        for name in (spec.name for spec in shard.columns):
+            same = False
+            if name not in problems:
+                with naming_damage(shard.file):
+                    copy = shard.column(name, held)
+                same = copy.tobytes() == dataset.column(name, rows).tobytes()
+            if not same:
+                wrong.append(f"{name} in the shard {shard.path}")
+    return wrong
 
 
 def wrong_samples(dataset: DatasetFile, rows: range | None = None) -> tuple[list[int], str]:

@@ -212,6 +212,24 @@ def test_a_changed_byte_of_a_shard_is_found(path):
         FieldReader(path, SINGLE).read(schema.OUTPUTS, np.array([5]))
 
 
+@pytest.mark.parametrize("name", [schema.PARAMS, schema.DIGESTS])
+def test_a_damaged_copy_of_a_column_is_found_before_the_dataset_is_extended(path, name):
+    file = shards(path)[2]
+    with h5py.File(file) as shard:
+        place = shard[name].id.get_offset() + 5
+    with file.open("r+b") as out:
+        out.seek(place)
+        byte = out.read(1)
+        out.seek(place)
+        out.write(bytes([byte[0] ^ 1]))
+    report = check_dataset(path, full=True, replay=0, device="cpu", progress=False)
+    assert [row.measured for row in report.failures] == [f"1: {name} in the shard {file}"]
+    before = path.read_bytes()
+    with pytest.raises(DatasetError, match=f"{name} in the shard {file} differs .* Restore"):
+        generate(dataclasses.replace(SINGLE, num_samples=12), path, progress=False)
+    assert path.read_bytes() == before
+
+
 def test_other_programs_see_no_plausible_values_where_a_shard_is_missing(path):
     columns, *_, last = shards(path)
     columns.unlink()
