@@ -86,6 +86,8 @@ def field_digests(dataset: DatasetFile, rows: range) -> dict[str, list[bytes]]:
 
     Raises:
         OSError: If the system refuses to read the file.
+        DatasetError: If a shard is not the one that the dataset lists, or the system refuses to
+            open it.
     """
     threads = available_cores()
     pool = shared_pool("verify", threads)
@@ -102,7 +104,8 @@ def _field_digest(dataset: DatasetFile, name: str, row: int) -> bytes:
         places = dataset.specs[name].chunk_slices
         return content_digest(chunk_digest(dataset.chunk(name, row, place)) for place in places)
     except Exception as error:
-        if is_refusal(error):
+        # A shard that is not the one that the dataset lists names itself.
+        if is_refusal(error) or isinstance(error, DatasetError):
             raise
         # Damaged bytes can fail in any way. No digest is empty, so the sample will not match.
         return b""

@@ -23,11 +23,20 @@ _REFUSALS = frozenset(
 )
 
 
+def refusal(error: BaseException | None) -> OSError | MemoryError | None:
+    """Return the error of the system that an error is or was raised from; None without one."""
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return error
+        if isinstance(error, OSError) and error.errno in _REFUSALS:
+            return error
+        error = error.__cause__
+    return None
+
+
 def is_refusal(error: BaseException | None) -> bool:
     """Whether an error comes from the system, so that it is no evidence of a damaged file."""
-    return isinstance(error, MemoryError) or (
-        isinstance(error, OSError) and error.errno in _REFUSALS
-    )
+    return refusal(error) is not None
 
 
 def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:

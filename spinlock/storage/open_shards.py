@@ -12,6 +12,7 @@ from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.storage import schema
 from spinlock.storage.hdf5_access import open_hdf5, read_attribute
+from spinlock.storage.hdf5_failures import naming_damage
 from spinlock.storage.shard_index import Piece, ShardIndex
 
 _File = TypeVar("_File")
@@ -53,8 +54,9 @@ class OpenShards(Generic[_File]):
         with self._lock:
             if piece not in self._files:
                 file, samples = open_hdf5(self.index.path(piece)), range(piece.start, piece.stop)
-                require_same(file, self._fingerprint, samples, piece.digest)
-                self._files[piece] = self._make(file, self._config, samples)
+                with naming_damage(file):
+                    require_same(file, self._fingerprint, samples, piece.digest)
+                    self._files[piece] = self._make(file, self._config, samples)
                 # A file that another thread still reads is closed when that thread forgets it.
                 while len(self._files) > _MOST_OPEN:
                     self._files.popitem(last=False)

@@ -157,6 +157,11 @@ class ShardIndex:
                 found = {entry.name: entry for entry in entries}
         except (FileNotFoundError, NotADirectoryError):
             raise DatasetError(f"{path}: its folder {self.folder} is missing. {_REMEDY}") from None
+        except OSError as error:
+            raise DatasetError(
+                f"{path}: its folder {self.folder} cannot be read: {error.strerror}. Its shards "
+                "may be intact; try again when it can be read"
+            ) from error
         expected: list[tuple[str, object]] = [(self.columns_path.name, columns_bytes)]
         expected += [(shard_name(p.start, p.stop, p.edition), p.bytes) for p in self.pieces]
         for name, size in expected:

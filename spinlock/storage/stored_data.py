@@ -18,7 +18,7 @@ from spinlock.storage.assembly_plan import Segment
 from spinlock.storage.columns import parameter_values
 from spinlock.storage.compression import decode_chunk, packed_natively
 from spinlock.storage.hdf5_access import text_attribute
-from spinlock.storage.hdf5_failures import NewFile, hdf5_error
+from spinlock.storage.hdf5_failures import NewFile, hdf5_error, naming_damage
 from spinlock.storage.open_shards import OpenShards
 from spinlock.storage.shard_files import Shard
 
@@ -125,7 +125,9 @@ class StoredData:
             held = self.stored_rows(self.rows if rows is None else rows)
             return np.concatenate([part.column(name, within) for part, within in held])
         part = slice(None) if rows is None else self.place(name, rows)
-        values: NDArray[Any] = self.stored_column(name)[part]
+        holder = self.file if self.shards is None else self.shards.columns
+        with naming_damage(holder):
+            values: NDArray[Any] = holder[name][part]
         return values
 
     def stored_column(self, name: str) -> h5py.Dataset:
@@ -172,11 +174,13 @@ class StoredData:
         """Return the row of a dataset that belongs to a sample of a whole dataset."""
         spec = self.specs[name]
         if spec.chunk is None:
-            holder, place = self.stored_column(name), row // spec.samples_per_row
+            file = self.file if self.shards is None else self.shards.columns
+            place = row // spec.samples_per_row
         else:
-            file, place = self._stored_row(row)
-            holder = file.file[name]
-        values: NDArray[Any] = np.asarray(holder[place])
+            holder, place = self._stored_row(row)
+            file = holder.file
+        with naming_damage(file):
+            values: NDArray[Any] = np.asarray(file[name][place])
         return values
 
     def initial(self, row: int) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from spinlock.storage import schema
 from spinlock.storage.columns import metadata_columns
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.digests import combined_digest, computed_digests, require_seal
-from spinlock.storage.hdf5_access import is_refusal, read_attribute
+from spinlock.storage.hdf5_access import read_attribute, refusal
 from spinlock.storage.hdf5_failures import naming_damage
 from spinlock.storage.layout import dataset_problems
 from spinlock.storage.shard_files import Shard
@@ -43,9 +43,8 @@ def verify_shard(shard: Shard, config: GenerationConfig) -> None:
             same = combined_digest(dataset.column(schema.DIGESTS)) == dataset.text("digest")
             _, problem = wrong_samples(dataset)
     except Exception as error:
-        for cause in (error, error.__cause__):
-            if cause is not None and is_refusal(cause):
-                raise cause from None
+        if (cause := refusal(error)) is not None:
+            raise cause from None
         if isinstance(error, DatasetError):
             raise
         # A damaged byte can make HDF5, the decompressor or a parser fail in any way.

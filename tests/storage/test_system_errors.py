@@ -1,5 +1,6 @@
 """Errors of the system and interruptions stop the work, and are never taken for damage."""
 
+import dataclasses
 import errno
 import os
 import signal
@@ -13,8 +14,9 @@ from spinlock.errors import DatasetError
 from spinlock.generation.build import generate
 from spinlock.storage import schema
 from spinlock.storage.dataset_file import DatasetFile
+from spinlock.storage.verify import require_intact
 from tests.storage import virtual_files
-from tests.storage.virtual_files import SINGLE, copy
+from tests.storage.virtual_files import SINGLE, VIRTUAL, copy, shards
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +50,48 @@ def test_an_interruption_is_not_damage(path, monkeypatch):
     monkeypatch.setattr(h5py.Dataset, "shape", property(interrupt))
     with pytest.raises(KeyboardInterrupt), dataset:
         len(dataset.file[schema.PARAMS])
+
+
+def test_a_shard_that_cannot_be_opened_is_not_damaged(path, monkeypatch):
+    shard = shards(path)[2]
+
+    class Failing(h5py.File):
+        def __init__(self, name, *args, **options):
+            if str(name) == str(shard):
+                io_error()
+            super().__init__(name, *args, **options)
+
+    monkeypatch.setattr(h5py, "File", Failing)
+    more = dataclasses.replace(VIRTUAL, num_samples=12)
+    for read in (lambda: require_intact(path, ""), lambda: generate(more, path, progress=False)):
+        with pytest.raises(DatasetError) as refusal:
+            read()
+        assert shard.name in str(refusal.value)
+        assert os.strerror(errno.EIO) in str(refusal.value)
+        assert "differ" not in str(refusal.value)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(path, monkeypatch):
+    folder, plain = shards(path)[0].parent, os.scandir
+    monkeypatch.setattr(
+        os, "scandir", lambda at=".": io_error() if Path(at) == folder else plain(at)
+    )
+    with pytest.raises(DatasetError, match=f"{folder} cannot be read: {os.strerror(errno.EIO)}"):
+        DatasetFile.open(path)
+
+
+def test_what_hdf5_says_of_a_shard_names_the_shard(path):
+    """The B-tree of the root group is damaged, and then that of the fields."""
+    shard = shards(path)[2]
+    content = shard.read_bytes()
+    trees = [at for at in range(len(content)) if content.startswith(b"TREE", at)]
+    messages = []
+    for place in trees:
+        shard.write_bytes(content[:place] + b"XXXX" + content[place + 4 :])
+        try:
+            with DatasetFile.open(path) as dataset:
+                dataset.trajectory(5)
+        except DatasetError as error:
+            messages.append(str(error))
+    assert any("is damaged" in message for message in messages)
+    assert all(shard.name in message for message in messages)
