@@ -15,12 +15,11 @@ import torch
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.runtime.device_choice import use_gpu_of_turn
-from spinlock.runtime.output_files import publish
 from spinlock.runtime.threads import shared_pool
 from spinlock.simulation.provenance import provenance
 from spinlock.simulation.simulator import Simulator
 from spinlock.storage.shard_files import Shard, shard_path
-from spinlock.storage.shards import write_shard
+from spinlock.storage.shards import publish_shard, write_shard
 
 _LOG = logging.getLogger(__name__)
 # Number of times that the shards of lost workers are submitted to the executor.
@@ -75,7 +74,7 @@ def compute_shard(
     task: ShardTask,
     simulator: Simulator | None = None,
     on_samples: Callable[[int], None] = lambda count: None,
-    finish: Callable[[Path, Path], None] = publish,
+    finish: Callable[[Path, Path], None] | None = None,
 ) -> ShardReport:
     """Compute the samples of a task and write their shard.
 
@@ -84,7 +83,8 @@ def compute_shard(
         simulator: Simulator of the task's configuration; default: a new one on the task's device.
         on_samples: Function that is called with the number of samples just computed.
         finish: Function that syncs and renames the shard, as for
-            `spinlock.storage.shards.write_shard`; default: before this function returns.
+            `spinlock.storage.shards.write_shard`; default: `publish_shard`, before this function
+            returns.
 
     Returns:
         Statistics of the shard.
@@ -103,7 +103,7 @@ def compute_shard(
         provenance(task.config, simulator.device),
         clock=simulator.clock,
         on_samples=on_samples,
-        finish=finish,
+        finish=finish or (lambda temporary, _: publish_shard(temporary, task.shard, task.config)),
     )
     stages = simulator.clock.seconds
     cuda = simulator.device.type == "cuda"
@@ -159,19 +159,19 @@ def _compute_here(
     pending: list[Future[None]] = []
 
     def compute(task: ShardTask) -> ShardReport:
-        def settle(temporary: Path, path: Path) -> None:
+        def settle(temporary: Path) -> None:
             try:
-                publish(temporary, path)
+                publish_shard(temporary, task.shard, task.config)
             finally:
                 temporary.unlink(missing_ok=True)
             on_shard(task.shard)
             _return_freed_memory()
 
-        def finish(temporary: Path, path: Path) -> None:
+        def finish(temporary: Path, _: Path) -> None:
             # At most one shard is not on disk yet.
             while pending:
                 pending.pop().result()
-            pending.append(pool.submit(settle, temporary, path))
+            pending.append(pool.submit(settle, temporary))
 
         return compute_shard(task, simulator, on_samples, finish)
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.errors import DatasetError
 from spinlock.runtime.ordered_map import ordered_map
 from spinlock.runtime.output_files import publish
 from spinlock.runtime.stage_clock import StageClock
@@ -26,6 +27,8 @@ from spinlock.storage.columns import metadata_columns, sample_arrays
 from spinlock.storage.compression import encode_chunk
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.digests import chunk_digest, combined_digest, content_digest, sample_digests
+from spinlock.storage.shard_files import Shard
+from spinlock.storage.verify import verify_shard
 
 # Values that the compression threads hold: enough to keep them busy, and a bound on memory. When
 # compression lags behind, the simulation waits.
@@ -70,6 +73,37 @@ def write_shard(
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def publish_shard(temporary: Path, shard: Shard, config: GenerationConfig) -> None:
+    """Sync a finished shard, and give it its name.
+
+    With the layout ``virtual``, an intact shard of that name stays, and the new one is removed: a
+    dataset may refer to it by its size and digest, which a worker that is late cannot know. On
+    another device, or with another version of a library, the new one may differ.
+
+    Args:
+        temporary: Finished file.
+        shard: Path and samples of the shard.
+        config: Configuration of the dataset.
+
+    Raises:
+        OSError: If a file cannot be written, or the system refuses to read the existing shard.
+    """
+    if config.storage.layout == "virtual":
+        try:
+            publish(temporary, shard.path, replace=False)
+            return
+        except FileExistsError:
+            pass
+        try:
+            verify_shard(shard, config)
+            temporary.unlink()
+            return
+        except DatasetError:
+            # It is damaged.
+            pass
+    publish(temporary, shard.path)
 
 
 class _Chunk(NamedTuple):

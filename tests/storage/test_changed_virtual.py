@@ -1,6 +1,7 @@
 """A virtual dataset that is extended, or whose features are replaced, stays what it should be."""
 
 import dataclasses
+import json
 import shutil
 from functools import partial
 
@@ -12,13 +13,14 @@ import torch
 from spinlock.commands.info import describe
 from spinlock.datamodules.field_reader import FieldReader
 from spinlock.errors import DatasetError
+from spinlock.generation import shard_task
 from spinlock.generation.build import assemble_parts, generate, generate_part
 from spinlock.generation.feature_extraction import extract_features
 from spinlock.simulation.provenance import provenance
 from spinlock.storage import read_columns, read_info, schema
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.feature_update import update_features
-from spinlock.storage.verify import require_intact
+from spinlock.storage.verify import require_intact, verify_shard
 from tests.helpers import dataset_contents
 from tests.storage import virtual_files
 from tests.storage.virtual_files import OTHER, SINGLE, VIRTUAL, content, copy, shards
@@ -155,6 +157,21 @@ def test_a_failed_replacement_of_features_changes_nothing(path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         spoil_features(path)
     assert content(path) == before
+
+
+def test_a_late_worker_does_not_replace_a_shard_of_the_dataset(path, monkeypatch):
+    before, shard = content(path), shards(path)[2]
+    task = shard_task.ShardTask(VIRTUAL, shard.parent, 4, 8)
+    # The new shard has another size and other values, as of another device.
+    origins = provenance(VIRTUAL, torch.device("cpu")) | {"device": json.dumps("x" * 1000)}
+    monkeypatch.setattr(shard_task, "provenance", lambda *args: origins)
+    shard_task.compute_shard(task)
+    assert content(path) == before
+    assert not list(shard.parent.glob("*.tmp"))
+    # A damaged one is replaced, as before.
+    shard.write_bytes(shard.read_bytes()[:-100])
+    shard_task.compute_shard(task)
+    verify_shard(task.shard, VIRTUAL)
 
 
 def test_info_tells_shards_in_use_from_an_unfinished_run(path):
