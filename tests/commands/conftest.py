@@ -71,7 +71,9 @@ def fitted(run_file, tmp_path, monkeypatch, capfd):
     # The handlers write to the standard error stream of the time when Lightning was imported.
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         for handler in logging.getLogger(name).handlers:
-            monkeypatch.setattr(handler, "stream", sys.stderr, raising=False)
+            # Not the handlers of pytest, which are of classes of its own.
+            if type(handler) is logging.StreamHandler:
+                monkeypatch.setattr(handler, "stream", sys.stderr)
     main(["fit", "--config", str(run_file), *quiet(tmp_path)])
     printed = capfd.readouterr()
     return SimpleNamespace(folder=tmp_path, out=printed.out, err=printed.err)
