@@ -81,7 +81,7 @@ def test_changes_of_a_folder_are_found(tmp_path):
     "kind",
     [
         "configurations",
-        "kills",
+        pytest.param("kills", marks=pytest.mark.slow),
         pytest.param("disk", marks=pytest.mark.slow),
         pytest.param("files", marks=pytest.mark.slow),
     ],

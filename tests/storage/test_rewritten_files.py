@@ -74,6 +74,7 @@ def test_a_rewritten_file_is_extended_by_value_or_refused(made, tmp_path, how, c
 SOME = ["no filters", "gzip without shuffle", "a chunk without any filter"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", SOME)
 @pytest.mark.parametrize("wanted", COMPRESSIONS)
 def test_a_rewritten_file_may_go_on_with_another_compression(made, tmp_path, how, wanted):

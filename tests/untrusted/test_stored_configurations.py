@@ -121,7 +121,10 @@ def test_the_good_file_passes_everywhere(scene, no_plots):
 
 @pytest.mark.parametrize(
     ("command", "attack"),
-    [("info", "command in the operator"), ("extract-features", "module as a feature")],
+    [
+        ("info", "command in the operator"),
+        pytest.param("extract-features", "module as a feature", marks=pytest.mark.slow),
+    ],
 )
 def test_a_process_of_its_own(scene, command, attack):
     """As a user types it, where the stranger's module can be imported."""
