@@ -69,11 +69,11 @@ from spinlock.simulation.variants import make_variant
         ),
         (
             {"num_samples": 3, "initial_conditions": {"weights": {"sinusoids": 0.0}}},
-            "weights must sum to a positive number, got 0",
+            "weights must sum to a finite positive number, got 0",
         ),
         (
             {"num_samples": 3, "initial_conditions": {"weights": {}}},
-            "weights must sum to a positive number",
+            "weights must sum to a finite positive number",
         ),
         (
             {"num_samples": 3, "initial_conditions": {"weights": {"sinusoids": -1.0}}},
