@@ -137,6 +137,8 @@ def test_other_commands_exist(folder, monkeypatch):
 def check_module(words, monkeypatch):
     """Import the module of a command; if it parses arguments, it accepts those of the command."""
     script = find_spec(words[0])
+    if script is not None and script.submodule_search_locations:
+        script = find_spec(f"{words[0]}.__main__")
     assert script is not None, words
     text = Path(script.origin).read_text("utf-8")
     if not re.search(r"ArgumentParser|\bparsed\(", text):
