@@ -87,7 +87,7 @@ def _finish_layers(
         sums: Results of convolutions, float32.
         pairs: Means and variances from `moments`, for problems with instance normalization.
         factor: Factor of each channel, float32.
-        shift: What is added to each channel, float32.
+        shift: Addend of each channel, float32.
         mask: Factor of each channel after the activation, float32.
         high: High parts of the operands, see `spinlock.kernels.operands`.
         low: Low parts of the operands.

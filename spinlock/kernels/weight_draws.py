@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spinlock.kernels.kernel_operation import kernel_operation
+from spinlock.kernels.layer_table import tiles
 from spinlock.kernels.operands import split_operands
 from spinlock.kernels.random_draws import philox_words, signed, to_symmetric_uniform
 
@@ -69,11 +70,8 @@ def weight_tiles(layers: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[
         (array([0, 0, 1, 1], dtype=int32), array([0, 1, 0, 1], dtype=int32))
     """
     counts = layers[:, 2] * layers[:, 3] * layers[:, 4]
-    tiles = -(-counts // (16 * WEIGHT_TILE))
-    tile_layer = np.repeat(np.arange(len(layers), dtype=np.int32), tiles)
-    starts = np.cumsum(tiles) - tiles
-    tile_index = np.arange(len(tile_layer), dtype=np.int32) - np.repeat(starts, tiles)
-    return tile_layer, tile_index.astype(np.int32)
+    tile_layer, tile_index = tiles(-(-counts // (16 * WEIGHT_TILE)))
+    return tile_layer, tile_index
 
 
 def _draw_weights(

@@ -85,7 +85,7 @@ class OperatorGroup:
     """Operators of a group.
 
     Args:
-        plan: What the host has prepared.
+        plan: Plan of the group, which the host has prepared.
         tables: ``plan.arrays()`` on the device of the operators.
         clock: Counts the time of the stages ``weights``, ``calibration`` and ``convolutions`` of
             the constructor and of `first`; default: none. In float32, ``convolutions`` includes the
