@@ -34,8 +34,12 @@ WAITING = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that wait."""
+    """Begin with the files that wait, and leave repeated tests out where slow ones are."""
+    for item in items:
+        if item.get_closest_marker("repeated"):
+            item.add_marker("slow")
     items.sort(key=lambda item: item.path.name not in WAITING)
 
 

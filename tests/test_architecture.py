@@ -160,6 +160,7 @@ def loaded(code):
     return set(result.stdout.split())
 
 
+@pytest.mark.slow
 def test_no_light_module_loads_lightning():
     """Other packages might import Lightning too, so the modules are really imported."""
     code = "\n".join(f"import {name}" for name in LIGHT)

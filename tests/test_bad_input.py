@@ -124,6 +124,7 @@ def test_only_what_nobody_uses_is_removed(tmp_path):
     assert sorted(os.listdir(tmp_path)) == left[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&- >&- 2>&-"])
 def test_closed_streams(closed, tmp_path):
     """What a command opens does not take the place of a stream."""

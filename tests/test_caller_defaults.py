@@ -13,9 +13,14 @@ from spinlock.storage import read_info
 from tests.helpers import small_config
 from tests.process_settings import HOSTILE, clear_caches
 
+pytestmark = pytest.mark.slow
+
 DEFAULTS = [
     "several",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("meta", "float64", "numpy raises")),
+    *(
+        pytest.param(name, marks=pytest.mark.repeated)
+        for name in ("meta", "float64", "numpy raises")
+    ),
 ]
 
 

@@ -221,6 +221,7 @@ def test_info_before_the_first_shard(tmp_path, capsys):
     assert "no shard is finished yet" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_commands_without_a_trainer_do_not_wait_for_lightning(dataset):
     code = (
         "import sys\n"
@@ -290,6 +291,7 @@ def test_errors_are_one_line(arguments, message, monkeypatch):
     assert message in caught.value.code
 
 
+@pytest.mark.slow
 def test_errors_exit_with_1_and_no_traceback():
     """As a user types it."""
     command = [sys.executable, "-m", "spinlock", "info", "missing.h5"]

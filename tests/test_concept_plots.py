@@ -45,7 +45,7 @@ def test_the_page_shows_all_plots(trained):
     assert QUICKSTART.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.repeated
 def test_plots_of_simulated_samples(tmp_path):
     chosen = [plot for plot in simulated_plots(8, 32) if plot[0] in ("design", "noise", "spectra")]
     write(iter(chosen), tmp_path)
@@ -54,7 +54,7 @@ def test_plots_of_simulated_samples(tmp_path):
     assert Image.open(tmp_path / "noise.png").size[1] > 300
 
 
-@pytest.mark.slow
+@pytest.mark.repeated
 def test_plots_of_tokens(trained, tmp_path):
     write(trained_plots(*trained), tmp_path)
     assert {path.stem for path in tmp_path.iterdir()} == {"variance", "tokens", "prototypes"}

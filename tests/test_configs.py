@@ -11,6 +11,8 @@ from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.simulation.convolutional_operator import OUTPUT_BOUND
 from spinlock.storage import read_info
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 FILES = [path for path in CONFIGS if path.stem != "stream"]
 # One with pairs of probes, one with trajectories, one with transport operators.

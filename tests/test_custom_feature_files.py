@@ -18,6 +18,8 @@ from spinlock.storage import read_info, schema
 from tests.helpers import small_config
 from tests.test_extraction import CONFIG, FEATURES, contents
 
+pytestmark = pytest.mark.slow
+
 HERE = "tests.features.custom_features"
 CUSTOM = CustomFeatureConfig(
     per_field=[f"{HERE}.mean_modulus", f"{HERE}.corner"], per_trajectory=[f"{HERE}.energy_gain"]

@@ -17,6 +17,8 @@ from spinlock.storage import read_tokens
 from tests.helpers import small_config
 from tests.pages import BLOCKS, NOT_RUN, PAGES, ROOT, blocks_of, command_lines
 
+pytestmark = pytest.mark.slow
+
 # Pages whose python blocks other tests run, because they assert more about the results, with the
 # number of blocks that these tests run.
 ELSEWHERE = {
@@ -138,7 +140,7 @@ def test_dynamics_of_a_map(folder):
     assert names["row"].shape == (len(names["DYNAMICS_NAMES"]),)
 
 
-@pytest.mark.slow
+@pytest.mark.repeated
 def test_processes_generate_a_file(folder):
     run_page("docs/cluster.md", folder)
     assert (folder / "data" / "small.h5").exists()

@@ -18,6 +18,8 @@ from spinlock.commands import check, info
 from tests.callbacks import TokenModel, quiet_trainer
 from tests.helpers import parameter_values, shortened
 
+pytestmark = pytest.mark.slow
+
 DOCS, EXAMPLES = (Path(__file__).parent.parent / name for name in ("docs", "examples"))
 
 

@@ -17,6 +17,8 @@ from spinlock.simulation.provenance import _PACKAGES
 from spinlock.storage import feature_update, read_info, schema
 from tests.helpers import dataset_contents, reseal, small_config
 
+pytestmark = pytest.mark.slow
+
 CONFIG = small_config(
     18, grid_size=24, num_timesteps=5, num_realizations=3, probes_per_operator=2, channels=2
 )
@@ -74,7 +76,7 @@ def beside(path):
         {"num_timesteps": 1},
         {"num_timesteps": 4, "probes_per_operator": 3},
         *(
-            pytest.param(options, marks=pytest.mark.slow)
+            pytest.param(options, marks=pytest.mark.repeated)
             for options in (
                 {"num_timesteps": 4, "storage": StorageConfig(fields=Every(1), shard_size=8)},
                 {"num_timesteps": 1, "storage": StorageConfig("last", "none", 4)},

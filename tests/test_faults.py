@@ -81,9 +81,9 @@ def test_changes_of_a_folder_are_found(tmp_path):
     "kind",
     [
         "configurations",
-        pytest.param("kills", marks=pytest.mark.slow),
-        pytest.param("disk", marks=pytest.mark.slow),
-        pytest.param("files", marks=pytest.mark.slow),
+        pytest.param("kills", marks=pytest.mark.repeated),
+        pytest.param("disk", marks=pytest.mark.repeated),
+        pytest.param("files", marks=pytest.mark.repeated),
     ],
 )
 def test_the_short_form_finds_no_fault(kind):

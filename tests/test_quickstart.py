@@ -5,11 +5,14 @@ import re
 from pathlib import Path
 
 import h5py
+import pytest
 import torch
 
 from scripts.run_notebook import NOTEBOOK, executed, for_storage
 from spinlock.storage import read_info, read_tokens
 from tests.helpers import shortened
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = NOTEBOOK.with_suffix(".py")
 SMALL = """

@@ -23,6 +23,8 @@ from spinlock.report.report_plots import report_plots
 from spinlock.storage import read_info, schema
 from tests.helpers import small_config
 
+pytestmark = pytest.mark.slow
+
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )

@@ -10,6 +10,8 @@ from spinlock import __main__ as command
 from spinlock.errors import ConfigurationError
 from spinlock.generation.executors import LocalProcesses
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_handler_that_took_over_is_not_disturbed(monkeypatch):
     """Lightning's calls the one that it found; while it trains, the signal is its own."""
@@ -67,7 +69,7 @@ def wait_for_ever(path):
     time.sleep(1000)
 
 
-@pytest.mark.parametrize("busy", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("busy", [True, pytest.param(False, marks=pytest.mark.repeated)])
 def test_shutting_down_at_once_ends_the_workers(busy, tmp_path):
     executor = LocalProcesses(num_workers=1)
     assert executor.submit(os.getpid).result() != os.getpid()

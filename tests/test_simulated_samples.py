@@ -118,6 +118,7 @@ def test_bands_of_400_samples_keep_their_power(four_hundred):
         assert (inside / power.sum(axis=(1, 2, 3)) > 0.9999).all(), band
 
 
+@pytest.mark.slow
 def test_200_samples_are_finite_bounded_and_different():
     config = small_config(200, block_size=16, num_realizations=2)
     samples = simulate(config, 0, 200)
@@ -132,7 +133,7 @@ def test_200_samples_are_finite_bounded_and_different():
     assert len({field.tobytes() for field in samples["fields"].reshape(400, -1)}) == 400
 
 
-@pytest.mark.slow
+@pytest.mark.repeated
 def test_fifty_steps_of_40_samples_stay_finite_and_bounded(device):
     config = small_config(40, base_channels=(2, 3), num_timesteps=50, num_realizations=1)
     config = dataclasses.replace(config, channels=1)

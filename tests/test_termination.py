@@ -16,6 +16,8 @@ from spinlock.generation import generate
 from spinlock.storage import read_info
 from tests.helpers import small_config
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 # Sizes at which one unit of work takes minutes, so that no run ends because its work is done.
 LARGE = {
@@ -136,7 +138,7 @@ def settings_file(path, generation, executor=None, **sections):
         (signal.SIGKILL, "starting"),
         (signal.SIGKILL, "computing"),
         # As fatal to a program without handlers.
-        pytest.param(signal.SIGTERM, "computing", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, "computing", marks=pytest.mark.repeated),
     ],
 )
 def test_workers_end_with_the_process_that_started_them(signum, moment, run, path):
@@ -150,10 +152,10 @@ def test_workers_end_with_the_process_that_started_them(signum, moment, run, pat
 @pytest.mark.parametrize(
     ("signum", "moment"),
     [
-        pytest.param(signal.SIGTERM, "starting", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, "starting", marks=pytest.mark.repeated),
         (signal.SIGTERM, "computing"),
         # Without workers, this is the signal of the next test.
-        pytest.param(signal.SIGINT, "computing", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "computing", marks=pytest.mark.repeated),
     ],
 )
 def test_a_signal_ends_generation(signum, moment, run, path):
@@ -167,7 +169,7 @@ def test_a_signal_ends_generation(signum, moment, run, path):
     program.assert_nothing_is_left()
 
 
-@pytest.mark.slow
+@pytest.mark.repeated
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_generation_in_the_process_itself(signum, run, path):
     program = run("-m", "spinlock", "generate", settings_file(path, LARGE))
@@ -177,7 +179,7 @@ def test_a_signal_ends_generation_in_the_process_itself(signum, run, path):
     assert "Traceback" not in printed
 
 
-@pytest.mark.slow
+@pytest.mark.repeated
 @pytest.mark.parametrize("executor", [None, LOCAL])
 def test_what_was_terminated_is_resumed(executor, run, path, tmp_path):
     """Unfinished shards that workers have left behind are removed, too."""

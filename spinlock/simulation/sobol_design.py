@@ -13,7 +13,6 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import qmc
 
 from spinlock.configuration.generation_config import MAX_INDEX, GenerationConfig
 from spinlock.errors import ConfigurationError
@@ -72,6 +71,9 @@ def sobol_points(dim: int, seed: int | list[int], start: int, stop: int) -> NDAr
         raise ConfigurationError(
             f"the design has 2^30 = {MAX_INDEX} operators, and operator {stop - 1} was asked for"
         )
+    # Takes a third of the time in which a command starts, and many commands need no design.
+    from scipy.stats import qmc
+
     sequence = qmc.Sobol(dim, scramble=True, rng=np.random.default_rng(seed))
     if start:
         sequence.fast_forward(start)

@@ -15,7 +15,7 @@ def step(batch, outputs):
     return StepOutputs(batch, outputs, "Model", "Callback")
 
 
-@pytest.mark.slow
+@pytest.mark.repeated
 def test_importing_stays_light():
     code = (
         "import sys, spinlock.contract\n"

@@ -13,6 +13,8 @@ from spinlock.callbacks import CodebookUsage, ICMutualInformation, Reconstructio
 from spinlock.plots import token_plots as plots
 from tests.callbacks import DecodingModel, SyntheticDataModule, quiet_trainer, with_operator_tokens
 
+pytestmark = pytest.mark.slow
+
 NAMES = {
     "codebook/transitions",
     "codebook/usage_bars",

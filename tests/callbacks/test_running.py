@@ -13,6 +13,8 @@ from tests.callbacks import quiet_trainer
 from tests.callbacks.watching import WATCHING, model_and_data
 from tests.forks import in_two_ranks
 
+pytestmark = pytest.mark.slow
+
 
 def everything():
     return [callback(**settings) for callback, settings in WATCHING.items()]

@@ -14,6 +14,8 @@ from spinlock.errors import ConfigurationError, DatasetNotFoundError
 from spinlock.storage import schema
 from tests.checks import make, names
 
+pytestmark = pytest.mark.slow
+
 GROUPS = [
     "integrity",
     "distribution",

@@ -8,6 +8,8 @@ import pytest
 from spinlock.checks import check_dataset
 from tests.checks import corruptions as c
 
+pytestmark = pytest.mark.slow
+
 DIGESTS = ("integrity", "sample digests")
 COLUMN_DIGESTS = ("integrity", "column digests")
 ATTRIBUTES_DIGEST = ("integrity", "attributes digest")

@@ -13,6 +13,8 @@ from spinlock.storage.stored_configuration import read_configuration
 from tests.checks import make, names
 from tests.helpers import reseal
 
+pytestmark = pytest.mark.slow
+
 
 def test_transport_is_measured(transport):
     report = check_dataset(transport, progress=False)

@@ -13,6 +13,8 @@ from spinlock.errors import ConfigurationError
 from spinlock.storage import schema
 from tests.checks import make, names
 
+pytestmark = pytest.mark.slow
+
 REPLAYED = {
     schema.INPUTS: "initial conditions",
     schema.OUTPUTS: "fields",
@@ -96,7 +98,7 @@ def test_features_that_cannot_be_imported_are_not_replayed(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "probes", [2, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 3))]
+    "probes", [2, *(pytest.param(number, marks=pytest.mark.repeated) for number in (1, 3))]
 )
 def test_dynamics_are_those_of_the_samples_operators(probes, tmp_path):
     options = {"num_realizations": 1, "grid_size": 24, "dynamics": True}

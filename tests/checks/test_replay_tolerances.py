@@ -21,6 +21,8 @@ from spinlock.simulation.provenance import provenance
 from spinlock.storage import schema
 from tests.helpers import small_config
 
+pytestmark = pytest.mark.slow
+
 COUNT = 12
 OPTIONS = {
     "num_realizations": 2,

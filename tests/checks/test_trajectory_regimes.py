@@ -25,6 +25,8 @@ from spinlock.report.trajectory_plots import trajectory_plots
 from spinlock.storage import read_info, schema
 from tests.helpers import small_config
 
+pytestmark = pytest.mark.slow
+
 STEPS, REALIZATIONS, SIDE = 40, 3, 16
 GENERATOR = torch.Generator().manual_seed(5)
 START = torch.randn(1, 2, SIDE, SIDE, generator=GENERATOR)

@@ -16,6 +16,8 @@ from spinlock.errors import DatasetError
 from spinlock.storage import schema
 from tests.datamodules import collect, ready
 
+pytestmark = pytest.mark.slow
+
 
 def reader(datasets, **options):
     path, config = datasets["single"]

@@ -25,6 +25,8 @@ from tests.datamodules.training_runs import (
 from tests.forks import in_two_ranks
 from tests.resuming import Saver, trained_on
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("name", "options"),
@@ -106,7 +108,7 @@ def saved(datasets, tmp_path_factory):
         ("forked", "step=6", 6),
         ("forked anew", "epoch=0", 4),
         ("forked anew", "step=6", 6),
-        pytest.param("spawned", "step=10", 10, marks=pytest.mark.slow),
+        pytest.param("spawned", "step=10", 10, marks=pytest.mark.repeated),
     ],
 )
 def test_workers(datasets, saved, workers, place, before):
@@ -119,7 +121,7 @@ def test_workers(datasets, saved, workers, place, before):
     assert not set(batches) & set(whole[:4])
 
 
-@pytest.mark.slow
+@pytest.mark.repeated
 @pytest.mark.parametrize("cuts", [(2, 3), (3, 4, 9), (4, 8), (1, 10)])
 @pytest.mark.parametrize("default", [True, False])
 @pytest.mark.parametrize(("model", "reload"), [(MeanModel, 0), (EarlyModel, 0), (EarlyModel, 1)])

@@ -195,7 +195,7 @@ def losses(folder):
     return [float(x) for x in rows["trainloss"] if np.isfinite(x)]
 
 
-@pytest.mark.slow
+@pytest.mark.repeated
 def test_script_and_yaml_give_the_same_loss_curve(tmp_path):
     """Each run builds the dataset in its own file."""
     lightning.seed_everything(7)

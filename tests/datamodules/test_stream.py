@@ -22,6 +22,8 @@ from tests.datamodules.recorder import MeanModel
 from tests.forks import in_two_ranks
 from tests.helpers import small_config
 
+pytestmark = pytest.mark.slow
+
 CONFIG = small_config(40, num_realizations=2, probes_per_operator=2)
 
 
@@ -43,7 +45,10 @@ CUSTOM = {
 
 @pytest.mark.parametrize(
     "features",
-    ["both kinds", *(pytest.param(f, marks=pytest.mark.slow) for f in ("sdf", "of trajectories"))],
+    [
+        "both kinds",
+        *(pytest.param(f, marks=pytest.mark.repeated) for f in ("sdf", "of trajectories")),
+    ],
 )
 def test_the_stream_gives_the_batches_of_the_file(tmp_path, features):
     options = {"num_timesteps": 2, "features": CUSTOM.get(features, features)}
@@ -84,7 +89,7 @@ def test_scalers_of_a_data_module_apply(tmp_path):
         (2, "fork", "consecutive"),
         (2, "fork", "random"),
         # One worker, since it starts for seconds: it imports everything.
-        pytest.param(1, "spawn", "random", marks=pytest.mark.slow),
+        pytest.param(1, "spawn", "random", marks=pytest.mark.repeated),
     ],
 )
 def test_workers_share_the_batches(num_workers, start, order):

@@ -19,6 +19,8 @@ from tests.durability import CONFIG
 from tests.forks import Fork
 from tests.helpers import dataset_contents, small_config
 
+pytestmark = pytest.mark.slow
+
 
 def build(path):
     generate(CONFIG, path, progress=False)
@@ -50,7 +52,7 @@ def test_killed_runs_go_on(tmp_path, undisturbed):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.h5", "a.h5.lock"]
 
 
-@pytest.mark.slow
+@pytest.mark.repeated
 def test_extending_20_to_50_equals_50_at_once(tmp_path):
     config = small_config(50, grid_size=24, channels=1, num_realizations=1, base_channels=(2, 3))
     generate(dataclasses.replace(config, num_samples=20), tmp_path / "grown.h5", progress=False)

@@ -23,6 +23,8 @@ from spinlock.storage.verify import verify_shard
 from tests.durability import CONFIG
 from tests.helpers import dataset_contents
 
+pytestmark = pytest.mark.slow
+
 
 def flip_byte(position):
     def damage(data):
@@ -146,7 +148,7 @@ def test_the_shard_size_may_change_between_runs(unfinished, undisturbed):
     assert dataset_contents(unfinished) == undisturbed
 
 
-@pytest.mark.slow
+@pytest.mark.repeated
 def test_digests_do_not_depend_on_compression(tmp_path, undisturbed):
     storage = StorageConfig(compression="none", shard_size=8)
     generate(dataclasses.replace(CONFIG, storage=storage), tmp_path / "a.h5", progress=False)

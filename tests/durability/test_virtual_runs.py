@@ -18,6 +18,8 @@ from tests.forks import Fork
 from tests.storage import virtual_files
 from tests.storage.virtual_files import VIRTUAL, copy, shards
 
+pytestmark = pytest.mark.slow
+
 # The calls of the system by which files appear, change their name and disappear.
 STEPS = ("replace", "link", "unlink", "fsync", "rmdir")
 

@@ -21,6 +21,8 @@ from tests.durability import CONFIG
 from tests.forks import Messages, in_processes
 from tests.helpers import dataset_contents, small_config
 
+pytestmark = pytest.mark.slow
+
 
 def prepare(path):
     """Prepare a dataset; returns how many samples are served, and what is logged."""
@@ -92,7 +94,7 @@ def kill_a_worker_when_the_first_shard_is_there(path, pids):
     return thread, killed
 
 
-@pytest.mark.slow
+@pytest.mark.repeated
 def test_a_lost_local_process_is_replaced(tmp_path, undisturbed, caplog):
     path = tmp_path / "a.h5"
     executor = LocalProcesses(num_workers=2)
@@ -110,7 +112,7 @@ def test_a_lost_local_process_is_replaced(tmp_path, undisturbed, caplog):
 
 def test_a_lost_dask_worker_is_replaced(tmp_path, undisturbed):
     path = tmp_path / "a.h5"
-    executor = DaskExecutor(num_workers=2)
+    executor = DaskExecutor(num_workers=1)
 
     def pids():
         client = executor._owned[0]

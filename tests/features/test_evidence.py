@@ -19,6 +19,8 @@ from tests.helpers import small_config
 from . import oracle
 from .helpers import package_extract
 
+pytestmark = pytest.mark.slow
+
 
 def simulated(config, device="cpu"):
     """All samples of a dataset: initial conditions, fields, and the features made with them."""
@@ -96,7 +98,7 @@ def test_no_column_is_constant_or_a_copy_of_another():
     assert_informative(initial_features, PER_TIMESTEP_NAMES)
 
 
-@pytest.mark.slow
+@pytest.mark.repeated
 def test_no_temporal_column_is_constant_or_a_copy_of_another():
     config = small_config(80, num_timesteps=12, num_realizations=2, block_size=10)
     _, _, features, _ = simulated(config)
@@ -113,7 +115,7 @@ def test_the_comparison_of_columns_notices():
             assert_informative(np.column_stack([columns[:, :2], wrong]), names)
 
 
-@pytest.mark.slow
+@pytest.mark.repeated
 def test_temporal_features_are_finite_for_every_operator():
     """T = 50 at 64x64."""
     storage = StorageConfig(fields="none", shard_size=6)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +48,7 @@ def table(capabilities, kernel=""):
         (["90"], ""),
         # Only kernels that use tensor cores differ much between generations of GPUs.
         (["80", "100"], "convolution"),
-        pytest.param(["80", "100"], "", marks=pytest.mark.slow),
+        pytest.param(["80", "100"], "", marks=pytest.mark.repeated),
     ],
 )
 def test_no_kernel_spills_registers(capabilities, kernel):

@@ -12,6 +12,8 @@ from spinlock.configuration.parameter_axes import ParameterSpaceConfig
 from spinlock.simulation.kernel_check import kernels_agree
 from spinlock.simulation.simulator import Simulator
 
+pytestmark = pytest.mark.slow
+
 needs_cuda = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="this machine has no CUDA device"
 )

@@ -11,6 +11,8 @@ from scripts.experiment_tables import TABLES, Table
 from spinlock.models import FeatureVQVAE, SequenceVQVAE
 from spinlock.storage import read_info
 
+pytestmark = pytest.mark.slow
+
 # Data on which docs/vqvae.md reports scores: file -> beginning of the fingerprint, with seed 101.
 FINGERPRINTS = {
     "operators-101": "a69702bf",
@@ -79,7 +81,7 @@ def test_every_experiment_has_a_model_and_data_that_fit(name, parser, monkeypatc
     assert (data.val_fraction, data.test_fraction) == (0.125, 0.25)
 
 
-@pytest.mark.slow
+@pytest.mark.repeated
 @pytest.mark.parametrize(
     ("name", "tables"),
     [

@@ -20,6 +20,8 @@ from tests.callbacks import VARIANTS, quiet_trainer
 from tests.helpers import reseal, small_config
 from tests.models.small_models import CONDITIONED, ONE_PROBE, SMALL, small_model
 
+pytestmark = pytest.mark.slow
+
 OPERATORS = 16
 
 
@@ -74,7 +76,7 @@ def test_conditioned_tokens_name_operators_and_not_initial_conditions(tmp_path):
     assert p_value(tokens, batch["variant"]) > 0.05
 
 
-@pytest.mark.slow
+@pytest.mark.repeated
 def test_a_plain_model_names_initial_conditions(tmp_path):
     tokens, batch = trained(tmp_path, normalization="none")
     ami = metrics.adjusted_mutual_information(table(tokens, batch["variant"]))
@@ -163,7 +165,7 @@ def scores(batch):
     return rate.rate.item(), excess, metrics.permutation_p_value(found, null).item()
 
 
-@pytest.mark.parametrize("view", ["pairs", pytest.param("probes", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("view", ["pairs", pytest.param("probes", marks=pytest.mark.repeated)])
 def test_responses_are_tokenized_by_operator(path, tmp_path, view):
     logged, data, batch = fitted(path, tmp_path, ViewOptions(view, **VIEW))
     expected = tuple(name for name, out in zip(NAMES, SHIFTED, strict=True) if not out)

@@ -24,6 +24,8 @@ from tests.models.training_runs import (
 )
 from tests.resuming import Saver
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = {"columns": ("responses", "noise"), "selection": "invariant"}
 RUNS = {
     "vector": ("probes", {}, CONDITIONED),
@@ -53,7 +55,7 @@ PLACES = ["start.0", "batch.2", "batch.5", "batch.6", "epoch.3", "epoch.6", "val
 PLACES += ["batch.9", "batch.11"]
 
 
-@pytest.mark.slow
+@pytest.mark.repeated
 @pytest.mark.parametrize("run", RUNS)
 def test_every_kind_of_model(datasets, tmp_path, run):
     name, data_options, model_options = RUNS[run]
@@ -70,7 +72,10 @@ def test_every_kind_of_model(datasets, tmp_path, run):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"max_epochs": -1, "max_steps": 10}, pytest.param({"max_epochs": 3}, marks=pytest.mark.slow)],
+    [
+        {"max_epochs": -1, "max_steps": 10},
+        pytest.param({"max_epochs": 3}, marks=pytest.mark.repeated),
+    ],
 )
 def test_every_step(datasets, tmp_path, settings):
     datamodule = data(datasets)

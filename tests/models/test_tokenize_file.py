@@ -21,6 +21,8 @@ from spinlock.storage import schema
 from tests.callbacks import quiet_trainer
 from tests.helpers import small_config
 
+pytestmark = pytest.mark.slow
+
 
 def config(num_samples, probes, **options):
     storage = StorageConfig(fields="none", shard_size=8)

@@ -30,6 +30,8 @@ from tests.storage.sabotage import (
     DATASETS,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def test_what_a_user_added_is_no_damage(made, tmp_path):
     path = decorated(made, tmp_path)
@@ -96,7 +98,7 @@ def dataset_contents_of_the_schema(path):
         return {name: file[name][...].tobytes() for name in DATASETS}
 
 
-@pytest.mark.slow
+@pytest.mark.repeated
 def test_additions_survive_both_twice(made, tmp_path):
     """A longer life: other features, more samples, the old features again."""
     path = decorated(made, tmp_path)

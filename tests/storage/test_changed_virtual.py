@@ -25,6 +25,8 @@ from tests.helpers import dataset_contents
 from tests.storage import virtual_files
 from tests.storage.virtual_files import OTHER, SINGLE, VIRTUAL, content, copy, shards
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="session")
 def files(made_once):

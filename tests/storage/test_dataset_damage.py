@@ -37,6 +37,8 @@ from tests.storage.sabotage import (
     swap,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def refused(path, pattern, compression="deflate", features=(None,), **options):
     """The file is neither extracted from nor extended, and is left as it was."""

@@ -19,6 +19,8 @@ from tests.storage.sabotage import (
     CONFIG,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def edit_record(attribute, /, **changes):
     """Change what a JSON list of records says, or a JSON record."""

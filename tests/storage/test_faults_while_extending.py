@@ -29,6 +29,8 @@ from tests.storage.sabotage import (
     swap_all_and_seal,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def test_nothing_is_computed_for_a_damaged_file(made, tmp_path, monkeypatch):
     path = made.short(tmp_path, shards=False)

@@ -18,6 +18,8 @@ from tests.helpers import dataset_contents, seal
 from tests.storage.forgeries import CONFIG, NAMES, SECRET, VARIANTS, virtual_that_grows
 from tests.storage.forgery_entries import ENTRIES, attempt, forge
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):

@@ -21,6 +21,8 @@ from spinlock.storage.verify import damaged_samples
 from tests.storage.forgeries import CONFIG, LONGER, REVEALED, ROOT, SECRET, VARIANTS, affected
 from tests.storage.forgery_entries import ENTRIES, attempt, forge
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def no_plots(monkeypatch):

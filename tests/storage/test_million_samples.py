@@ -68,7 +68,7 @@ def counted(monkeypatch):
     return counts
 
 
-@pytest.mark.parametrize("shard_size", [pytest.param(128, marks=pytest.mark.slow), 1024])
+@pytest.mark.parametrize("shard_size", [pytest.param(128, marks=pytest.mark.repeated), 1024])
 def test_the_file_is_small_and_opens_without_its_shards(tmp_path, counted, shard_size):
     path = tmp_path / "million.h5"
     count = write_simulated(path, shard_size)

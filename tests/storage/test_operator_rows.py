@@ -14,6 +14,8 @@ from spinlock.storage import schema
 from tests.helpers import dataset_contents, small_config
 from tests.storage.sabotage import ThisThread
 
+pytestmark = pytest.mark.slow
+
 # 3 operators, of which the last has 2 of its 3 probes; then 5. Shards are 4 samples.
 SHORT = small_config(
     8,

@@ -14,6 +14,8 @@ from tests.storage.additions import Bystander
 from tests.storage.dataset_damages import OTHER_FEATURES
 from tests.storage.extended_files import REMEDY, refusal, require_untouched
 
+pytestmark = pytest.mark.slow
+
 
 def scalar_reference(file, holder):
     holder.attrs["source"] = file[schema.PARAMS].ref

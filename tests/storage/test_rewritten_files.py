@@ -20,6 +20,8 @@ from tests.storage.sabotage import (
     replace_dataset,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def test_extending_equals_generating_at_once(made, tmp_path, compression):
     """Without shards at hand, as every user would."""
@@ -44,13 +46,13 @@ ALIKE = {
     "h5repack -l CONTI",
 }
 CASES = [
-    pytest.param(how, "deflate", marks=[pytest.mark.slow] if how in ALIKE else [])
+    pytest.param(how, "deflate", marks=[pytest.mark.repeated] if how in ALIKE else [])
     for how in (*REWRITES, *COLUMN_REWRITES, *FILE_REWRITES)
 ]
 # Where the configuration says that there are no filters.
 CASES += [(how, "none") for how in ("lzf", "fletcher32 only", "contiguous", "big-endian")]
 CASES += [
-    pytest.param(how, "none", marks=pytest.mark.slow)
+    pytest.param(how, "none", marks=pytest.mark.repeated)
     for how in (
         "gzip without shuffle",
         "shuffle and gzip 9",
@@ -74,7 +76,7 @@ def test_a_rewritten_file_is_extended_by_value_or_refused(made, tmp_path, how, c
 SOME = ["no filters", "gzip without shuffle", "a chunk without any filter"]
 
 
-@pytest.mark.slow
+@pytest.mark.repeated
 @pytest.mark.parametrize("how", SOME)
 @pytest.mark.parametrize("wanted", COMPRESSIONS)
 def test_a_rewritten_file_may_go_on_with_another_compression(made, tmp_path, how, wanted):
@@ -102,7 +104,7 @@ def test_rewritten_shards_give_the_same_dataset(made, tmp_path, how):
 
 BY_VALUE = [*SOME, "small chunks"]
 BY_VALUE += [
-    pytest.param(how, marks=pytest.mark.slow)
+    pytest.param(how, marks=pytest.mark.repeated)
     for how in ("filters in another order", "h5repack -f GZIP=4")
 ]
 

@@ -46,6 +46,8 @@ from tests.storage.shard_damages import (
     truncated,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):

@@ -23,6 +23,8 @@ from tests.helpers import dataset_contents
 from tests.storage import virtual_files
 from tests.storage.virtual_files import DAMAGES, SINGLE, VIRTUAL, copy, shards
 
+pytestmark = pytest.mark.slow
+
 SCHEMA = [spec.name for spec in schema.dataset_specs(SINGLE)]
 
 

@@ -10,6 +10,8 @@ from tests.datamodules.recorder import MeanModel
 from tests.untrusted.entry_points import OPTIONS, run_file, small_model
 from tests.untrusted.scene import CONFIG
 
+pytestmark = pytest.mark.slow
+
 # Paths that a checkpoint in the folder `checkpoints` may name, relative to the parent of both.
 PATHS = {
     "local protocol": "local://{folder}/victim",

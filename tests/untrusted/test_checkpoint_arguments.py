@@ -16,6 +16,8 @@ from tests.untrusted.forged_checkpoints import (
 )
 from tests.untrusted.forged_configurations import huge, names, opens, settings
 
+pytestmark = pytest.mark.slow
+
 
 def data_arguments(s):
     """Changes of a data module's arguments in a checkpoint."""

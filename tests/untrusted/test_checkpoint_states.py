@@ -8,6 +8,8 @@ import torch
 from tests.untrusted.forged_checkpoints import RESUMING, copied, write_checkpoint
 from tests.untrusted.forged_configurations import huge, names, nested, opens, refused, with_settings
 
+pytestmark = pytest.mark.slow
+
 
 def states(s):
     """Changes of a data module's state in a checkpoint, and what a refusal names."""

@@ -20,6 +20,8 @@ from tests.untrusted.forged_checkpoints import (
 from tests.untrusted.forged_configurations import names
 from tests.untrusted.scene import CONFIG
 
+pytestmark = pytest.mark.slow
+
 
 def classes(s):
     """Classes that a checkpoint names for its model."""

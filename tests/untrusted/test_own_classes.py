@@ -19,6 +19,8 @@ from tests.untrusted.entry_points import small_model
 from tests.untrusted.forged_configurations import settings
 from tests.untrusted.scene import STRANGER, audited, custom_config
 
+pytestmark = pytest.mark.slow
+
 
 def test_ones_own_classes_work_from_end_to_end(scene):
     """Named by the user's yaml, on the command line."""

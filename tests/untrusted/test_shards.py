@@ -13,6 +13,8 @@ from tests.helpers import dataset_contents
 from tests.untrusted.forged_configurations import huge, names, opens, refused
 from tests.untrusted.scene import CONFIG, STRANGER, custom_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def unfinished(tmp_path_factory):

@@ -24,6 +24,8 @@ from tests.untrusted.entry_points import ENTRIES, try_all
 from tests.untrusted.forged_configurations import settings, with_mixture
 from tests.untrusted.scene import CONFIG, ROOT
 
+pytestmark = pytest.mark.slow
+
 NO_CHECKS = CheckReport(())
 ATTRIBUTES = ("package_versions", "device", "design_quality", "run_summary")
 VALUES = {

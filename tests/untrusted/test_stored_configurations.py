@@ -22,6 +22,8 @@ from tests.untrusted.forged_configurations import (
 )
 from tests.untrusted.scene import ROOT, Outcome, audited
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("attack", "form"), forms(refused))
 def test_what_is_no_configuration_is_refused(scene, attack, form):
@@ -123,7 +125,7 @@ def test_the_good_file_passes_everywhere(scene, no_plots):
     ("command", "attack"),
     [
         ("info", "command in the operator"),
-        pytest.param("extract-features", "module as a feature", marks=pytest.mark.slow),
+        pytest.param("extract-features", "module as a feature", marks=pytest.mark.repeated),
     ],
 )
 def test_a_process_of_its_own(scene, command, attack):

@@ -20,6 +20,8 @@ from tests.untrusted.entry_points import COMPUTES, ENTRIES
 from tests.untrusted.forged_configurations import forge, settings, with_settings
 from tests.untrusted.scene import EXTENSIONS, STRANGER
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("there", [False, True])
 def test_a_file_of_custom_classes_opens_without_them(custom, there, no_plots):

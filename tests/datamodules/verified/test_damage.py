@@ -24,6 +24,8 @@ from tests.datamodules.verified import (
 )
 from tests.storage.sabotage import flip
 
+pytestmark = pytest.mark.slow
+
 
 def swap(file, names):
     """Exchange two samples of different variants and operators in some datasets."""

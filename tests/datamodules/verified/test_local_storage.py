@@ -10,6 +10,8 @@ import pytest
 from spinlock.storage import schema
 from tests.datamodules.verified import FIELDS, VIEWS, columns_of, refused
 
+pytestmark = pytest.mark.slow
+
 
 def replaced(make):
     """Replace a dataset with another object of the same name that yields the same values."""

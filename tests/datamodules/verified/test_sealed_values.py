@@ -20,6 +20,8 @@ from tests.datamodules.verified import (
 )
 from tests.helpers import reseal
 
+pytestmark = pytest.mark.slow
+
 
 def resealed(edit):
     """Make a change and update the digests, as another program or an attacker might."""

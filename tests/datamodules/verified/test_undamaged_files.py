@@ -22,6 +22,8 @@ from tests.datamodules.verified import (
     served,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("compression", ["deflate", "none"])
 @pytest.mark.parametrize("view", VIEWS)
