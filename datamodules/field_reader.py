@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
 from spinlock.runtime.ordered_map import ordered_map
+from spinlock.runtime.output_files import file_identity
 from spinlock.runtime.threads import available_cores, shared_pool
 from spinlock.storage import schema
 from spinlock.storage.compression import FILTERS, decode_chunk, packed_natively
@@ -45,7 +46,7 @@ class _File(NamedTuple):
 
     path: Path
     first: int
-    identity: tuple[int, int, int]
+    identity: tuple[int, int, int] | None
     compression: str
 
 
@@ -96,7 +97,7 @@ class FieldReader:
                 packing = _packing(file.file[specs[0].name], specs[0]) or packing
             for spec in specs:
                 parts[spec.name].append(_chunk_table(file, spec, rows, packing))
-            self._files.append(_File(file.path, first, _identity(os.stat(file.path)), packing))
+            self._files.append(_File(file.path, first, file_identity(file.path), packing))
             first += len(rows)
         return {
             spec.name: _ChunkTable(
@@ -184,7 +185,7 @@ def _opened(file: _File) -> int:
         descriptor = os.open(file.path, os.O_RDONLY)
     except FileNotFoundError as error:
         raise DatasetError(f"{file.path} was removed since setup()") from error
-    if _identity(os.fstat(descriptor)) != file.identity:
+    if file_identity(descriptor) != file.identity:
         os.close(descriptor)
         raise DatasetError(f"{file.path} was replaced since setup(); set the data module up again")
     return descriptor
@@ -228,8 +229,3 @@ def _chunk_table(
         sample = dataset.samples[rows[int(np.argwhere(size == 0)[0, 0])]]
         raise DatasetError(f"{where} of sample {sample} is missing or packed otherwise")
     return _ChunkTable(spec, offset, size)
-
-
-def _identity(status: os.stat_result) -> tuple[int, int, int]:
-    """Return what distinguishes a file from one that replaces it."""
-    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -181,7 +181,7 @@ def publish(temporary: Path, path: Path, *, replace: bool = True) -> None:
     """
     sync(temporary)
     if replace:
-        _keep_access(temporary, path)
+        keep_access(temporary, path)
         os.replace(temporary, path)
     else:
         try:
@@ -198,16 +198,32 @@ def publish(temporary: Path, path: Path, *, replace: bool = True) -> None:
     sync(path.parent)
 
 
-def _keep_access(temporary: Path, path: Path) -> None:
-    """Copy the mode of the file that will be replaced, and its owner where that is allowed."""
+def keep_access(new: Path, old: Path) -> None:
+    """Give a file the mode of another one, if that exists, and its owner where that is allowed."""
     try:
-        old, new = path.stat(), temporary.stat()
+        wanted, held = old.stat(), new.stat()
     except FileNotFoundError:
         return
-    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+    if (wanted.st_uid, wanted.st_gid) != (held.st_uid, held.st_gid):
         with suppress(OSError):
-            os.chown(temporary, old.st_uid, old.st_gid)
-    temporary.chmod(stat.S_IMODE(old.st_mode))
+            os.chown(new, wanted.st_uid, wanted.st_gid)
+    new.chmod(stat.S_IMODE(wanted.st_mode))
+
+
+def file_identity(file: AnyPath | int) -> tuple[int, int, int] | None:
+    """Return what distinguishes a file from a changed one, or from one that takes its place.
+
+    Args:
+        file: Path of the file, or its descriptor.
+
+    Returns:
+        Number, size and time of the last change; None if the file does not exist.
+    """
+    try:
+        status = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def sync(path: Path) -> None:

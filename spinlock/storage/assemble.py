@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError, DatasetNotFoundError
-from spinlock.runtime.output_files import publish, sync
+from spinlock.runtime.output_files import file_identity, keep_access, publish, sync
 from spinlock.runtime.threads import abandon, shared_pool
 from spinlock.simulation.sobol_design import design_quality, make_design
 from spinlock.storage import schema
@@ -56,7 +56,7 @@ class Assembly:
         self._found: dict[str, list[Source]] = defaultdict(list)
         self._stored_bytes = 0.0
         self._synced: list[Future[None]] = []
-        self._old = _identity(path) if replaces else None
+        self._old = file_identity(path) if replaces else None
         unique = uuid.uuid4().hex
         self._temporary = folder / f"{path.name}.{unique}.tmp"
         self._columns = folder / f"columns.{unique}.tmp"
@@ -208,7 +208,7 @@ class Assembly:
         publish(self._temporary, self.path, replace=self._replaces)
 
     def _require_unchanged(self) -> None:
-        if _identity(self.path) != self._old:
+        if file_identity(self.path) != self._old:
             raise DatasetError(
                 f"{self.path}: the file was changed or removed while it was extended. It was left "
                 "as it is. Restore the file from a copy, or generate the dataset to another path"
@@ -226,6 +226,9 @@ class Assembly:
             }
         )
         old.shards.close()
+        if self._replaces:
+            for file in {self._columns, *map(index.path, index.pieces)} - held_files(self.path):
+                keep_access(file, self.path)
         publish(self._columns, index.columns_path)
         columns = open_hdf5(index.columns_path)
         shards = OpenShards(index, self.config, DatasetFile.shard, columns)
@@ -279,15 +282,6 @@ def held_files(path: Path) -> set[Path]:
     """Return the files that a dataset file refers to."""
     with DatasetFile.open(path) as dataset:
         return set() if dataset.shards is None else dataset.shards.index.files
-
-
-def _identity(path: Path) -> tuple[int, int, int] | None:
-    """Return what distinguishes a file from a changed one, or one in its place; None without it."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _piece(segment: Segment, source: DatasetFile) -> Piece:

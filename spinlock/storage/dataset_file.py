@@ -9,6 +9,7 @@ import h5py
 
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import DatasetError
+from spinlock.runtime.output_files import file_identity
 from spinlock.storage import schema
 from spinlock.storage.hdf5_access import open_hdf5, text_attribute
 from spinlock.storage.hdf5_failures import NewFile, hdf5_error
@@ -60,7 +61,7 @@ class DatasetFile(StoredData):
             DatasetError: If it is not a dataset file, or a shard of it is missing or another file.
             ConfigurationError: If ``trust`` is a single name instead of a list of names.
         """
-        file = open_hdf5(path)
+        identity, file = file_identity(path), open_hdf5(path)
         try:
             config, shards = read_configuration(file, trust), None
             if samples is None and config.storage.layout == "virtual":
@@ -70,6 +71,9 @@ class DatasetFile(StoredData):
         except BaseException as error:
             clear = hdf5_error(error, file)
             file.close()
+            if isinstance(error, DatasetError) and file_identity(path) != identity:
+                # The dataset was replaced meanwhile, and the shards of the old file are gone.
+                return cls.open(path, trust=trust, samples=samples, beside=beside)
             if clear is not None:
                 raise clear from error
             raise

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import stat
 from functools import partial
 
 import h5py
@@ -87,6 +88,17 @@ def test_additions_of_users_are_kept(path):
         assert file["mine/notes"][:].tolist() == [0, 1, 2]
         assert (file.attrs["mine"], file[schema.OUTPUTS].attrs["mine"]) == ("text", 7)
         assert file[schema.OUTPUTS].is_virtual
+
+
+@pytest.mark.parametrize("change", ["extended", "other features"])
+def test_new_files_have_the_mode_of_the_old_one(path, change):
+    """What is private stays so."""
+    for file in (path, *shards(path)):
+        file.chmod(0o600)
+    extended(path, VIRTUAL, 12) if change == "extended" else spoil_features(path)
+    files = [path, *shards(path)]
+    assert len(files) == 5 + (change == "extended")
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
 def test_features_that_differ_are_replaced_in_new_shards(files, tmp_path):

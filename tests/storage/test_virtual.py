@@ -17,7 +17,7 @@ from spinlock.generation.build import generate
 from spinlock.generation.feature_extraction import extract_features
 from spinlock.storage import read_columns, read_info, schema
 from spinlock.storage.dataset_file import DatasetFile
-from spinlock.storage.shard_index import INDEX
+from spinlock.storage.shard_index import INDEX, ShardIndex
 from spinlock.storage.verify import require_intact
 from tests.helpers import dataset_contents
 from tests.storage import virtual_files
@@ -80,6 +80,20 @@ def batches(path, view):
         {key: np.asarray(value).tolist() for key, value in batch.items()}
         for batch in module.predict_dataloader()
     ]
+
+
+def test_a_dataset_that_is_replaced_while_it_is_opened_is_read(path, monkeypatch):
+    """The old file refers to columns that are gone."""
+    plain = ShardIndex.read
+
+    def late(*arguments):
+        monkeypatch.setattr(ShardIndex, "read", plain)
+        generate(dataclasses.replace(VIRTUAL, num_samples=12), path, progress=False)
+        return plain(*arguments)
+
+    monkeypatch.setattr(ShardIndex, "read", late)
+    with DatasetFile.open(path) as dataset:
+        assert len(dataset.column(schema.DIGESTS)) == 12
 
 
 def test_this_package_reads_the_same(files, tmp_path, capsys):
