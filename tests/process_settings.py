@@ -101,7 +101,7 @@ def settings():
         ),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "dtype": torch.get_default_dtype(),
-        "device": torch.get_default_device(),
+        "device": torch.empty(0).device,
         "autocast": torch.is_autocast_enabled("cpu"),
         "numpy": np.geterr(),
         "flushes": flushes(),

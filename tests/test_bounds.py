@@ -90,7 +90,7 @@ def test_transport_bounds_the_root_mean_square(growth):
     flow = TransportFlow(0.2, 0.4, -1.3, growth, 16)
     assert rms(flow(FIELDS)) <= math.exp(growth) * rms(FIELDS)
     # A bound for the maximum does not exist: moving steps by part of a pixel overshoots.
-    steps = torch.where(torch.arange(16) < 8, 1.0, -1.0).expand(1, 1, 16, 16)
+    steps = torch.where(torch.arange(16) < 8, 1.0, -1.0).repeat(1, 1, 16, 1)
     assert TransportFlow(0.0, 0.5, 0.0, 0.0, 16)(steps).max() > 1.05
 
 

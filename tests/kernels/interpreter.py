@@ -40,9 +40,11 @@ def loops_of_any_length(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     interpreter = importlib.import_module("triton.runtime.interpreter")
     original = interpreter._patch_lang_tensor
 
-    def patched(tensor: Any, scope: Any) -> None:
-        original(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+    def patched(tensor: Any, *scope: Any) -> None:
+        original(tensor, *scope)
+        # Older versions of Triton have no scope.
+        set_attribute = scope[0].set_attr if scope else setattr
+        set_attribute(tensor, "__index__", lambda self: int(self.handle.data.item()))
 
     with monkeypatch.context() as patch:
         patch.setattr(interpreter, "_patch_lang_tensor", patched)
