@@ -45,6 +45,10 @@ class Listed(Gains):
     axes = [("gain", UniformRange(0, 1))]
 
 
+class Unfrozen(Gains):
+    axes = {**Gains.axes, "mode": ["plain", "negative"]}
+
+
 class Unnamed(Gains):
     axes = {3: UniformRange(0, 1)}
 
@@ -76,6 +80,10 @@ def test_axes_join_the_design_after_the_15():
     )
     # Without axes of its own, a family has the design of the 15.
     assert make_design(base).params.shape == (8, 15)
+
+
+def test_a_declared_list_is_a_choice():
+    assert config("Unfrozen").operator_axes == config().operator_axes
 
 
 def test_the_operator_has_its_values():

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
+#: Runs the examples in the docstrings of each module, for every area.
+EXAMPLES = "tests/test_docstrings.py"
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,9 @@ class Area:
         return sorted(path for path in found if path.name != "__init__.py")
 
     def test_files(self) -> list[Path]:
-        """Return its test files in order."""
-        return sorted({path for pattern in self.tests for path in ROOT.glob(pattern)})
+        """Return its test files in order, with the one that runs the examples of docstrings."""
+        patterns = (*self.tests, EXAMPLES)
+        return sorted({path for pattern in patterns for path in ROOT.glob(pattern)})
 
 
 def _simulation(*names: str) -> tuple[str, ...]:

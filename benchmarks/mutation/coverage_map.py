@@ -8,13 +8,14 @@ import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.mutation.areas import EXAMPLES
 from benchmarks.mutation.children import in_child, run_pytest
 
 if TYPE_CHECKING:
@@ -133,24 +134,30 @@ class CoverageMap:
                         self.importing[module].add(tests)
                     table[int(line)] |= users.get(context, {context} - {""})
 
-    def chosen(self, module: str, lines: Iterable[int], files: set[str]) -> tuple[list[str], ...]:
+    def is_run(self, module: str, lines: Sequence[int]) -> bool:
+        """Tell whether a test runs one of some lines of a module, or its import does."""
+        table = self.lines.get(module, {})
+        return any(table.get(line) or line in self.imported[module] for line in lines)
+
+    def chosen(self, module: str, lines: Sequence[int], files: set[str]) -> tuple[list[str], ...]:
         """Return the tests that run one of some lines, and further tests that may notice a change.
 
-        The further ones are in the same files. For a line that runs when the module is imported,
-        the first are those that run any line of the module.
+        The further ones are in the same files, except for examples in docstrings. For a line that
+        runs when the module is imported, or perhaps in a process that a test starts, the first ones
+        run any line of the module.
 
         Args:
             module: Path of the module.
-            lines: Lines of a statement.
+            lines: Lines of a statement, in a list or range.
             files: Test files that concern the module.
         """
-        table, lines = self.lines.get(module, {}), set(lines)
-        if lines & self.imported[module]:
-            lines = set(table)
+        table = self.lines.get(module, {})
         first = {test for line in lines for test in table.get(line, ())} & self.seconds.keys()
         near = {file_of(test) for test in first}
-        if lines & self.imported[module]:
+        if not first or any(line in self.imported[module] for line in lines):
+            first = set().union(*table.values()) & self.seconds.keys()
             near |= self.importing[module] & files
+        near.discard(EXAMPLES)
         further = {test for test in self.seconds if file_of(test) in near} - first
         return self._fastest(first), self._fastest(further)
 

@@ -3,7 +3,8 @@
 Left out is what no test can see or every test sees: annotations, documentation, the arguments of
 exceptions, warnings and log messages, names that only type checkers read; and the replacement of a
 value by None and the removal of a positional argument, which nearly always raise an exception and
-would only raise the share of the killed.
+would only raise the share of the killed. Arguments that choose a device stay, too, because many
+machines have only one.
 """
 
 import ast
@@ -23,6 +24,8 @@ Operator = Callable[[cst.CSTNode], Iterable[cst.CSTNode]]
 
 # Calls whose arguments are texts for people, or types.
 _UNSEEN = {"warn", "debug", "info", "warning", "error", "exception", "cast", "TypeVar", "NewType"}
+# Keyword arguments whose default does the same on a CPU.
+_DEVICE = {"device", "non_blocking", "pin_memory"}
 # Replacements by None.
 _OMITTED = {"operator_assignment", "operator_lambda"}
 # These change a node in several ways that differ; others have variants of one change.
@@ -92,13 +95,13 @@ class _Collector(cst.CSTVisitor):
 
 
 def _breaks_call(old: cst.CSTNode, new: cst.CSTNode) -> bool:
-    """Tell whether an argument of a call was replaced by None, or a positional one removed."""
+    """Tell whether an argument of a call was replaced by None, or one removed that is left out."""
     if not (isinstance(old, cst.Call) and isinstance(new, cst.Call)):
         return False
     if len(old.args) == len(new.args):
         return old.func is new.func
     (gone,) = [argument for argument in old.args if argument not in new.args]
-    return gone.keyword is None
+    return gone.keyword is None or gone.keyword.value in _DEVICE
 
 
 def statement_ranges(source: str) -> dict[int, tuple[int, int]]:

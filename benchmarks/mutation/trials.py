@@ -14,7 +14,7 @@ from benchmarks.mutation.children import TIMED_OUT, MutantFinder, in_child, run_
 from benchmarks.mutation.coverage_map import CoverageMap, file_of
 
 #: Processor seconds, without mutation, of the tests that try one mutant.
-BUDGET = 60.0
+BUDGET = 20.0
 # A mutant is too slow from this many times the time without mutation on.
 _SLOWER, _AT_LEAST = 5, 30
 _NO_TESTS = 5
@@ -157,4 +157,7 @@ def try_mutant(mutant: Mutant, area: Area, cover: CoverageMap) -> Verdict:
             break
         used += cover.seconds[test]
         chosen.append(test)
-    return attempt(mutant, chosen, cover) if chosen else Verdict("untested")
+    verdict = attempt(mutant, chosen, cover) if chosen else Verdict("survived")
+    if verdict.outcome == "survived" and not cover.is_run(mutant.path, lines):
+        return Verdict("untested")
+    return verdict
