@@ -72,6 +72,31 @@ def test_quality_distinguishes_good_from_bad():
     assert design_quality(repeated)["min_pair_stratum_count"] == 0
 
 
+def test_quality_of_few_points_by_hand():
+    """Points in the middle of the 9 strata of a pair of axes, twice in some of them."""
+    middle = np.array([1, 3, 5]) / 6
+    lattice = np.stack(np.meshgrid(middle, middle, indexing="ij"), -1).reshape(9, 2)
+    quality = design_quality(lattice)
+    assert (quality["min_stratum_count"], quality["min_pair_stratum_count"]) == (3, 1)
+    assert quality["max_abs_correlation"] == pytest.approx(0, abs=1e-12)
+    assert quality["discrepancy_points"] == 9
+    # The ends of the cube belong to the outer strata, and a point on a border to the upper one.
+    ends = np.array([[0, 1], [1, 0], [0.5, 0.5], [1, 1], [0, 0], [2 / 3, 0.5]])
+    quality = design_quality(ends)
+    assert (quality["min_stratum_count"], quality["min_pair_stratum_count"]) == (1, 0)
+    assert design_quality(lattice[[0, 1, 4, 8]])["min_stratum_count"] == 1
+    # Strata without points count, the last ones, too.
+    assert design_quality(lattice[:3])["min_stratum_count"] == 0
+    assert design_quality(lattice[:8])["min_pair_stratum_count"] == 0
+    pairs = lattice[[0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6, 6, 7, 7, 8, 8]]
+    assert design_quality(pairs)["min_pair_stratum_count"] == 1
+    # Of two points, and of opposite axes, the correlation is whole; of one point it is none.
+    opposite = design_quality(np.array([[0.1, 0.8], [0.2, 0.7], [0.4, 0.5]]))
+    assert opposite["max_abs_correlation"] == pytest.approx(1)
+    assert design_quality(lattice[[0, 8]])["max_abs_correlation"] == pytest.approx(1)
+    assert design_quality(lattice[:1])["max_abs_correlation"] == 0
+
+
 @pytest.mark.parametrize("probes", [2, 3, 4])
 def test_probes_share_the_operator_and_differ_in_family(probes):
     config = GenerationConfig(probes * 200, probes_per_operator=probes)

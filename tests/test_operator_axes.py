@@ -212,6 +212,15 @@ def test_stored_families_of_this_package_have_their_own_axes():
             _ = stored({"gain": [1, 2]}, operator).space
 
 
+def test_ranges_of_transport():
+    assert GenerationConfig(3, operator="transport").operator_axes == {
+        "diffusion": UniformRange(0.0, 1.0),
+        "velocity_x": UniformRange(-3.0, 3.0),
+        "velocity_y": UniformRange(-3.0, 3.0),
+        "growth": UniformRange(-0.1, 0.1),
+    }
+
+
 @pytest.mark.parametrize("read", [GenerationConfig, StoredConfig])
 @pytest.mark.parametrize(
     ("changes", "message"),

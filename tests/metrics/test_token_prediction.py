@@ -24,13 +24,15 @@ def ridge_by_definition(x, y, penalties):
     return best[1]
 
 
+@pytest.mark.parametrize("count", [12, 60])
 @pytest.mark.parametrize("levels", [1, 2])
-def test_predictions_are_ridge_regressions_of_other_operators(levels):
+def test_predictions_are_ridge_regressions_of_other_operators(levels, count):
+    """The penalty is chosen for each column, which tokens explain well, weakly or not at all."""
     generator = torch.Generator().manual_seed(levels)
-    operators = torch.arange(120) // 2
-    tokens = torch.randint(5, (120, levels), generator=generator)
-    of_operator = torch.randn(60, 2, generator=generator)
-    of_operator[:, 0] += tokens[::2].sum(1)
+    operators = torch.arange(2 * count) // 2
+    tokens = torch.randint(5, (2 * count, levels), generator=generator)
+    of_operator = torch.randn(count, 12, generator=generator)
+    of_operator += torch.linspace(1, 0, 12) * tokens[::2].sum(1)[:, None]
     values = of_operator[operators]
     found = metrics.predict_from_tokens(values, tokens, operators).numpy()
     x = torch.nn.functional.one_hot(tokens, 5).flatten(1).double().numpy()
@@ -39,7 +41,7 @@ def test_predictions_are_ridge_regressions_of_other_operators(levels):
         # An operator that has a token twice counts once.
         cells = [(o, *t) for o, t in zip(operators.tolist(), tokens.tolist(), strict=True)]
         rows = sorted({cell: n for n, cell in list(enumerate(cells))[::-1] if not own[n]}.values())
-        for column in range(2):
+        for column in range(12):
             y = values[:, column].double().numpy()
             intercept, coefficients = ridge_by_definition(
                 x[rows], y[rows], token_prediction._PENALTIES[::-1]
