@@ -65,7 +65,6 @@ AREAS = {
             "tests/test_initial_conditions.py",
             "tests/test_operator_runs.py",
             "tests/test_bad_input.py",
-            "tests/checks/test_measures.py",
             "tests/test_block_initial_conditions.py",
             "tests/untrusted/test_stored_configurations.py",
             *_SAMPLES,
