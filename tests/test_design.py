@@ -98,6 +98,17 @@ def test_quality_of_few_points_by_hand():
     assert design_quality(lattice[:1])["max_abs_correlation"] == 0
 
 
+def test_quality_of_damaged_points_is_that_of_the_nearest_in_the_cube():
+    """`spinlock check` measures the points that a file holds."""
+    points = np.random.default_rng(0).random((20, 3))
+    inside, outside = points.copy(), points.copy()
+    inside[3, 1], outside[3, 1] = 1.0, 1.3
+    inside[7, 2], outside[7, 2] = 0.0, -0.1
+    expected, found = design_quality(inside), design_quality(outside)
+    del expected["max_abs_correlation"], found["max_abs_correlation"]
+    assert found == expected
+
+
 @pytest.mark.parametrize("probes", [2, 3, 4])
 def test_probes_share_the_operator_and_differ_in_family(probes):
     config = GenerationConfig(probes * 200, probes_per_operator=probes)
