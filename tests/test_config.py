@@ -268,6 +268,16 @@ def test_fingerprint_covers_what_determines_bytes_and_nothing_else():
     assert fields - set(changes) == {"num_samples"}
 
 
+def test_whole_and_real_weights_are_the_same():
+    """Also in the stored text, which the fingerprint covers."""
+    whole, real = (
+        GenerationConfig(3, initial_conditions=InitialConditionConfig({"sinusoids": weight}))
+        for weight in (2, 2.0)
+    )
+    assert whole.to_json() == real.to_json()
+    assert whole.fingerprint == real.fingerprint
+
+
 def test_order_of_weights_is_part_of_the_identity():
     one = InitialConditionConfig(weights={"sinusoids": 1.0, "gaussian_blobs": 1.0})
     two = InitialConditionConfig(weights={"gaussian_blobs": 1.0, "sinusoids": 1.0})
