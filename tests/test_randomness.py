@@ -11,6 +11,7 @@ from scipy import stats
 from spinlock.kernels.random_draws import philox_words, to_normal, to_uniform
 from spinlock.simulation.randomness import (
     Stream,
+    _numbers_from_host,
     _words_from_host,
     normal,
     symmetric_uniform,
@@ -80,6 +81,26 @@ def test_a_device_is_given_the_same_words(inference):
     for substream, row in enumerate(words):
         address = 42, Stream.FORCING, 7, substream
         assert torch.equal(row, torch.from_numpy(philox_words(address, 0, 70_001)))
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize("count", [1, 7, 70_001])
+def test_a_device_is_given_the_same_numbers(draw, count):
+    """The way to devices that do not draw themselves, on a CPU."""
+    index, substream = torch.tensor([5, 0]), torch.tensor([2, 3])
+    addresses = torch.stack([index, substream], 1)
+    at = (draw.__name__, 42, Stream.FORCING, addresses, count, torch.device("cpu"))
+    scales = {"symmetric_uniform": (1.0, 0.25)}
+    for scale in scales.get(draw.__name__, (1.0,)):
+        options = {"scale": scale} if scale != 1.0 else {}
+        drawn = draw(42, Stream.FORCING, index, count, substream=substream, **options)
+        assert torch.equal(_numbers_from_host(*at, scale), drawn)
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_default_of_the_substream(draw):
+    first = draw(42, Stream.FORCING, 5, 9, substream=0)
+    assert torch.equal(draw(42, Stream.FORCING, 5, 9), first)
 
 
 def test_address_is_seed_stream_index_substream_position():

@@ -71,13 +71,9 @@ def _draw(
     addresses, shape = _addresses(index, substream, home)
     if direct:
         numbers = draw_numbers(addresses, seed, stream, count, distribution, scale)
-        return numbers.view(*shape, count)
-    per_word, convert = DISTRIBUTIONS[distribution]
-    words = _words_from_host(seed, stream, addresses, -(-count // per_word), target)
-    size = len(words), words.shape[1] * per_word
-    numbers = torch.empty(size, dtype=torch.float32, device=target)
-    convert(words, numbers, scale)
-    return numbers.view(*shape, size[1])[..., :count]
+    else:
+        numbers = _numbers_from_host(distribution, seed, stream, addresses, count, target, scale)
+    return numbers.view(*shape, count)
 
 
 def _addresses(
@@ -100,6 +96,24 @@ def _moved(values: Tensor | int, device: torch.device) -> Tensor:
     if values.device.type == "cpu" and device.type == "cuda":
         values = values.pin_memory()
     return values.to(device, torch.int64, non_blocking=device.type == "cuda")
+
+
+def _numbers_from_host(
+    distribution: str,
+    seed: int,
+    stream: Stream,
+    addresses: Tensor,
+    count: int,
+    device: torch.device,
+    scale: float,
+) -> Tensor:
+    """Draw words in threads, and convert them on a device to numbers, (n, count)."""
+    per_word, convert = DISTRIBUTIONS[distribution]
+    words = _words_from_host(seed, stream, addresses, -(-count // per_word), device)
+    size = len(words), words.shape[1] * per_word
+    numbers = torch.empty(size, dtype=torch.float32, device=device)
+    convert(words, numbers, scale)
+    return numbers[:, :count]
 
 
 def _words_from_host(
