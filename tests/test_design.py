@@ -86,7 +86,7 @@ def test_quality_of_few_points_by_hand():
     assert (quality["min_stratum_count"], quality["min_pair_stratum_count"]) == (1, 0)
     assert design_quality(lattice[[0, 1, 4, 8]])["min_stratum_count"] == 1
     # Strata without points count, the last ones, too.
-    shifted = lattice[:3] + [[0, 0], [0.05, 0], [0.02, 0]]
+    shifted = np.add(lattice[:3], [[0, 0], [0.05, 0], [0.02, 0]])
     assert design_quality(shifted)["min_stratum_count"] == 0
     assert design_quality(lattice[:8])["min_pair_stratum_count"] == 0
     pairs = lattice[[0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6, 6, 7, 7, 8, 8]]

@@ -14,7 +14,7 @@ from benchmarks.mutation.children import TIMED_OUT, MutantFinder, in_child, run_
 from benchmarks.mutation.coverage_map import CoverageMap, file_of
 
 #: Processor seconds, without mutation, of the tests that try one mutant.
-BUDGET = 20.0
+BUDGET = 10.0
 # A mutant is too slow from this many times the time without mutation on.
 _SLOWER, _AT_LEAST = 5, 30
 _NO_TESTS = 5
