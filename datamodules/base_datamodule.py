@@ -22,6 +22,7 @@ from spinlock.datamodules.loading import EpochSampler, LoaderOptions
 from spinlock.datamodules.scaling import FeatureScaler
 from spinlock.datamodules.training_loader import TrainingLoader
 from spinlock.errors import ConfigurationError, SpinlockError
+from spinlock.runtime.checkpoint_file import check_checksums
 from spinlock.simulation.dynamics_rows import dynamics_names
 
 DEFAULT_LOADER = LoaderOptions()
@@ -243,6 +244,7 @@ class BaseDataModule(PlainHyperparameters, LightningDataModule):
         The arguments are data: a class that the checkpoint names is not imported.
         """
         kwargs.setdefault("weights_only", True)
+        check_checksums(args[0] if args else kwargs.get("checkpoint_path"))
         # Otherwise Lightning's command line parser would instantiate what the checkpoint names.
         return super().load_from_checkpoint(*args, **kwargs, _instantiator=None)
 

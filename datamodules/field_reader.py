@@ -18,7 +18,7 @@ from isal.igzip_lib import IsalError
 from numpy.typing import NDArray
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.errors import DatasetError
+from spinlock.errors import DatasetError, in_a_line
 from spinlock.runtime.ordered_map import ordered_map
 from spinlock.runtime.output_files import file_identity
 from spinlock.runtime.threads import available_cores, shared_pool
@@ -147,7 +147,7 @@ class FieldReader:
                 values = decode_chunk(stored, file.compression, chunk, spec.dtype, part)
             except (IsalError, ValueError) as error:  # type: ignore[misc] # isal declares a value
                 raise DatasetError(
-                    f"{file.path}: {name} of sample {sample} is damaged ({error})"
+                    f"{file.path}: {name} of sample {sample} is damaged ({in_a_line(error)})"
                 ) from error
             out[row][place if whole else (slice(None), *place[1:])] = (
                 values.mean(axis=0, keepdims=True) if mean else values

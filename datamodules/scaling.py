@@ -6,7 +6,7 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Tensor
 
-from spinlock.errors import ConfigurationError
+from spinlock.errors import ConfigurationError, in_a_line
 
 Scaling = Literal["standard", "robust", "rank", "none"]
 
@@ -136,7 +136,7 @@ class FeatureScaler:
             ]
         except (KeyError, OverflowError, TypeError, ValueError, RuntimeError) as error:
             raise ConfigurationError(
-                f"scaling: entries must be lists of numbers: {error}"
+                f"scaling: entries must be lists of numbers: {in_a_line(error)}"
             ) from error
         knee, center, spread, knots, quantiles = tensors
         alike = knee.shape == center.shape == spread.shape == knots.shape[:1]

@@ -23,3 +23,20 @@ class DatasetNotFoundError(DatasetError, FileNotFoundError):
 
 class NonFiniteError(SpinlockError, FloatingPointError):
     """A value that a model reads or computes is NaN or Inf. The message names it."""
+
+
+def in_a_line(error: BaseException) -> str:
+    r"""Return the text of an error of another package in one line; without a text, its type.
+
+    Messages of HDF5, torch and the dynamic linker have line breaks.
+
+    Args:
+        error: Error to describe.
+
+    Example:
+        >>> in_a_line(OSError("cannot open\n    a file"))
+        'cannot open a file'
+        >>> in_a_line(KeyError())
+        'KeyError'
+    """
+    return " ".join(str(error).split()) or type(error).__name__

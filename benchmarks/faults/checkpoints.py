@@ -16,9 +16,10 @@ import yaml
 
 from benchmarks.faults.byte_mutations import byte_mutations
 from benchmarks.faults.files import SINGLE
-from benchmarks.faults.processes import command, observe
+from benchmarks.faults.processes import Outcome, command, observe
 from benchmarks.faults.verdicts import Tally, changes, problems_of, snapshot
 from spinlock.generation.build import generate
+from tests.helpers import dataset_contents
 
 _OPTIONS = {"batch_size": 4, "val_fraction": 0.3, "test_fraction": 0.3, "progress": False}
 _MODEL = {
@@ -42,6 +43,9 @@ _VALUES: tuple[Any, ...] = (
     *(None, -1, 0, 2**40, 2**80, 1e308, float("nan"), "", "\x1b[31m", "../../a", [], {}, True),
     *({"class_path": "os.system"}, [[[]]], "9" * 5000, "/etc/passwd", b"\xff\xfe", (1, 2)),
 )
+
+
+_READERS = ("predict", "validate", "fit")
 
 
 class _Marks:
@@ -73,17 +77,36 @@ def try_checkpoints(folder: Path, seed: int, share: float) -> Tally:
     good = folder / "good.ckpt"
     shutil.move(found[0], good)
     shutil.rmtree(home / "checkpoints", ignore_errors=True)
+    results: dict[str, object] = {}
+    for _ in range(2):
+        results |= _try(tally, home, "undamaged", good.read_bytes(), {})
+    if len(results) < 3:
+        tally.fault(f"the undamaged checkpoint is refused by some of {_READERS}")
     mutations = byte_mutations(seed, round(60 * share) or 1, [])
     for name, change in mutations.items():
         content = bytearray(good.read_bytes())
         change(content)
-        _try(tally, home, name, bytes(content))
+        _try(tally, home, name, bytes(content), results)
     for name, content in _forgeries(good, seed, folder, round(60 * share) or 1):
-        _try(tally, home, name, content)
+        _try(tally, home, name, content, {})
     return tally
 
 
-def _try(tally: Tally, home: Path, name: str, content: bytes) -> None:
+def _try(
+    tally: Tally, home: Path, name: str, content: bytes, expected: dict[str, object]
+) -> dict[str, object]:
+    """Apply a checkpoint, and either validate or resume it.
+
+    Args:
+        tally: Counts and faults.
+        home: Folder with the dataset and the settings.
+        name: What is wrong with the checkpoint.
+        content: The checkpoint.
+        expected: Results of readers, which a checkpoint that is not refused must have.
+
+    Returns:
+        Results of the readers that succeeded.
+    """
     tally.trials += 1
     place = home.parent / "trial"
     shutil.copytree(home, place)
@@ -95,19 +118,33 @@ def _try(tally: Tally, home: Path, name: str, content: bytes) -> None:
         "validate": command("validate", *config),
         "fit": command("fit", *config, quiet),
     }
-    before = snapshot(place)
-    # Each checkpoint is applied, and either validated or resumed.
+    results: dict[str, object] = {}
     second = ("validate", "fit")[tally.trials % 2]
     for reader in ("predict", second):
+        before = snapshot(place)
         outcome = observe(runs[reader], place)
         problems = problems_of(outcome)
-        allowed = {"leaves tokens.h5"} if outcome.status == 0 else set()
+        # Lightning writes the configuration before it restores the checkpoint.
+        allowed = {"leaves config.yaml", "leaves config-v1.yaml"} if reader != "predict" else set()
+        if outcome.status == 0:
+            allowed |= {"leaves tokens.h5"} if reader == "predict" else set()
+            results[reader] = _result(reader, place, outcome)
+            if results[reader] != expected.get(reader, results[reader]):
+                problems.append("succeeds with other results than the undamaged checkpoint")
         problems += sorted(set(changes(before, snapshot(place))) - allowed)
         if (home.parent / "marked").exists():
             problems.append("something in it was unpickled")
             (home.parent / "marked").unlink()
         tally.note(f"{name}, {reader}", outcome, problems)
     shutil.rmtree(place)
+    return results
+
+
+def _result(reader: str, place: Path, outcome: Outcome) -> object:
+    """Return the tokens that a checkpoint gives, or the scores that are printed."""
+    if reader == "predict":
+        return dataset_contents(place / "tokens.h5")
+    return outcome.out
 
 
 def _forgeries(good: Path, seed: int, folder: Path, count: int) -> list[tuple[str, bytes]]:

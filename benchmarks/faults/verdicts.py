@@ -16,7 +16,8 @@ _LONGEST = 1200
 # What a progress bar or a log writes beside the error.
 _BESIDE = re.compile(
     r"(?:^|\r)[^\r\n]*(?:\d+%\||it/s|samples?/s|waiting for it|: computing \d+ samples"
-    r"|: drawing \d+ plots|[Ss]eed set to \d+)[^\r\n]*",
+    r"|: drawing \d+ plots|[Ss]eed set to \d+|GPU available: |Restoring states from the checkpoint"
+    r"|Restored all states)[^\r\n]*",
     re.MULTILINE,
 )
 

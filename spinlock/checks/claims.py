@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from spinlock.checks.check_results import CheckRow
 from spinlock.checks.checked_file import CheckSource
+from spinlock.errors import in_a_line
 
 
 class NotMeasurableError(Exception):
@@ -69,7 +70,7 @@ class Claim:
             found = Measurement(f"not measurable: {error}", None, False)
         except Exception as error:
             # A damaged file can make a measurement fail in any way.
-            found = Measurement(f"{type(error).__name__}: {error}", None, False)
+            found = Measurement(f"{type(error).__name__}: {in_a_line(error)}", None, False)
         return CheckRow(group, self.name, self.text, self.target, *found, measurable)
 
 

@@ -25,7 +25,7 @@ from spinlock.checks.replay import replay_claims
 from spinlock.checks.trajectory_checks import trajectory_claims
 from spinlock.checks.variance_checks import variance_claims
 from spinlock.configuration.validation import require_at_least
-from spinlock.errors import DatasetError, DatasetNotFoundError
+from spinlock.errors import DatasetError, DatasetNotFoundError, in_a_line
 from spinlock.runtime.device_choice import choose_device
 from spinlock.runtime.progress import Progress
 from spinlock.storage import schema
@@ -113,7 +113,7 @@ def _rows(
             fields = measure_fields(source, bar.update)
         except Exception as error:
             # A damaged file can make reading fail in any way.
-            yield _file_row(f"{type(error).__name__}: {error}")
+            yield _file_row(f"{type(error).__name__}: {in_a_line(error)}")
             return
         yield _file_row()
         groups: dict[str, Callable[[], Iterable[Claim]]] = {

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spinlock.checks.checked_file import CheckSource
+from spinlock.errors import in_a_line
 from spinlock.runtime.ordered_map import ordered_map
 from spinlock.runtime.threads import available_cores, settle_vector_math, shared_pool
 from spinlock.simulation.initial_conditions import BandLimited
@@ -101,7 +102,7 @@ def _measure(
             found.digests[row] = digests
     except Exception as error:
         # A damaged byte can make HDF5 or the decompressor fail in any way.
-        found.damaged[row] = f"{type(error).__name__}: {error}"
+        found.damaged[row] = f"{type(error).__name__}: {in_a_line(error)}"
 
 
 def _measure_initial(numbers: np.void, initial: NDArray[np.float64], in_band: bool) -> None:

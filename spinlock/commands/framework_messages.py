@@ -18,6 +18,8 @@ _TIPS = (
     "Starting from v1.9.0, `tensorboardX` has been removed as a dependency",
     # Each run has a folder of its own.
     "The dirpath has changed from",
+    # A file that is no checkpoint is refused anyway.
+    "Detected pickle protocol",
 )
 
 

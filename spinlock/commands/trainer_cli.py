@@ -1,7 +1,6 @@
 """Lightning's command line, changed to read checkpoints as data and to say what a run has done."""
 
 import logging
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,11 @@ from spinlock.commands.fit_progress import FitProgress
 from spinlock.commands.trainer_parser import TrainerParser
 from spinlock.configuration.import_path import imported
 from spinlock.configuration.validation import check_arguments
-from spinlock.errors import ConfigurationError, DatasetError, SpinlockError
-from spinlock.models.resumable import ResumableModule, drop_foreign_paths
+from spinlock.errors import ConfigurationError, DatasetError, SpinlockError, in_a_line
+from spinlock.models.resumable import ResumableModule, prepare_to_restore
+from spinlock.runtime.checkpoint_file import check_checksums
 from spinlock.runtime.local_paths import is_url, local_path
+from spinlock.storage.hdf5_access import is_refusal
 
 _LOG = logging.getLogger(__name__)
 # Module of Lightning that restores checkpoints.
@@ -168,7 +169,7 @@ class TrainerCLI(LightningCLI):
 
 
 def _in_a_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = in_a_line(error)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
@@ -183,7 +184,7 @@ def _is_raised_by(error: BaseException, module: str) -> bool:
 
 
 class CheckpointPaths(Callback):
-    """Applies `drop_foreign_paths` to the checkpoint of any model before callbacks are restored.
+    """Applies `prepare_to_restore` to the checkpoint of any model.
 
     Example:
         >>> callbacks = [CheckpointPaths()]  # an argument of a trainer
@@ -192,8 +193,8 @@ class CheckpointPaths(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Drop unsafe paths; Lightning calls this before it restores the first callback."""
-        drop_foreign_paths(checkpoint, trainer.ckpt_path)
+        """Check states; Lightning calls this before it restores the first callback or loop."""
+        prepare_to_restore(checkpoint, trainer)
 
 
 def model_of_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -206,13 +207,17 @@ def model_of_checkpoint(path: Path) -> dict[str, Any] | None:
         ``class_path`` and ``init_args``, or None if it is not a model of this package.
 
     Raises:
-        DatasetError: If the checkpoint contains anything but tensors and plain data.
+        DatasetError: If the checkpoint is damaged, or contains anything but tensors and plain data.
         ConfigurationError: If an argument is unknown or has another type than the model's. Names
             the argument.
     """
+    check_checksums(path)
     try:
         held = torch.load(path, weights_only=True, map_location="cpu")
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:
+        if is_refusal(error):
+            raise
+        # Damaged bytes make the unpickler fail in any way.
         raise DatasetError(
             f"{path} is not a checkpoint that is safe to load: it is damaged, or contains more "
             "than tensors and plain data. If you trust its author, load it with --weights_only "

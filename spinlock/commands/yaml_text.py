@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from spinlock.errors import ConfigurationError
+from spinlock.errors import ConfigurationError, in_a_line
 
 # Values that a yaml text may stand for. Nested aliases may stand for more than memory holds.
 _MOST_VALUES = 100_000
@@ -53,12 +53,14 @@ def parsed_yaml(text: str | bytes, name: str) -> Any:  # noqa: ANN401 (any yaml)
     except (ValueError, RecursionError) as error:
         if isinstance(error, ConfigurationError):
             raise
-        problem = str(error) if isinstance(error, ValueError) else "values are nested too deeply"
+        problem = (
+            in_a_line(error) if isinstance(error, ValueError) else "values are nested too deeply"
+        )
         raise ConfigurationError(f"{name}: is not valid yaml: {problem}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
-        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        problem = getattr(error, "problem", None) or in_a_line(error)
         raise ConfigurationError(f"{name}{where}: is not valid yaml: {problem}") from error
 
 

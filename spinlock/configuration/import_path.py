@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Collection, Mapping
 from typing import TypeVar
 
-from spinlock.errors import ConfigurationError
+from spinlock.errors import ConfigurationError, in_a_line
 
 _T = TypeVar("_T")
 _PACKAGE = "spinlock"
@@ -46,7 +46,7 @@ def imported(path: str, where: str, trusted: Trusted = None) -> object:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        message = f"{where}: cannot import {path}: {error}"
+        message = f"{where}: cannot import {path}: {in_a_line(error)}"
         if isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]:
             message += (
                 f". Add the folder of {error.name} to the environment variable PYTHONPATH; "
@@ -109,6 +109,6 @@ def instantiate(
         made: _T = cls(**arguments)  # type: ignore[arg-type]
     except TypeError as error:
         raise ConfigurationError(
-            f"{where}: {path} does not take these init_args: {error}"
+            f"{where}: {path} does not take these init_args: {in_a_line(error)}"
         ) from error
     return made

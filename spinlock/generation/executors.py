@@ -22,7 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 from spinlock.configuration.validation import require_at_least
-from spinlock.errors import ConfigurationError
+from spinlock.errors import ConfigurationError, in_a_line
 from spinlock.runtime.device_choice import take_turn
 from spinlock.runtime.threads import available_cores
 
@@ -247,7 +247,7 @@ class DaskExecutor(_LazyExecutor):
             try:
                 client = distributed.Client(self.address)
             except (OSError, ValueError, TypeError) as error:
-                problem = " ".join(str(error).split()) or type(error).__name__
+                problem = in_a_line(error)
                 raise ConfigurationError(
                     f"executor.address: no scheduler of dask answers at {self.address!r}: {problem}"
                 ) from error

@@ -20,7 +20,7 @@ from torch import Tensor
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.stored_config import StoredConfig
 from spinlock.configuration.validation import require_at_least
-from spinlock.errors import DatasetError
+from spinlock.errors import DatasetError, in_a_line
 from spinlock.features import CustomFeatures, extract, extract_per_timestep
 from spinlock.features.custom import Selection
 from spinlock.features.response import extract_responses
@@ -128,7 +128,9 @@ def extract_features(
     except OSError as error:
         if isinstance(error, DatasetError):
             raise
-        raise DatasetError(f"cannot update {path}: {error}. It was left unchanged") from error
+        raise DatasetError(
+            f"cannot update {path}: {in_a_line(error)}. It was left unchanged"
+        ) from error
 
 
 class _Task:

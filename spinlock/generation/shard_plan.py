@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.errors import DatasetError
+from spinlock.errors import DatasetError, in_a_line
 from spinlock.generation.shard_task import ShardTask
 from spinlock.storage.assembly_plan import Plan, Segment, plan_assembly
 from spinlock.storage.copying import require_copyable
@@ -118,4 +118,4 @@ def reason(error: OSError | MemoryError) -> str:
     """Describe an error of the system, whose message is shorter than the one of HDF5."""
     if isinstance(error, MemoryError):
         return "out of memory"
-    return os.strerror(error.errno) if error.errno else str(error)
+    return os.strerror(error.errno) if error.errno else in_a_line(error)

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, NoReturn, Self, TypeGuard
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from spinlock.configuration.plain_hyperparameters import PlainHyperparameters
 from spinlock.errors import DatasetError
+from spinlock.models.loop_states import check_loop_states
+from spinlock.runtime.checkpoint_file import check_checksums
 from spinlock.runtime.processes import gather_objects
 
 # Key of a checkpoint under which the states of all processes are stored.
@@ -71,6 +73,7 @@ class ResumableModule(PlainHyperparameters, LightningModule):
         The arguments are data: classes that the checkpoint names are not imported.
         """
         kwargs.setdefault("weights_only", True)
+        check_checksums(args[0] if args else kwargs.get("checkpoint_path"))
         # An instantiator in the checkpoint would build the classes that the checkpoint names.
         return super().load_from_checkpoint(*args, **kwargs, _instantiator=None)
 
@@ -129,16 +132,19 @@ class ResumableModule(PlainHyperparameters, LightningModule):
         checkpoint[_KEY] = gather_objects(own)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Load the state of this process, and drop unsafe paths from the states of callbacks.
+        """Load the state of this process, after checking the file and the states of loops.
+
+        Unsafe paths are dropped from the states of callbacks.
 
         Raises:
-            DatasetError: If the checkpoint contains no state, or one of another form.
+            DatasetError: If the file is damaged, or the checkpoint contains no state, or one of
+                another form.
         """
         held = (value for value in checkpoint.values() if isinstance(value, dict))
         self.data_state = next((state for state in held if state.keys() >= _DATA_KEYS), None)
         if self._trainer is not None:
-            # Lightning restores callbacks after this.
-            drop_foreign_paths(checkpoint, self._trainer.ckpt_path)
+            # Lightning restores callbacks and loops after this.
+            prepare_to_restore(checkpoint, self._trainer)
         states = checkpoint.get(_KEY)
         if not isinstance(states, list) or not states:
             _refuse("a list of the states of the processes", states)
@@ -151,6 +157,25 @@ class ResumableModule(PlainHyperparameters, LightningModule):
         self._recent = _checked_latents(state.get("latents"), self.latent_dim)
         parameters = dict(self.named_parameters())
         self._gradients = _checked_gradients(state.get("gradients"), parameters)
+
+
+def prepare_to_restore(checkpoint: dict[str, Any], trainer: Trainer) -> None:
+    """Check what Lightning will restore, and drop unsafe paths; see the functions called.
+
+    Args:
+        checkpoint: Loaded checkpoint, which is changed in place.
+        trainer: Trainer that restores it.
+
+    Raises:
+        DatasetError: If the file is damaged, or a state has another form.
+
+    Example:
+        >>> trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        >>> prepare_to_restore({}, trainer)
+    """
+    check_checksums(trainer.ckpt_path)
+    check_loop_states(checkpoint, trainer)
+    drop_foreign_paths(checkpoint, trainer.ckpt_path)
 
 
 def drop_foreign_paths(checkpoint: dict[str, Any], source: str | os.PathLike[str] | None) -> None:

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import h5py
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.errors import DatasetError
+from spinlock.errors import DatasetError, in_a_line
 from spinlock.runtime.ordered_map import row_blocks
 from spinlock.storage import schema
 from spinlock.storage.compression import encode_chunk
@@ -179,7 +179,7 @@ def _copy_attribute(source: h5py.HLObject, target: h5py.HLObject, name: str) -> 
     except (OSError, RuntimeError, TypeError, UnicodeError, ValueError) as error:
         raise DatasetError(
             f"{source.file.filename}: the attribute {name} of {source.name} cannot be kept when "
-            f"the file is rewritten: {error}. {_REMEDY}"
+            f"the file is rewritten: {in_a_line(error)}. {_REMEDY}"
         ) from error
 
 

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 
 from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.errors import in_a_line
 from spinlock.storage import schema
 from spinlock.storage.hdf5_access import is_refusal
 
@@ -168,7 +169,7 @@ def values_problem(data: h5py.Dataset, scale: Scale) -> str:
         if is_refusal(error):
             raise
         # Damaged bytes can fail in any way.
-        return f"cannot be read ({error})"
+        return f"cannot be read ({in_a_line(error)})"
     return "" if equal else "does not have the values of the configuration"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import h5py
 
-from spinlock.errors import DatasetError, DatasetNotFoundError
+from spinlock.errors import DatasetError, DatasetNotFoundError, in_a_line
 
 _PLAIN = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM)
 _LOCAL = "datasets must be stored in the file itself"
@@ -59,7 +59,7 @@ def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
     try:
         return h5py.File(path, "r", locking="best-effort")
     except OSError as error:
-        raise DatasetError(f"{path} is not a readable HDF5 file ({error})") from error
+        raise DatasetError(f"{path} is not a readable HDF5 file ({in_a_line(error)})") from error
 
 
 def attribute_type(holder: h5py.HLObject, name: str) -> h5py.h5t.TypeID:
@@ -102,7 +102,7 @@ def read_attribute(holder: h5py.HLObject, name: str) -> object:
             return value
         reason = "its type is not one of numbers and text"
     except (OSError, RuntimeError, TypeError, UnicodeError, ValueError) as error:
-        reason = str(error)
+        reason = in_a_line(error)
     raise DatasetError(
         f"{holder.file.filename}: the attribute {name} of {holder.name} cannot be read: {reason}"
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import h5py
 
-from spinlock.errors import DatasetError, SpinlockError
+from spinlock.errors import DatasetError, SpinlockError, in_a_line
 from spinlock.storage.hdf5_access import is_refusal
 
 # Writes of at most so many bytes are remembered after a failure, because HDF5 may read them again.
@@ -141,10 +141,9 @@ def hdf5_error(error: BaseException, file: h5py.File) -> SpinlockError | None:
         return None
     if not file.id.valid or file.mode != "r":
         return None
-    text = " ".join(str(error).split())
     return DatasetError(
-        f"{os.fsdecode(file.filename)} is damaged, HDF5 cannot read it: {text}. Restore it from a "
-        "copy, or generate it again"
+        f"{os.fsdecode(file.filename)} is damaged, HDF5 cannot read it: {in_a_line(error)}. "
+        "Restore it from a copy, or generate it again"
     )
 
 

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 
 from spinlock.configuration.generation_config import GenerationConfig
+from spinlock.errors import in_a_line
 from spinlock.storage.compression import FILTERS
 from spinlock.storage.dimensions import dataset_scales, values_problem, write_scales
 from spinlock.storage.hdf5_access import is_plain, link_problem, local_object
@@ -216,7 +217,9 @@ def _problem(
         held = data.dtype
     except Exception as error:
         # HDF5 has numbers that NumPy lacks, such as integers of 128 bits.
-        return Problem("type", f"has a type that cannot be read ({error}), expected {dtype}")
+        return Problem(
+            "type", f"has a type that cannot be read ({in_a_line(error)}), expected {dtype}"
+        )
     if held != dtype:
         return Problem("type", f"is {held}, expected {dtype}")
     # To NumPy, sequences of variable length and such texts are all objects.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from spinlock.configuration.generation_config import GenerationConfig
-from spinlock.errors import DatasetError
+from spinlock.errors import DatasetError, in_a_line
 from spinlock.runtime.ordered_map import row_blocks
 from spinlock.simulation.sobol_design import make_design
 from spinlock.storage import schema
@@ -48,7 +48,7 @@ def verify_shard(shard: Shard, config: GenerationConfig) -> None:
         if isinstance(error, DatasetError):
             raise
         # A damaged byte can make HDF5, the decompressor or a parser fail in any way.
-        raise DatasetError(f"{shard.path} is damaged: {error}") from error
+        raise DatasetError(f"{shard.path} is damaged: {in_a_line(error)}") from error
     if problem or not same:
         raise DatasetError(f"{shard.path} is damaged: {problem or 'its digest does not match'}")
 

@@ -14,6 +14,7 @@ from spinlock.errors import DatasetError
 from spinlock.generation.build import generate
 from spinlock.storage import schema
 from spinlock.storage.dataset_file import DatasetFile
+from spinlock.storage.hdf5_access import open_hdf5
 from spinlock.storage.verify import require_intact
 from tests.storage import virtual_files
 from tests.storage.virtual_files import SINGLE, VIRTUAL, copy, shards
@@ -95,3 +96,16 @@ def test_what_hdf5_says_of_a_shard_names_the_shard(path):
             messages.append(str(error))
     assert any("is damaged" in message for message in messages)
     assert all(shard.name in message for message in messages)
+
+
+def test_a_message_of_hdf5_is_one_line(tmp_path, monkeypatch):
+    """HDF5 writes the time of a failed read, with a line break, into its message."""
+
+    def fail(*args, **options):
+        raise OSError(errno.EIO, "file read failed: time = Sat Nov 28 05:07:44 2026\n, errno = 5")
+
+    (tmp_path / "a.h5").touch()
+    monkeypatch.setattr("spinlock.storage.hdf5_access.h5py.File", fail)
+    with pytest.raises(DatasetError, match="05:07:44 2026 , errno = 5") as caught:
+        open_hdf5(tmp_path / "a.h5")
+    assert "\n" not in str(caught.value)

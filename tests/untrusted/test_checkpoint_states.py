@@ -104,3 +104,39 @@ def test_a_state_that_is_no_dictionary_is_refused(scene, good_checkpoint, state)
     forged = copied(good_checkpoint) | {"SpinlockDataModule": state}
     outcome = RESUMING["load_state_dict"](scene, write_checkpoint(scene, forged))
     assert "checkpoint" in outcome.error
+
+
+LOOPS = {
+    "no dictionary": ({"fit_loop": 5}, "fit_loop must be a dictionary"),
+    "text": ({"fit_loop": {"epoch_progress": {"total": {"ready": "1"}}}}, "total.ready must be a"),
+    "nothing": ({"fit_loop": {"epoch_loop.batch_progress": {"total": None}}}, "total must be a"),
+    "negative": ({"fit_loop": {"epoch_progress": {"current": {"completed": -1}}}}, "got -1"),
+    "large": ({"fit_loop": {"epoch_loop.state_dict": {"_batches_that_stepped": 2**80}}}, "a count"),
+    "no truth": ({"fit_loop": {"epoch_loop.batch_progress": {"is_last_batch": 3}}}, "True or"),
+}
+
+
+@pytest.mark.parametrize("attack", LOOPS)
+@pytest.mark.parametrize("entry", ["fit", "spinlock fit"])
+def test_loops_adopt_counts_only(scene, good_checkpoint, attack, entry):
+    """Lightning would fail at a later step, or train for ever."""
+    forged = copied(good_checkpoint)
+    changes, named = LOOPS[attack]
+    forged["loops"] = merged(forged["loops"], changes)
+    outcome = RESUMING[entry](scene, write_checkpoint(scene, forged))
+    assert named in outcome.error
+    assert "loops.fit_loop" in outcome.error
+
+
+def merged(values, changes):
+    if not (isinstance(values, dict) and isinstance(changes, dict)):
+        return changes
+    return values | {name: merged(values.get(name), new) for name, new in changes.items()}
+
+
+def test_a_loop_state_replaces_no_method(scene, good_checkpoint):
+    forged = copied(good_checkpoint)
+    for progress in forged["loops"]["fit_loop"].values():
+        progress |= {"increment_ready": 5, "reset": 5} if "total" in progress else {}
+    outcome = RESUMING["fit"](scene, write_checkpoint(scene, forged))
+    assert outcome.error == ""

@@ -102,6 +102,57 @@ def test_a_checkpoint_is_not_unpickled(scene, good_checkpoint, where):
     assert "--weights_only false" in outcome.error
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"text\x1b[31m", b"\x80\x02h\xff.", b"\x80\x02X\x01\x00\x00\x00\xff."]
+)
+def test_what_is_no_checkpoint_is_one_line(scene, content):
+    """The unpickler fails with errors of many types."""
+    path = scene.folder / "forged.ckpt"
+    path.write_bytes(content)
+    outcome = predict_command(scene, path)
+    assert "safe to load" in outcome.error
+    assert outcome.error.isprintable()
+
+
+def load_model(scene, path):
+    return scene.run(lambda: FeatureVQVAE.load_from_checkpoint(path))
+
+
+def load_data(scene, path):
+    return scene.run(lambda: SpinlockDataModule.load_from_checkpoint(path))
+
+
+FILE_ENTRIES = {name: run for name, run in RESUMING.items() if name != "load_state_dict"}
+FILE_ENTRIES |= {"model": load_model, "data module": load_data}
+
+
+@pytest.mark.parametrize("entry", FILE_ENTRIES)
+def test_a_flipped_bit_is_found(scene, good_checkpoint, entry):
+    """Otherwise it would be another weight: torch does not compare checksums."""
+    path = write_checkpoint(scene, good_checkpoint)
+    weights = good_checkpoint["state_dict"]["autoencoder.encoder.0.weight"]
+    content = bytearray(path.read_bytes())
+    content[content.index(weights.numpy().tobytes()) + 2] ^= 1
+    path.write_bytes(content)
+    torch.load(path, weights_only=True)
+    outcome = FILE_ENTRIES[entry](scene, path)
+    assert "checksum" in outcome.error
+    assert outcome.error.isprintable()
+
+
+@pytest.mark.parametrize("where", ["start", "middle", "end", "length"])
+def test_a_damaged_archive_is_found(scene, good_checkpoint, where):
+    path = write_checkpoint(scene, good_checkpoint)
+    content = bytearray(path.read_bytes())
+    if where == "length":
+        del content[-20:]
+    else:
+        place = {"start": 26, "middle": len(content) // 2, "end": -22}[where]
+        content[place : place + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    assert "damaged" in FILE_ENTRIES["spinlock predict"](scene, path).error
+
+
 def test_unpickling_is_the_users_decision(scene, good_checkpoint):
     forged = copied(good_checkpoint) | {"new": Payload(scene.mark)}
     path = scene.folder / "forged.ckpt"
