@@ -40,7 +40,7 @@ def try_kills(folder: Path, seed: int, share: float) -> Tally:
     tally = Tally("kills")
     draws = random.Random(seed)
     tasks = _tasks(folder)
-    repeats = max(1, round(2 * share))
+    repeats, ended = max(1, round(2 * share)), 0
     for task in tasks if share > 0.1 else tasks[:2]:
         expected, seconds = _undisturbed(tally, folder, task)
         signals = _SIGNALS * repeats if share > 0.1 else _SIGNALS[:1]
@@ -52,11 +52,22 @@ def try_kills(folder: Path, seed: int, share: float) -> Tally:
             moment = draws.uniform(0, seconds)
             outcome = _killed(task, place, name, moment)
             title = f"{task.name}, {name.name} after {moment:.2f} s"
-            if outcome.status > 0:
-                tally.note(title, outcome, problems_of(outcome))
+            tally.note(title, outcome, _problems_of_kill(outcome, name))
+            ended += outcome.status != 0
             _complete(tally, task, place, title, expected)
             shutil.rmtree(place)
+    print(f"{ended} of {tally.trials} signals came before the end of the command", flush=True)
     return tally
+
+
+def _problems_of_kill(outcome: Outcome, name: signal.Signals) -> list[str]:
+    """Return what is wrong with the end of a process that was sent a signal."""
+    if outcome.status == -name and not outcome.hung:
+        return []
+    problems = problems_of(outcome)
+    if outcome.status > 0 and outcome.status != 128 + name:
+        problems.append(f"exit status {outcome.status}, expected {128 + name}; {outcome.err}")
+    return problems
 
 
 def _complete(tally: Tally, task: Task, place: Path, title: str, expected: object) -> None:

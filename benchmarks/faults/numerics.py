@@ -35,6 +35,8 @@ def try_numerics(folder: Path, seed: int, share: float) -> Tally:
         block_size=8,
     )
     _trajectories(tally, config)
+    # Features of the spread of realizations need two of them.
+    _trajectories(tally, dataclasses.replace(config, num_timesteps=20, num_realizations=2))
     _errors(tally, dataclasses.replace(config, num_samples=max(5, round(share * _COMPARED))))
     return tally
 
@@ -43,7 +45,9 @@ def _trajectories(tally: Tally, config: GenerationConfig) -> None:
     """Fields and features are finite, and what is bounded stays within its bounds."""
     rows = make_design(config).values
     for samples in Simulator(config, "cpu").samples(0, config.num_samples):
-        features = [samples.initial_features, *vars(samples.features).values()]
+        features = {"initial": samples.initial_features, **samples.features._asdict()}
+        if samples.responses is not None:
+            features |= samples.responses._asdict()
         for place, sample in enumerate(samples.index.tolist()):
             tally.trials += 1
             values = typed_row(rows[sample])
@@ -51,14 +55,16 @@ def _trajectories(tally: Tally, config: GenerationConfig) -> None:
             if not torch.isfinite(fields).all():
                 tally.fault(f"sample {sample} has fields that are not finite")
             largest = float(fields.abs().max())
-            if largest > (bound := _bound(values, float(samples.initial[place].abs().max()))):
+            initial = float(samples.initial[place].abs().max())
+            if largest > (bound := _bound(values, initial, config.num_timesteps)):
                 tally.fault(f"sample {sample} exceeds its bound {bound}: {largest}")
-            # Features of fewer trajectories or timesteps than they need are missing: NaN.
-            if any(torch.isinf(part[place]).any() for part in features if part is not None):
-                tally.fault(f"sample {sample} has infinite features")
+            for name, part in features.items():
+                missing = config.num_realizations == 1 and name in ("noise", "divergence")
+                if missing != (not torch.isfinite(part[place]).all()):
+                    tally.fault(f"sample {sample} has features of {name} that are not finite")
 
 
-def _bound(values: ParameterValues, initial: float) -> float:
+def _bound(values: ParameterValues, initial: float, timesteps: int) -> float:
     """Return the bound of fields in docs/data_format.md, with forcing of 25 standard deviations."""
     step = OUTPUT_BOUND + 25 * 1.5 * values.noise_scale
     match values.update_policy:
@@ -67,7 +73,7 @@ def _bound(values: ParameterValues, initial: float) -> float:
         case "convex":
             return max(step, initial)
         case _:
-            return initial + step * values.dt * _TIMESTEPS
+            return initial + step * values.dt * timesteps
 
 
 def _errors(tally: Tally, config: GenerationConfig) -> None:

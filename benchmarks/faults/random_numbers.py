@@ -6,6 +6,7 @@ tests, so one that does is a fault.
 """
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,14 @@ from spinlock.kernels.random_draws import philox_words
 from spinlock.simulation.randomness import Stream, normal, symmetric_uniform, uniform
 
 _DRAWS = 10_000_000
+# Coordinates other than those of the numbers that they are compared with; seeds are differences.
+_NEIGHBORS: dict[str, tuple[int, ...]] = {
+    "seed": (1, 2**16, 2**32),
+    "stream": tuple(stream for stream in Stream if stream is not Stream.FORCING),
+    "index": (0, 2, 4, 2**16 + 3, 2**32 + 3),
+    "substream": (0, 2, 3, 2**16 + 1, 2**32 + 1),
+}
+_LAGS = (1, 2, 3, 4, 8, 16)
 # Standard deviations beyond which a statistic is a fault, and the probability of that.
 _LIMIT = 5.0
 _PROBABILITY = 2 * float(stats.norm.sf(_LIMIT))
@@ -29,7 +38,7 @@ def try_random_numbers(folder: Path, seed: int, share: float) -> Tally:
     count = max(100_000, round(share * _DRAWS))
     _words(tally, seed, count)
     _distributions(tally, seed, count)
-    _independence(tally, seed, count // 10)
+    _independence(tally, seed, count)
     return tally
 
 
@@ -88,16 +97,18 @@ def _independence(tally: Tally, seed: int, count: int) -> None:
         return drawn.double().numpy()
 
     own = numbers()
-    others = {
-        "seed": numbers(seed=seed + 1),
-        "stream": numbers(stream=Stream.WEIGHTS),
-        "index": numbers(index=4),
-        "substream": numbers(substream=2),
-        "substream of another word": numbers(substream=1 + 2**16),
-    }
-    for lag in (1, 2, 3, 4, 8, 16):
-        others[f"position + {lag}"] = np.roll(own, lag)
-    for name, other in others.items():
+
+    def others() -> Iterator[tuple[str, NDArray[np.float64]]]:
+        for name, values in _NEIGHBORS.items():
+            for value in values:
+                yield (
+                    f"{name} {value}",
+                    numbers(**{name: seed + value if name == "seed" else value}),
+                )
+        for lag in _LAGS:
+            yield f"position + {lag}", np.roll(own, lag)
+
+    for name, other in others():
         # Of the numbers, their squares, and their signs with squares.
         for (kind, left), right in zip(
             (("values", own), ("squares", own**2), ("values and squares", own)),

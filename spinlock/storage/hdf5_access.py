@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 
 from spinlock.errors import DatasetError, DatasetNotFoundError, in_a_line
+from spinlock.storage.text_heaps import check_heaps
 
 _PLAIN = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM)
 _LOCAL = "datasets must be stored in the file itself"
@@ -44,7 +45,8 @@ def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
 
     Raises:
         DatasetNotFoundError: If the file does not exist.
-        DatasetError: If the path is not a regular file, or the file is not readable as HDF5.
+        DatasetError: If the path is not a regular file, the file is not readable as HDF5, or HDF5
+            would read it without end.
     """
     path = Path(path)
     if path.is_dir():
@@ -57,9 +59,15 @@ def open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
     if not path.is_file():
         raise DatasetError(f"{path} is not a regular file")
     try:
-        return h5py.File(path, "r", locking="best-effort")
+        file = h5py.File(path, "r", locking="best-effort")
     except OSError as error:
         raise DatasetError(f"{path} is not a readable HDF5 file ({in_a_line(error)})") from error
+    try:
+        check_heaps(file, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def attribute_type(holder: h5py.HLObject, name: str) -> h5py.h5t.TypeID:

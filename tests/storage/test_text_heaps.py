@@ -1,0 +1,73 @@
+"""Damage for which HDF5 reads the heap of texts without end is an error when a file is opened."""
+
+import re
+import shutil
+
+import h5py
+import pytest
+
+from spinlock.checks import check_dataset
+from spinlock.errors import DatasetError
+from spinlock.storage.hdf5_access import open_hdf5
+from tests.storage import virtual_files
+from tests.storage.virtual_files import shards
+
+
+@pytest.fixture(scope="session")
+def files(made_once):
+    return made_once("virtual", virtual_files.write)
+
+
+def heaps(content):
+    return [match.start() for match in re.finditer(rb"GCOL\x01\0\0\0", content)]
+
+
+def lengths(content, heap):
+    """The places of the lengths of all objects of a heap."""
+    end = heap + int.from_bytes(content[heap + 8 : heap + 16], "little")
+    at, found = heap + 16, []
+    while at + 16 <= end:
+        index = int.from_bytes(content[at : at + 2], "little")
+        length = int.from_bytes(content[at + 8 : at + 16], "little")
+        found.append(at)
+        at += 16 + -(-length // 8) * 8 if index else length
+    return found
+
+
+@pytest.mark.parametrize("layout", ["single", "virtual", "shard"])
+def test_no_heap_is_read_without_end(files, tmp_path, layout):
+    whole = shards(files / "virtual.h5")[0] if layout == "shard" else files / f"{layout}.h5"
+    content = whole.read_bytes()
+    assert heaps(content)
+    for heap in heaps(content):
+        objects = lengths(content, heap)
+        for place in (objects[0], objects[len(objects) // 2], objects[-1]):
+            damaged = bytearray(content)
+            damaged[place : place + 16] = bytes(16)
+            (tmp_path / "a.h5").write_bytes(damaged)
+            with pytest.raises(DatasetError, match=f"byte {heap} holds an object without a length"):
+                open_hdf5(tmp_path / "a.h5")
+
+
+def test_a_heap_of_zeros_fails_a_check(files, tmp_path):
+    path = shutil.copy(files / "single.h5", tmp_path / "a.h5")
+    content = bytearray(path.read_bytes())
+    content[heaps(content)[0] + 16 : heaps(content)[0] + 2000] = bytes(1984)
+    path.write_bytes(content)
+    (row,) = check_dataset(path, replay=0, progress=False).rows
+    assert not row.passed
+    assert "without a length" in row.measured
+
+
+def test_files_of_other_programs_open(tmp_path):
+    """Empty heaps, headers of version 2, and user blocks."""
+    with h5py.File(tmp_path / "old.h5", "w", userblock_size=512) as file:
+        file.attrs["text"] = "text"
+    with h5py.File(tmp_path / "new.h5", "w", libver="latest", track_order=True) as file:
+        file.attrs["text"] = "text"
+        file["texts"] = ["a", "", "c" * 10_000]
+    with h5py.File(tmp_path / "empty.h5", "w") as file:
+        file.attrs["texts"] = ["", ""]
+        file.create_dataset("none", (3,), h5py.string_dtype())
+    for name in ("old", "new", "empty"):
+        open_hdf5(tmp_path / f"{name}.h5").close()
