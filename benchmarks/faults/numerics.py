@@ -45,6 +45,8 @@ def _trajectories(tally: Tally, config: GenerationConfig) -> None:
     """Fields and features are finite, and what is bounded stays within its bounds."""
     rows = make_design(config).values
     for samples in Simulator(config, "cpu").samples(0, config.num_samples):
+        done = int(samples.index[-1]) + 1
+        print(f"{done} of {config.num_samples} operators, T = {config.num_timesteps}", flush=True)
         features = {"initial": samples.initial_features, **samples.features._asdict()}
         if samples.responses is not None:
             features |= samples.responses._asdict()
