@@ -163,7 +163,9 @@ class FileTrials:
         problems = problems_of(outcome, report="check" in name)
         succeeded = outcome.status == 0
         if not (succeeded and any(name.endswith(writer) for writer in WRITING)):
-            problems += changes(before, snapshot(folder))
+            # The lock stays, because another process may wait for it.
+            lock = f"leaves {self._original.path.name}.lock"
+            problems += [each for each in changes(before, snapshot(folder)) if each != lock]
         if victims is not None and (harm := victims.harm()):
             problems.append(f"a file that the dataset refers to: {harm}")
         self._tally.note(name, outcome, problems)
