@@ -38,6 +38,10 @@ class OperatorSelection:
     setting: str = "train_operators"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.axes, Mapping | None):
+            raise ConfigurationError(
+                f"{self.setting}: must be a mapping of axes to values, got {self.axes!r}"
+            )
         for name, chosen in (self.axes or {}).items():
             if not (_are_bounds(chosen) or _are_values(chosen)):
                 raise ConfigurationError(

@@ -26,6 +26,7 @@ from spinlock.datamodules.views import make_view
 from spinlock.errors import ConfigurationError
 from spinlock.generation import generate
 from spinlock.runtime.local_paths import local_path
+from spinlock.splits import split_fractions
 from spinlock.storage import read_info
 
 
@@ -145,7 +146,7 @@ class SpinlockDataModule(BaseDataModule):
         warn_of_other_fields(self.path, asked, self.view)
         self.preparation = Preparation(
             view=self.view,
-            fractions=(1 - val_fraction - test_fraction, val_fraction, test_fraction),
+            fractions=split_fractions(val_fraction, test_fraction),
             split_seed=split_seed,
             masks=select_variants(self.label_names, train_variants, eval_variants),
             train_operators=OperatorSelection(train_operators, "train_operators"),

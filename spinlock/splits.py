@@ -1,8 +1,12 @@
 """Assigns operators to train, validation and test splits by a hash of their index."""
 
+from numbers import Real
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from spinlock.errors import ConfigurationError
 from spinlock.simulation.sobol_design import sobol_points
 
 SPLITS = ("train", "val", "test")
@@ -10,6 +14,27 @@ SPLITS = ("train", "val", "test")
 # Makes the scrambling differ from that of the design, which may have the same seed.
 _SALT = 0x5917
 _POINTS_AT_A_TIME = 1 << 16
+
+
+def split_fractions(val_fraction: float, test_fraction: float) -> tuple[float, float, float]:
+    """Return the fractions of train, validation and test, which sum to 1.
+
+    Args:
+        val_fraction: Fraction of the operators for validation.
+        test_fraction: Fraction of the operators for testing.
+
+    Raises:
+        ConfigurationError: If a fraction is no number.
+
+    Example:
+        >>> split_fractions(0.25, 0.25)
+        (0.5, 0.25, 0.25)
+    """
+    given: dict[str, Any] = {"val_fraction": val_fraction, "test_fraction": test_fraction}
+    for name, value in given.items():
+        if not isinstance(value, Real):
+            raise ConfigurationError(f"{name}: must be a number, got {value!r}")
+    return 1 - val_fraction - test_fraction, val_fraction, test_fraction
 
 
 def split_operators(

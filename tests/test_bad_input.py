@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from spinlock import SpinlockDataModule
 from spinlock.commands.yaml_text import parsed_yaml, read_yaml
 from spinlock.configuration.generation_config import MAX_INDEX, GenerationConfig
 from spinlock.configuration.variant_mixture import InitialConditionConfig
@@ -75,6 +76,20 @@ SIZES = {
 def test_arguments_of_models_out_of_range(name, value):
     with pytest.raises(ConfigurationError, match=rf"^{name}: must .*, got "):
         FeatureVQVAE(**{"num_features": 5, name: value})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("batch_size", "split_seed", "max_samples", "sampling_seed", "val_fraction"),
+        *("test_fraction", "train_operators", "eval_operators", "timestep", "scaling", "balance"),
+    ],
+)
+@pytest.mark.parametrize("value", ["many", [1], {"a": 1}])
+def test_arguments_of_data_modules_of_another_type(tmp_path, name, value):
+    """A script gives them without a parser that checks types."""
+    with pytest.raises(ConfigurationError, match=name):
+        SpinlockDataModule(tmp_path / "a.h5", GenerationConfig(8), **{name: value})
 
 
 def test_weights_that_sum_to_infinity():

@@ -137,6 +137,8 @@ class FileTrials:
         )
         # What h5py reads may lie elsewhere, which the package must refuse in any case.
         values = observe(content_digest(path, original.config), folder)
+        if victims is not None:
+            victims.watch.events()
         changed = victims is not None or values.out.strip() != original.content
         if changed and values.status >= 0 and found["check --full"].status == 0:
             unsealed = ", sealed" not in name and values.out.strip() != original.content

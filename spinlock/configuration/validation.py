@@ -9,6 +9,7 @@ import inspect
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -120,17 +121,21 @@ def check_arguments(function: Callable[..., object], values: Mapping[str, object
             _converted(hints[name], value, name)
 
 
-def require_at_least(values: Mapping[str, int | None], least: int) -> None:
-    """Check that numbers are not too small.
+def require_at_least(values: Mapping[str, Any], least: int) -> None:
+    """Check that values are integers that are not too small.
 
     Args:
-        values: Numbers by the name of the setting; None passes.
-        least: Smallest number that is allowed.
+        values: Integers by the name of the setting; None passes.
+        least: Smallest integer that is allowed.
 
     Raises:
-        ConfigurationError: If a number is smaller. Names the setting.
+        ConfigurationError: If a value is smaller, or no integer. Names the setting.
     """
     for name, value in values.items():
+        if value is not None and not isinstance(value, Integral):
+            raise ConfigurationError(
+                f"{name}: must be of type int, got {shown(value)} ({type(value).__name__})"
+            )
         if value is not None and value < least:
             raise ConfigurationError(f"{name}: must be at least {least}, got {value}")
 

@@ -26,9 +26,9 @@ def check_loop_states(checkpoint: dict[str, Any], trainer: Trainer) -> None:
 
     Example:
         >>> trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-        >>> check_loop_states({"loops": {"fit_loop": {"epoch_progress": 5}}}, trainer)
+        >>> check_loop_states({"loops": {"fit_loop": 5}}, trainer)
         Traceback (most recent call last):
-        spinlock.errors.DatasetError: the checkpoint's loops.fit_loop.epoch_progress must be a ...
+        spinlock.errors.DatasetError: the checkpoint's loops.fit_loop must be a dictionary, got 5
     """
     states = checkpoint.get("loops")
     if states is None:
