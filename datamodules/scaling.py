@@ -12,6 +12,8 @@ Scaling = Literal["standard", "robust", "rank", "none"]
 
 # Fields are of order one, so a column that varies by less than this holds only rounding errors.
 _SMALLEST_SPREAD = 1e-6
+# Interquartile range, relative to the standard deviation, below which it is as good as zero.
+_SMALLEST_SHARE = 1e-6
 # Number of points of the empirical distribution of each column that ``rank`` stores.
 _NUM_KNOTS = 1001
 _TENSORS = ("knee", "center", "spread", "knots", "quantiles")
@@ -23,7 +25,8 @@ class FeatureScaler:
 
     ==============  ==============================================================================
     ``standard``    (x - mean) / standard deviation
-    ``robust``      (x - median) / interquartile range, or / standard deviation if that is zero
+    ``robust``      (x - median) / interquartile range, or / standard deviation if the range is
+                    less than a millionth of that
     ``rank``        the normal quantile of the rank of x among the training samples, which makes
                     any column Gaussian; piecewise linear with up to 1,001 knots
     ``none``        x, as in the file
@@ -78,7 +81,8 @@ class FeatureScaler:
         if scaling == "robust":
             quarters = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64, device=values.device)
             low, center, high = _quantiles(mapped, quarters)
-            spread = torch.where(high > low, high - low, spread)
+            # Division by a range of rounding errors would overflow.
+            spread = torch.where(high - low > _SMALLEST_SHARE * spread, high - low, spread)
         nothing = values.new_empty(values.shape[1], 0)
         scaler = cls(scaling, signed_log, knee, center, spread * varies, nothing, nothing)
         if scaling != "rank":

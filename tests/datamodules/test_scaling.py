@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from scipy import stats
 from sklearn.preprocessing import QuantileTransformer, RobustScaler, StandardScaler
 
@@ -90,6 +90,8 @@ def test_inverse(method, log):
     st.lists(st.floats(-1e5, 1e5, width=32), min_size=2, max_size=40),
     st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=10),
 )
+# An interquartile range by which nothing can be divided.
+@example(("robust", False), [0.0, 0.0, 0.0, 1.0, 2.0**-126], [0.0, 4.0])
 def test_scaling_keeps_order_also_beyond_the_training_range(method, training, others):
     scaler = FeatureScaler.fit(torch.tensor(training)[:, None], method[0], signed_log=method[1])
     values = torch.tensor(sorted(others))
