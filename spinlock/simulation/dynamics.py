@@ -10,6 +10,7 @@ perturbed. The other two batches are their second and their third step.
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,14 @@ from spinlock.simulation.timestep_columns import (
 MEASURING_SIDE = 16
 #: Noise below which the column `noise` does not distinguish operators.
 SMALLEST_NOISE = 1e-6
+
+
+def _each_operator(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `torch.vmap` of a function."""
+    # In torch 2.6, this imports torch's compiler, which fails where interception is disabled, as
+    # `spinlock.runtime.arithmetic` does.
+    with torch._C._EnableTorchFunction():
+        return torch.vmap(function)
 
 
 def measuring_side(grid_size: int, *, built_in: bool) -> int:
@@ -165,7 +174,7 @@ class DynamicsMeter:
             return mixed if flow is None else flow(mixed)
 
         fields = self._fields.expand(len(keep), -1, -1, -1, -1)
-        columns = self._columns(fields, update, torch.vmap)
+        columns = self._columns(fields, update, _each_operator)
         noise = (gain * noise_scale).clamp(min=SMALLEST_NOISE).log10()
         return _row(columns, noise, noise_length)
 
@@ -177,7 +186,7 @@ class DynamicsMeter:
         Args:
             fields: Fields of this meter, (n, C, side, side), or expanded to (o, n, C, side, side).
             update: Map Φ, of one operator or of o operators.
-            each: `torch.vmap` if ``update`` maps the fields of o operators, else the identity.
+            each: `_each_operator` if ``update`` maps the fields of o operators, else the identity.
         """
         images = update(fields)
         start, first = (each(trajectory_fields)(x) for x in (fields, images))
