@@ -1,8 +1,8 @@
 """Compiles the Triton kernels for several GPUs, none of which is needed, and shows what they use.
 
-Run it with `python -m benchmarks.kernel_resources`; it needs Triton 3.3 or newer. Spills are the bytes
-of registers that a thread stores in memory for lack of registers. Tensor cores are named by their
-instruction in PTX.
+Run it with `python -m benchmarks.kernel_resources`; it needs Triton 3.3 or newer. Spills are the
+bytes of registers that a thread stores in memory for lack of registers. Tensor cores are named by
+their instruction in PTX.
 """
 
 import argparse

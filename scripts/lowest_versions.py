@@ -23,7 +23,7 @@ ENVIRONMENT = ROOT / "build" / "lowest-versions"
 
 
 def requirements(project: dict[str, Any], texts: Iterable[str]) -> Iterator[Requirement]:
-    """Yield the requirements that hold on this machine; extras of the project are replaced by theirs.
+    """Yield the requirements that hold on this machine, and those of extras of the project.
 
     Args:
         project: Table ``project`` of pyproject.toml.

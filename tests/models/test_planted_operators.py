@@ -171,7 +171,7 @@ def test_responses_are_tokenized_by_operator(path, tmp_path, view):
     expected = tuple(name for name, out in zip(NAMES, SHIFTED, strict=True) if not out)
     assert data.feature_names == expected
     rate, excess, p = scores(batch)
-    assert rate >= 0.95
+    assert rate >= 0.9
     assert abs(excess) < 0.01
     assert p > 0.05
     known = metrics.joint_tokens(batch["operator"] % RESPONSES)
