@@ -130,7 +130,8 @@ def compare(name, calls, monkeypatch):
         if name in OPERANDS:
             limit = NEIGHBOR[actual[0].dtype]
             actual, expected = [read_operands(*actual)], [read_operands(*expected)]
-            torch.testing.assert_close(actual, expected, rtol=limit, atol=1e-6, equal_nan=True)
+            # torch computes GELU to 1.2e-6 on some CPUs.
+            torch.testing.assert_close(actual, expected, rtol=limit, atol=2e-6, equal_nan=True)
         for one, other in zip(actual, expected, strict=True):
             # What an operation does not write stays NaN.
             written = other.isfinite()
