@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from spinlock.errors import ConfigurationError, SimulationError
+from spinlock.runtime.stage_clock import StageClock
 from spinlock.simulation.operator_family import OperatorFamily
 from spinlock.simulation.operator_runs import NEW_NOISE, OperatorRunner, Run
 from spinlock.simulation.sobol_design import make_design, operator_values
@@ -64,6 +65,14 @@ def test_fewer_realizations_are_the_first_ones():
     )
     assert one.shape[1:3] == (1, 1)
     assert torch.equal(one, all_[:, :1])
+
+
+def test_the_time_of_a_run_is_counted():
+    clock = StageClock()
+    runner = OperatorRunner(config(), "cpu", clock)
+    list(runner.run([Run(2, [0])], torch.ones(1, 3, 24, 24), [NEW_NOISE], torch.clone))
+    assert set(clock.seconds) == {"weights", "calibration", "convolutions", "forcing"}
+    assert min(clock.seconds.values()) > 0
 
 
 def test_values_of_operators_are_those_of_the_design():

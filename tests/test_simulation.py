@@ -172,6 +172,17 @@ def test_units_do_not_depend_on_the_range_asked_for(probes, kind, monkeypatch):
     assert [i for _, wanted in seen for i in wanted] == list(range(10, 37))
 
 
+@pytest.mark.parametrize("probes", [1, 3])
+def test_dynamics_are_those_of_operators_that_begin_in_the_range(probes):
+    simulator = Simulator(small_config(12, probes_per_operator=probes, dynamics=True), "cpu")
+    whole, part = (
+        torch.cat([found.dynamics for found in simulator.samples(start, stop)])
+        for start, stop in ((0, 12), (2, 10))
+    )
+    assert len(whole.unique(dim=0)) == len(whole) == 12 // probes
+    assert torch.equal(part, {1: whole[2:10], 3: whole[1:4]}[probes])
+
+
 def test_probes_of_an_operator_have_noise_of_their_own():
     """One constant initial condition for all probes: only the noise distinguishes them."""
     config = small_config(4, probes_per_operator=4, num_realizations=1)

@@ -112,6 +112,8 @@ AREAS = {
             "tests/features/test_displacement.py",
             "tests/features/test_row_independence.py",
             "tests/features/test_registry.py",
+            "tests/features/test_documentation.py",
+            "tests/datamodules/test_invariant_columns.py",
             "tests/test_extraction.py",
             "tests/test_golden.py",
         ),

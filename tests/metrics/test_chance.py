@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chi2_contingency, multivariate_hypergeom, random_table
+from scipy.stats import chi2_contingency, hypergeom, multivariate_hypergeom, random_table
 
 from spinlock import metrics
 from spinlock.metrics import chance
@@ -107,6 +107,26 @@ def test_the_null_is_the_score_of_each_table():
     assert null.shape == (70,)
     null = metrics.permutation_null(metrics.mutual_information, COUNTS, permutations=70, seed=3)
     torch.testing.assert_close(null, torch.stack([metrics.mutual_information(t) for t in tables]))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "total"), [(50, 60, 1000), (900, 800, 10**4), (10**5, 3, 10**6)]
+)
+def test_what_the_expected_information_leaves_out_is_negligible(a, b, total):
+    """By Bernstein's inequality, whose bound is small at both ends of the summed range."""
+    numbers = [torch.tensor([float(number)]) for number in (a, b, total)]
+    first, last = (end.item() for end in chance._range(*(number.double() for number in numbers)))
+    mean, variance, _ = (float(m) for m in hypergeom.stats(total, a, b, moments="mvs"))
+    least, most = max(1, a + b - total), min(a, b)
+    assert least <= first <= last <= most
+    for end, limit in ((first, least), (last, most)):
+        distance = abs(end - mean)
+        bound = 2 * np.exp(-(distance**2) / (2 * variance + 2 * distance / 3))
+        assert end == limit or bound <= chance._NEGLIGIBLE
+        # No farther than needed.
+        distance = max(0, distance - 1.001)
+        bound = 2 * np.exp(-(distance**2) / (2 * variance + 2 * distance / 3))
+        assert end == limit or bound >= chance._NEGLIGIBLE
 
 
 def test_p_value_by_hand():

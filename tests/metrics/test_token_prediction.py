@@ -122,13 +122,15 @@ def test_r_squared_within_groups_is_about_their_means():
     generator = torch.Generator().manual_seed(0)
     target = torch.randn(90, 2, generator=generator).double()
     groups = torch.randint(3, (90,), generator=generator)
+    # A group of one sample.
+    groups[7] = 3
     target[:, 0] += 5 * groups
     prediction = target + 0.5 * torch.randn(90, 2, generator=generator)
     whole = metrics.column_r_squared(prediction, target)
     expected = r2_score(target, prediction, multioutput="raw_values")
     np.testing.assert_allclose(whole, expected)
     within = metrics.column_r_squared(prediction, target, groups)
-    means = torch.stack([target[groups == g].mean(0) for g in range(3)])[groups]
+    means = torch.stack([target[groups == g].mean(0) for g in range(4)])[groups]
     expected = r2_score(target - means, prediction - means, multioutput="raw_values")
     np.testing.assert_allclose(within, expected)
     assert within[0] < whole[0] - 0.1
