@@ -113,6 +113,11 @@ def test_features_that_differ_are_replaced_in_new_shards(files, tmp_path):
         assert (result.changed, result.rewritten) == (10, True)
         require_intact(path, "")
     one, two = map(read_info, paths.values())
+    before = read_info(files / "virtual.h5")
+    assert two.design_quality == before.design_quality != {}
+    # Only the assembly was timed anew.
+    old, new = before.run_summary, two.run_summary
+    assert {name for name in old | new if old[name] != new[name]} == {"assembly_seconds"}
     assert (one.digest, one.fingerprint) == (two.digest, two.fingerprint)
     assert two.config.storage.layout == "virtual"
     held = dataset_contents(paths["virtual"])

@@ -17,6 +17,7 @@ from spinlock.generation.build import generate_part
 from spinlock.storage import schema
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.digests import require_seal
+from spinlock.storage.hdf5_access import local_object
 from spinlock.storage.verify import damaged_samples
 from tests.storage.forgeries import CONFIG, LONGER, REVEALED, ROOT, SECRET, VARIANTS, affected
 from tests.storage.forgery_entries import ENTRIES, attempt, forge
@@ -174,3 +175,12 @@ def test_a_field_reader_reads_this_file_only(telling, tmp_path, victims):
         with pytest.raises(DatasetError, match=r"puts/fields"):
             FieldReader(path, CONFIG).read(schema.OUTPUTS, np.arange(2))
         assert victims.harm() == ""
+
+
+def test_a_path_through_a_dataset_leads_nowhere():
+    with h5py.File("paths.h5", "w", driver="core", backing_store=False) as file:
+        file["group/data"] = np.zeros(3)
+        for path in ("group/data/inner", "group/data/inner/most", "none", "none/inner"):
+            assert local_object(file, path) == (None, "")
+        assert local_object(file, "group/data") == (file["group/data"], "")
+        assert local_object(file, "group") == (file["group"], "")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -112,6 +113,19 @@ def test_a_lock_is_taken_again(tmp_path):
         pass
 
 
+def test_the_umask_alone_decides_who_may_take_a_lock(tmp_path):
+    before = os.umask(0)
+    try:
+        locking._require_creatable(tmp_path / "a.h5.lock")
+        with dataset_lock(tmp_path / "b.h5"):
+            pass
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes["a.h5.lock"] == 0o666
+    assert modes["b.h5.lock"] & 0o111 == 0
+
+
 def test_locks_of_file_systems_that_have_none(tmp_path, monkeypatch):
     """There a lock is a file that names its holder, and goes when it is released."""
     path = tmp_path / "a.h5"
@@ -156,7 +170,8 @@ def test_who_waits_says_for_what_and_for_whom(tmp_path, monkeypatch, caplog):
     first, *others = caplog.messages
     assert f"{path} is being written by another process ({path}.lock is held" in first
     assert others
-    assert all(message.startswith(f"still waiting for {path}.lock after ") for message in others)
+    waited = rf"still waiting for {re.escape(str(path))}\.lock after \d{{1,2}} s \(held"
+    assert all(re.match(waited, message) for message in others)
     if os.access("/proc/locks", os.R_OK) and Path("/proc/locks").read_text():
         assert f"held by process {os.getpid()})" in first
 

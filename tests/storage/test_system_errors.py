@@ -12,7 +12,7 @@ import pytest
 
 from spinlock.errors import DatasetError
 from spinlock.generation.build import generate
-from spinlock.storage import schema
+from spinlock.storage import hdf5_failures, schema
 from spinlock.storage.dataset_file import DatasetFile
 from spinlock.storage.hdf5_access import open_hdf5
 from spinlock.storage.verify import require_intact
@@ -109,3 +109,16 @@ def test_a_message_of_hdf5_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(DatasetError, match="05:07:44 2026 , errno = 5") as caught:
         open_hdf5(tmp_path / "a.h5")
     assert "\n" not in str(caught.value)
+
+
+def raised_in(module):
+    """An error that was raised by code of a module."""
+    with pytest.raises(ValueError, match="wrong") as caught:
+        exec("raise ValueError('wrong')", {"__name__": module})
+    return caught.value
+
+
+def test_errors_of_h5py_come_from_its_modules():
+    modules = ("h5py", "h5py._objects", "h5py._hl.files", "h5pyx", "numpy", "mine.h5py", "")
+    found = [module for module in modules if hdf5_failures._raised_by_h5py(raised_in(module))]
+    assert found == ["h5py", "h5py._objects", "h5py._hl.files"]
