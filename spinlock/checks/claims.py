@@ -62,8 +62,8 @@ class Claim:
         try:
             if reason := source.lacks(*self.needs):
                 raise NotMeasurableError(reason)
-            # NumPy's defaults, so that the caller's settings do not turn warnings into errors.
-            with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
+            # What is not finite is what claims are about; the caller's settings may raise errors.
+            with np.errstate(all="ignore"):
                 found = self.measure()
         except NotMeasurableError as error:
             measurable = False

@@ -6,7 +6,7 @@ measure the fields; the memory that they use does not depend on the size of the 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -66,7 +66,12 @@ def measure_fields(source: CheckSource, on_samples: Callable[[int], None]) -> Fi
     sampled = np.isin(np.arange(source.num_samples), source.sampled)
     threads = available_cores()
     settle_vector_math()
-    measure = partial(_measure, source, found, in_band, sampled)
+
+    def measure(row: int) -> None:
+        # What is not finite is counted; the caller's settings may turn warnings into errors.
+        with np.errstate(all="ignore"):
+            _measure(source, found, in_band, sampled, row)
+
     pool = shared_pool("check", threads)
     for _ in ordered_map(pool, measure, range(source.num_samples), 2 * threads):
         on_samples(1)

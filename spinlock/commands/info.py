@@ -10,6 +10,7 @@ from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.configuration.parameter_axes import describe_axis
 from spinlock.errors import DatasetError
 from spinlock.generation.run_summary import describe_design, describe_origin
+from spinlock.runtime.progress import printable
 from spinlock.storage import read_columns, read_info, schema
 from spinlock.storage.assemble import held_files
 from spinlock.storage.assembly_plan import plan_assembly
@@ -73,7 +74,8 @@ def _shards_of(info: DatasetInfo) -> str:
 
 def _table(rows: dict[str, str]) -> str:
     width = max(map(len, rows))
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+    # Labels and names of a file may hold control characters.
+    return "\n".join(f"{name:<{width}}  {printable(value)}" for name, value in rows.items())
 
 
 def _configuration(config: GenerationConfig) -> dict[str, str]:

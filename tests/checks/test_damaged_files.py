@@ -3,8 +3,11 @@
 import json
 import shutil
 import tracemalloc
+import warnings
+from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 
 from spinlock.checks import check_dataset
@@ -47,6 +50,22 @@ def test_a_chunk_that_is_no_deflate_stream_is_found(pristine, tmp_path):
     report = check_dataset(path, full=True, progress=False)
     assert names(report.failures) == {("integrity", "readable"), ("integrity", "sample digests")}
     assert report.row("integrity", "readable").value == 1
+
+
+@pytest.mark.parametrize("name", [schema.INPUTS, schema.PARAMS])
+def test_infinite_values_fail_without_warnings(name, pristine, tmp_path):
+    """A user could do nothing about them; the rows that fail say what is wrong."""
+    path = Path(shutil.copy(pristine, tmp_path / "infinite.h5"))
+    with h5py.File(path, "r+") as file:
+        values = file[name][...]
+        values[3].flat[0] = np.inf
+        file[name][...] = values
+    # NumPy warns in the threads of a pool, too.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report = check_dataset(path, full=True, replay=0, progress=False)
+    assert not report.passed
+    assert "RuntimeWarning" not in str(report.rows)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.99])

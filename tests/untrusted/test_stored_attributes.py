@@ -143,6 +143,16 @@ def test_labels_that_are_no_text_are_refused(scene, no_plots):
     assert "FAILED" in ENTRIES["report"](scene).text
 
 
+@pytest.mark.parametrize("command", ["info", "check"])
+def test_labels_are_no_commands_of_a_terminal(scene, command):
+    with h5py.File(scene.data, "r+") as file:
+        file[schema.IC_TYPES][3] = b"\x1b[31m\r"
+        reseal(file, CONFIG)
+    outcome = scene.type(command, scene.data)
+    assert "\x1b" not in outcome.text + outcome.error
+    assert (command == "check") or r"\x1b[31m\r" in outcome.text
+
+
 # Opens each file in a child, and prints how it ended.
 CHILDREN = """
 import json, os, sys
