@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 
 from spinlock.errors import DatasetError, DatasetNotFoundError, in_a_line
-from spinlock.storage.text_heaps import check_heaps
+from spinlock.storage.heap_check import check_heaps
 
 _PLAIN = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM)
 _LOCAL = "datasets must be stored in the file itself"

@@ -1,4 +1,4 @@
-"""Damage for which HDF5 reads the heap of texts without end is an error when a file is opened."""
+"""Damage of heaps for which HDF5 hangs or crashes is an error when a file is opened."""
 
 import re
 import shutil
@@ -71,3 +71,17 @@ def test_files_of_other_programs_open(tmp_path):
         file.create_dataset("none", (3,), h5py.string_dtype())
     for name in ("old", "new", "empty"):
         open_hdf5(tmp_path / f"{name}.h5").close()
+
+
+@pytest.mark.parametrize("change", [4, 12, 16, 20], ids=["form", "length", "rank", "blocks"])
+def test_sources_that_hdf5_cannot_read_are_found(files, tmp_path, change):
+    """HDF5 would write to memory that is not its own."""
+    content = (files / "virtual.h5").read_bytes()
+    places = [match.end() for match in re.finditer(rb"\.h5\0/inputs/fields\0", content)]
+    assert places
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place + change] ^= 0x10
+        (tmp_path / "a.h5").write_bytes(damaged)
+        with pytest.raises(DatasetError, match="sources of a virtual dataset that no program"):
+            open_hdf5(tmp_path / "a.h5")

@@ -1,10 +1,11 @@
-"""Checks the heaps of an HDF5 file, because HDF5 reads one that is full of zeros without end.
+"""Checks the heaps of an HDF5 file, because HDF5 hangs or crashes where some are damaged.
 
-HDF5 stores texts and lists of variable length in global heaps [1]_. A heap is a row of objects,
-each of which states its own length. Where a length is zero, HDF5 does not advance. So the heaps
-that attributes, contiguous datasets and virtual datasets refer to are walked here before HDF5 reads
-them. Heaps that only chunks or headers of version 2 refer to, which this package does not write,
-are not found.
+HDF5 stores texts, lists of variable length and the sources of virtual datasets in global heaps
+[1]_. A heap is a row of objects, each of which states its own length. Where a length is zero, HDF5
+does not advance. Where the selection of a source is damaged, HDF5 writes to addresses that it never
+allocated. So the heaps that attributes, contiguous datasets and virtual datasets refer to are read
+here before HDF5 reads them. Heaps that only chunks or headers of version 2 refer to, which this
+package does not write, are not found.
 
 .. [1] HDF5 File Format Specification Version 3.0, sections III.E and IV.A.
    https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html
@@ -14,6 +15,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 
 import h5py
 
@@ -26,11 +28,15 @@ _REFERENCE = struct.Struct("<IQI")
 _HEAP = struct.Struct("<4sBxxxQ")
 _OBJECT = struct.Struct("<HHxxxxQ")
 _BLOCK, _ADDRESS = struct.Struct("<QQ"), struct.Struct("<Q")
+_PLACE, _SOURCES = struct.Struct("<QI"), struct.Struct("<BQ")
+_SELECTION = struct.Struct("<IIxxxxIII")
 # Types of messages in the header of an object.
 _DATATYPE, _LAYOUT, _ATTRIBUTE_MESSAGE, _CONTINUATION = 0x03, 0x08, 0x0C, 0x10
 # Class of types of variable length, and classes of layouts.
 _VARIABLE = 9
 _CONTIGUOUS, _VIRTUAL = 1, 3
+# Type and version of the selection of rows, and the number of its blocks.
+_HYPERSLAB = (2, 1, 1)
 # Objects of a heap have indices of 16 bits. Headers and lists of this package are much smaller.
 _MOST_OBJECTS, _MOST_BYTES = 1 << 16, 1 << 22
 
@@ -45,7 +51,7 @@ def check_heaps(file: h5py.File, path: str | os.PathLike[str]) -> None:
         path: Its path.
 
     Raises:
-        DatasetError: If HDF5 would read a heap without end.
+        DatasetError: If HDF5 would read a heap without end, or cannot read a virtual dataset.
     """
     if file.userblock_size or file.id.get_create_plist().get_sizes() != (8, 8):
         return
@@ -62,15 +68,28 @@ def check_heaps(file: h5py.File, path: str | os.PathLike[str]) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         found.add(_root(descriptor))
-        heaps = {heap for address in found for heap in _heaps_of(descriptor, address)}
+        heaps: set[int] = set()
+        lists: set[tuple[int, int]] = set()
+        for address in found:
+            for heap, index in _places(descriptor, address):
+                heaps.add(heap)
+                if index is not None:
+                    lists.add((heap, index))
         for heap in sorted(heaps):
-            if _is_endless(descriptor, heap):
-                raise DatasetError(
-                    f"{os.fspath(path)} is damaged: the heap of texts at byte {heap} holds an "
-                    "object without a length. Restore it from a copy, or generate it again"
-                )
+            if any(step == 0 for _, _, step in _objects(descriptor, heap)):
+                raise _damaged(path, heap, "an object without a length")
+        for heap, index in sorted(lists):
+            if not _are_sources(_object(descriptor, heap, index)):
+                raise _damaged(path, heap, "sources of a virtual dataset that no program can read")
     finally:
         os.close(descriptor)
+
+
+def _damaged(path: str | os.PathLike[str], heap: int, problem: str) -> DatasetError:
+    return DatasetError(
+        f"{os.fspath(path)} is damaged: the heap at byte {heap} holds {problem}. Restore it from a "
+        "copy, or generate it again"
+    )
 
 
 def _root(descriptor: int) -> int:
@@ -80,8 +99,13 @@ def _root(descriptor: int) -> int:
     return int(_ADDRESS.unpack_from(start, 36 if version >= 2 else 64 + 4 * version)[0])
 
 
-def _heaps_of(descriptor: int, address: int) -> Iterator[int]:
-    """Yield the addresses of the heaps that an object's attributes and values refer to."""
+def _places(descriptor: int, address: int) -> Iterator[tuple[int, int | None]]:
+    """Yield the heaps that an object's attributes and values refer to.
+
+    Yields:
+        Address of the heap; and the index of the object in it that lists the sources of a virtual
+        dataset, None for texts and lists.
+    """
     variable, values = False, b""
     try:
         for kind, message in _messages(descriptor, address):
@@ -94,8 +118,7 @@ def _heaps_of(descriptor: int, address: int) -> Iterator[int]:
                 if size <= _MOST_BYTES:
                     values = _bytes(descriptor, start, size)
             elif kind == _LAYOUT and message[0] == 4 and message[1] == _VIRTUAL:
-                # The list of the sources.
-                yield _ADDRESS.unpack_from(message, 2)[0]
+                yield _PLACE.unpack_from(message, 2)
     except (IndexError, struct.error):
         return
     if variable:
@@ -104,12 +127,12 @@ def _heaps_of(descriptor: int, address: int) -> Iterator[int]:
 
 def _messages(descriptor: int, address: int) -> Iterator[tuple[int, bytes]]:
     """Yield the messages of an object's header of version 1, by type."""
-    version, count, _, size = _HEADER.unpack(_bytes(descriptor, address, _HEADER.size))
+    version, most, _, size = _HEADER.unpack(_bytes(descriptor, address, _HEADER.size))
     if version != 1:
         return
     blocks = [(address + _HEADER.size, size)]
     for start, size in blocks:
-        if size > _MOST_BYTES or len(blocks) > count:
+        if size > _MOST_BYTES or len(blocks) > most:
             return
         block, at = _bytes(descriptor, start, size), 0
         while at + _MESSAGE.size <= len(block):
@@ -133,32 +156,63 @@ def _attribute_values(message: bytes) -> bytes:
     return message[at + -(-datatype // step) * step + -(-dataspace // step) * step :]
 
 
-def _references(values: bytes) -> Iterator[int]:
+def _references(values: bytes) -> Iterator[tuple[int, None]]:
     whole = len(values) // _REFERENCE.size * _REFERENCE.size
     for _, heap, _ in _REFERENCE.iter_unpack(values[:whole]):
         if heap:
-            yield heap
+            yield heap, None
 
 
-def _is_endless(descriptor: int, address: int) -> bool:
-    """Whether a heap has an object whose length is zero, so that no object follows it."""
+def _objects(descriptor: int, address: int) -> Iterator[tuple[int, bytes, int]]:
+    """Yield the index and the bytes of each object of a heap, and the step to the next one.
+
+    The last step is 0 if the heap has no end.
+    """
     start = _bytes(descriptor, address, _HEAP.size)
     if len(start) < _HEAP.size:
-        return False
+        return
     signature, _, size = _HEAP.unpack(start)
     if signature != b"GCOL":
-        return False
+        return
     heap = _bytes(descriptor, address, min(size, os.fstat(descriptor).st_size))
     at = _HEAP.size
-    for _ in range(_MOST_OBJECTS):
+    for number in count():
         if at + _OBJECT.size > len(heap):
-            return False
+            return
         index, _, length = _OBJECT.unpack_from(heap, at)
         step = _OBJECT.size + -(-length // 8) * 8 if index else length
+        step = 0 if number == _MOST_OBJECTS else step
+        yield index, heap[at + _OBJECT.size : at + _OBJECT.size + length], step
         if not step:
-            return True
+            return
         at += step
-    return True
+
+
+def _object(descriptor: int, heap: int, wanted: int) -> bytes | None:
+    return next((held for index, held, _ in _objects(descriptor, heap) if index == wanted), None)
+
+
+def _are_sources(held: bytes | None) -> bool:
+    """Whether an object is a list of sources as HDF5 writes it: names, and blocks of rows.
+
+    HDF5 reports an object that is not there, and wrong checksums, of which it holds one at its end.
+    """
+    if held is None:
+        return True
+    try:
+        version, number = _SOURCES.unpack_from(held)
+        at = _SOURCES.size
+        for _ in range(number):
+            for _ in ("file", "dataset"):
+                at = held.index(b"\0", at) + 1
+            for _ in ("source", "virtual"):
+                kind, form, length, rank, blocks = _SELECTION.unpack_from(held, at)
+                if (kind, form, blocks) != _HYPERSLAB or length != 8 + 8 * rank:
+                    return False
+                at += _SELECTION.size + 8 * rank
+    except (ValueError, struct.error):
+        return False
+    return bool(version == 0) and at + 4 == len(held)
 
 
 def _bytes(descriptor: int, start: int, size: int) -> bytes:
