@@ -185,7 +185,6 @@ def try_files(folder: Path, seed: int, share: float) -> Tally:
             mutations = byte_mutations(seed + number, count, places)
             for name, change in list(mutations.items())[: round(share * count)]:
                 trials.bytes_changed(name, change, file)
-        file = original.files[-1] if original.name == "virtual" else original.path
         with h5py.File(original.path) as opened:
             forgeries = forgeries_of(opened, original.config, seed + number, 60)
         if original.name == "virtual":
