@@ -4,11 +4,13 @@ import re
 import shutil
 
 import h5py
+import numpy as np
 import pytest
 
 from spinlock.checks import check_dataset
 from spinlock.errors import DatasetError
 from spinlock.storage.hdf5_access import open_hdf5
+from spinlock.storage.verify import require_intact
 from tests.storage import virtual_files
 from tests.storage.virtual_files import shards
 
@@ -71,6 +73,28 @@ def test_files_of_other_programs_open(tmp_path):
         file.create_dataset("none", (3,), h5py.string_dtype())
     for name in ("old", "new", "empty"):
         open_hdf5(tmp_path / f"{name}.h5").close()
+
+
+def test_virtual_datasets_of_users_stay(files, tmp_path):
+    """Whatever rows they select, of whatever other files."""
+    path = shutil.copy(files / "single.h5", tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        selections = {
+            "all": np.s_[...],
+            "a range": np.s_[1:9],
+            "every third": np.s_[::3],
+            "some": np.array([0, 1, 2, 5, 6]),
+            "no end": np.s_[2 : h5py.h5s.UNLIMITED],
+        }
+        source = h5py.VirtualSource("other.h5", "values", (9,), maxshape=(None,))
+        for name, rows in selections.items():
+            part = source[rows]
+            end = None if name == "no end" else part.shape
+            layout = h5py.VirtualLayout(part.shape, np.float32, maxshape=end and (None,))
+            layout[: h5py.h5s.UNLIMITED if end is None else end[0]] = part
+            file.create_virtual_dataset(f"mine/{name}", layout)
+    open_hdf5(path).close()
+    require_intact(path, "")
 
 
 @pytest.mark.parametrize("change", [4, 12, 16, 20], ids=["form", "length", "rank", "blocks"])
