@@ -239,7 +239,7 @@ def _end_of_selection(held: bytes, at: int) -> int:
         end = at + 2 * rank * blocks * width
     if not 0 < rank <= _MOST_DIMENSIONS:
         raise ValueError(f"{rank} dimensions")
-    return end
+    return int(end)
 
 
 def _bytes(descriptor: int, start: int, size: int) -> bytes:
