@@ -74,7 +74,7 @@ BAD: tuple[tuple[str, Any], ...] = (
     ("data.path", "x" * 300 + ".h5"),
     ("data.path", "loop.h5"),
     ("data.path", "/proc/a.h5"),
-    ("data.path", 5),
+    ("data.path", ["a.h5"]),
     ("data.batch_size", 0),
     ("data.batch_size", -3),
     ("data.batch_size", "many"),

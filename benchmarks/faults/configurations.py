@@ -16,15 +16,16 @@ from benchmarks.faults.settings_file import settings
 from benchmarks.faults.verdicts import Tally, changes, problems_of, snapshot
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.errors import SpinlockError
+from spinlock.runtime.progress import printable
 
 
 def try_configurations(folder: Path, seed: int, share: float) -> Tally:
-    """Give each bad setting in one of three ways, or in all of them if the share is above 1."""
+    """Give each bad setting in all three ways, or in one of them if the share is below 1."""
     tally = Tally("configurations")
     step = max(1, round(1 / share)) if share < 1 else 1
-    ways = ("yaml", "command line", "Python")
     for number, (key, value) in list(enumerate(BAD))[::step]:
-        chosen = ways if share > 1 else (ways[(number // step + seed) % 3],)
+        ways = _ways(key, value)
+        chosen = ways if share >= 1 else [ways[(number // step + seed) % len(ways)]]
         for way in chosen:
             _try(tally, folder, f"{key} = {str(value)[:40]!r}, {way}", key, way, value)
     for name, content in list(BAD_FILES.items())[::step]:
@@ -47,13 +48,18 @@ def _place(folder: Path) -> Path:
     return place
 
 
+def _ways(key: str, value: object) -> list[str]:
+    """Return the ways in which a setting can be given."""
+    # No argument of a command holds NUL, and every text is a path.
+    text_only = "\x00" in str(value) or (key == "data.path" and not isinstance(value, str))
+    ways = ["yaml"] if text_only else ["yaml", "command line"]
+    # A trainer in Python is Lightning's own.
+    return ways if key.startswith("trainer.") else [*ways, "Python"]
+
+
 def _try(tally: Tally, folder: Path, name: str, key: str, way: str, value: object) -> None:
     place = _place(folder)
     program = "generate" if key.startswith("data.") else "fit"
-    # Such an argument does not exist, is a path, or is checked by Lightning when it trains.
-    text_only = "\x00" in str(value) or (key == "data.path" and isinstance(value, int))
-    if (way == "command line" and text_only) or (way == "Python" and program == "fit"):
-        way = "yaml"
     base = settings("a.h5", SINGLE)
     if program == "fit":
         model = {"class_path": "spinlock.models.FeatureVQVAE", "init_args": {}}
@@ -122,7 +128,7 @@ def _in_python(base: dict[str, Any], key: str, value: object) -> Callable[[], No
                 Trainer(**given["trainer"])
         except (SpinlockError, TypeError) as error:
             # A TypeError is Python's own answer to an argument that does not exist.
-            raise SystemExit(f"spinlock: error: {error}") from error
+            raise SystemExit(f"spinlock: error: {printable(str(error))}") from error
         except Exception as error:
             if key.startswith("trainer."):
                 raise SystemExit(f"spinlock: error: {key}: {error}"[:500].split("\n")[0]) from error

@@ -22,6 +22,10 @@ _UNKNOWN = re.compile(
     r"'(?P<key>[\w.]+)'(?: is not accepted)?$"
 )
 _VALUE = re.compile(r"^Parser key \"(?P<key>[\w.]+)\": (?P<expected>Expected .*?)\. Got value: ")
+_PATH = re.compile(
+    r"^Parser key \"(?P<key>[\w.]+)\": Does not validate .* - Not of type PathLike: .*? "
+    r"Given value: (?P<value>.*?)(?: - Not a valid subclass .*)?$"
+)
 _COMMANDS = ("fit", "validate", "test", "predict")
 
 
@@ -61,6 +65,9 @@ def plain_error(message: str, known: Iterable[str] = (), files: Sequence[str] = 
         key = prefix + wrong["key"]
         value = message[wrong.end() :]
         return f"{key}: expected {expected.strip()}; got {value!r}{_file(key, files)}"
+    if wrong := _PATH.match(message):
+        key = prefix + wrong["key"]
+        return f"{key}: expected a path as text; got {wrong['value']}{_file(key, files)}"
     return message
 
 

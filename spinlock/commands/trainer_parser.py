@@ -1,16 +1,28 @@
 """The parser of the trainer's commands and of `generate`."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser
 
 from spinlock.commands.file_parser import usage_error
 from spinlock.commands.parser_errors import plain_error
 from spinlock.configuration.generation_config import GenerationConfig
 from spinlock.datamodules import SpinlockDataModule
+
+
+def _path(value: object) -> str:
+    """Return a path as text; jsonargparse would write a list or a number as text."""
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError("a path must be text")
+    return os.fspath(value)
+
+
+register_type(os.PathLike, str, _path, fail_already_registered=False)
 
 
 class TrainerParser(LightningArgumentParser):

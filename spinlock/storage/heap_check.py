@@ -207,7 +207,7 @@ def _are_sources(held: bytes | None) -> bool:
                 at = held.index(b"\0", at) + 1
             for _ in ("source", "virtual"):
                 at = _end_of_selection(held, at)
-    except (ValueError, struct.error):
+    except (IndexError, ValueError, struct.error):
         return False
     return bool(version == 0) and at + 4 == len(held)
 

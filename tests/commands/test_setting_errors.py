@@ -51,6 +51,30 @@ def test_faults_in_a_yaml_file(command, generation, message, tmp_path, monkeypat
     assert printed.startswith(f"spinlock {command}: error: {message}")
 
 
+@pytest.mark.parametrize("path", [["a.h5"], 5, {"file": "a.h5"}], ids=str)
+def test_a_path_is_text(path, tmp_path, monkeypatch, capsys):
+    """The parser would turn any other value into the name of a new file."""
+    monkeypatch.chdir(tmp_path)
+    callback = {"class_path": "spinlock.callbacks.TokenWriter", "init_args": {"path": path}}
+    generation = {"num_samples": 8}
+    for command, data_path, trainer, key in (
+        ("generate", path, {}, "data.path: expected a path as text; got {} (in run.yaml)"),
+        ("fit", path, {}, "data.path: expected a path as text; got {} (in run.yaml)"),
+        (
+            "fit",
+            "a.h5",
+            {"callbacks": [callback]},
+            "trainer.callbacks.init_args.path: expected a path as text; got {}",
+        ),
+    ):
+        data = {"path": data_path, "generation": generation}
+        content = {"data": data, "model": {"class_path": REFERENCE}, "trainer": trainer}
+        (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
+        printed = fails([command, "--config", "run.yaml"], capsys)
+        assert printed.startswith(f"spinlock {command}: error: {key.format(path)}. `")
+        assert [each.name for each in tmp_path.iterdir()] == ["run.yaml"]
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
