@@ -32,6 +32,16 @@ def called(setter, value, before):
 
 
 @contextmanager
+def meta_by_default():
+    try:
+        with called(torch.set_default_device, "meta", None):
+            yield
+    finally:
+        # torch 2.6 cannot say what the default device is if one was unset, and Lightning asks.
+        del torch._GLOBAL_DEVICE_CONTEXT.device_context
+
+
+@contextmanager
 def numpy_raises():
     with np.errstate(all="raise"):
         yield
@@ -50,7 +60,7 @@ HOSTILE = {
     "matmul medium": lambda: called(torch.set_float32_matmul_precision, "medium", "highest"),
     "no mkldnn": lambda: attribute(mkldnn, "enabled", False),
     "float64": lambda: called(torch.set_default_dtype, torch.float64, torch.float32),
-    "meta": lambda: called(torch.set_default_device, "meta", None),
+    "meta": meta_by_default,
     "flushed": lambda: called(torch.set_flush_denormal, True, False),
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "deterministic": lambda: called(torch.use_deterministic_algorithms, True, False),
