@@ -293,7 +293,6 @@ def test_errors_are_one_line(arguments, message, monkeypatch):
 
 @pytest.mark.slow
 def test_errors_exit_with_1_and_no_traceback():
-    """As a user types it."""
     command = [sys.executable, "-m", "spinlock", "info", "missing.h5"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert result.returncode == 1

@@ -32,14 +32,12 @@ def collect(batches):
     return {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
 
 
+GAIN = ["tests.features.custom_features.energy_gain"]
 CUSTOM = {
     "both kinds": CustomFeatureConfig(
-        per_field=["tests.features.custom_features.mean_modulus"],
-        per_trajectory=["tests.features.custom_features.energy_gain"],
+        per_field=["tests.features.custom_features.mean_modulus"], per_trajectory=GAIN
     ),
-    "of trajectories": CustomFeatureConfig(
-        per_trajectory=["tests.features.custom_features.energy_gain"]
-    ),
+    "of trajectories": CustomFeatureConfig(per_trajectory=GAIN),
 }
 
 
