@@ -217,6 +217,16 @@ def test_a_shard_leads_nowhere_else(path, tmp_path, which, what):
     victims.watch.close()
 
 
+@pytest.mark.parametrize("name", [b"other.h5.shards", b"\xff\xfe\x1b[2J"])
+def test_another_name_of_the_folder_is_refused(path, name):
+    """Also one that is no text; it is printed with its bytes escaped."""
+    with h5py.File(path, "r+") as file:
+        file[INDEX].attrs.modify("folder", np.bytes_(name))
+    with pytest.raises(DatasetError, match="the file refers to shards in '") as caught:
+        read_info(path)
+    assert str(caught.value).isprintable()
+
+
 def test_replacing_features_follows_no_link_of_a_shard(path, tmp_path):
     """Only shards that are rewritten are read for their columns."""
     (tmp_path / "home").mkdir()

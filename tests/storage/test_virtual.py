@@ -69,6 +69,7 @@ def test_other_programs_read_the_same(files):
     assert SINGLE.fingerprint == VIRTUAL.fingerprint
     with h5py.File(two) as file:
         assert all(file[name].is_virtual for name in SCHEMA)
+        assert {"sha256", "edition", "columns_bytes", "folder"} <= set(file["shards"].attrs)
 
 
 def batches(path, view):
