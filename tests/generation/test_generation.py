@@ -92,7 +92,9 @@ def test_metadata_agrees_with_the_parameters(dataset):
         )
         np.testing.assert_array_equal(file["metadata/grid_sizes"][:], 32)
         np.testing.assert_array_equal(file["metadata/operator_index"][:], np.arange(20))
-        assert h5py.check_string_dtype(file["metadata/ic_types"].dtype).encoding == "utf-8"
+        for text in ("metadata/ic_types", "parameters/values/activation"):
+            assert h5py.check_string_dtype(file[text].dtype).encoding == "utf-8"
+        assert list(file["parameters/values/activation"].attrs["names"]) == ["relu", "gelu", "silu"]
         assert values.dtype.names == tuple(file["parameters/params"].attrs["names"])
     scale = values["noise_scale"]
     expected = np.where(scale < 0.01, "low", np.where(scale < 0.1, "medium", "high"))

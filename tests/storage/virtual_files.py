@@ -98,7 +98,7 @@ def folder_missing(path, file, other):
 DAMAGES = {
     missing: "is missing",
     truncated: "bytes, expected",
-    linked: "is not a regular file",
+    linked: ".h5 is not a regular file. Restore",
     folder_linked: "is a link",
     folder_missing: "is missing",
 }
