@@ -7,7 +7,14 @@ import pytest
 import torch
 from scipy import stats
 
-from spinlock.simulation.forcing import Forcing, gaussian_transfer, laplace_from_gaussian, schedule
+from spinlock.simulation.forcing import (
+    Forcing,
+    gaussian_transfer,
+    laplace_from_gaussian,
+    noise_substreams,
+    schedule,
+)
+from spinlock.simulation.randomness import Stream, normal
 from tests.helpers import values
 
 
@@ -36,6 +43,15 @@ def test_unit_marginal_variance(noise_type, correlation):
     eta = many(v).double()
     assert float(eta.square().mean()) == pytest.approx(1, abs=0.06)
     assert abs(float(eta.mean())) < 0.05
+
+
+def test_white_noise_is_what_was_drawn():
+    """Bit for bit: without a correlation nothing is transformed."""
+    v = values(spatial_correlation=0.0)
+    substreams = torch.from_numpy(noise_substreams(2, 3))
+    drawn = normal(42, Stream.FORCING, 7, 3 * v.grid_size**2, substream=substreams)
+    expected = drawn.view(2, 3, v.grid_size, v.grid_size) * schedule(v, 3, 3)
+    assert torch.equal(forcing(v, index=7)(3), expected)
 
 
 def test_marginal_distributions():
