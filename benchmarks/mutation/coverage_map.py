@@ -143,8 +143,8 @@ class CoverageMap:
         """Return the tests that run one of some lines, and further tests that may notice a change.
 
         The further ones are in the same files, except for examples in docstrings. For a line that
-        runs when the module is imported, or perhaps in a process that a test starts, the first ones
-        run any line of the module.
+        runs perhaps in a process that a test starts, the first ones run any line of the module. For
+        one that runs when the module is imported, they are all tests of files that import it.
 
         Args:
             module: Path of the module.
@@ -154,10 +154,13 @@ class CoverageMap:
         table = self.lines.get(module, {})
         first = {test for line in lines for test in table.get(line, ())} & self.seconds.keys()
         near = {file_of(test) for test in first}
-        if not first or any(line in self.imported[module] for line in lines):
+        imported = any(line in self.imported[module] for line in lines)
+        if imported or not first:
             first = set().union(*table.values()) & self.seconds.keys()
             near |= self.importing[module] & files
         near.discard(EXAMPLES)
+        if imported:
+            first |= {test for test in self.seconds if file_of(test) in near}
         further = {test for test in self.seconds if file_of(test) in near} - first
         return self._fastest(first), self._fastest(further)
 
