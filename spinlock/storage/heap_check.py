@@ -29,14 +29,14 @@ _HEAP = struct.Struct("<4sBxxxQ")
 _OBJECT = struct.Struct("<HHxxxxQ")
 _BLOCK, _ADDRESS = struct.Struct("<QQ"), struct.Struct("<Q")
 _PLACE, _SOURCES = struct.Struct("<QI"), struct.Struct("<BQ")
-_KIND, _BLOCKS = struct.Struct("<II"), struct.Struct("<xxxxIII")
+# Selections of everything or nothing, of blocks, and of a regular pattern without an end.
+_SELECTION, _BLOCKS, _PATTERN = map(struct.Struct, ("<II", "<12xIII", "<8xxII"))
 # Types of messages in the header of an object.
 _DATATYPE, _LAYOUT, _ATTRIBUTE_MESSAGE, _CONTINUATION = 0x03, 0x08, 0x0C, 0x10
 # Class of types of variable length, and classes of layouts.
 _VARIABLE = 9
 _CONTIGUOUS, _VIRTUAL = 1, 3
-# Types of selections, and the largest number of dimensions.
-_HYPERSLAB, _ALL, _MOST_DIMENSIONS = 2, 3, 32
+_MOST_DIMENSIONS = 32
 # Objects of a heap have indices of 16 bits. Headers and lists of this package are much smaller.
 _MOST_OBJECTS, _MOST_BYTES = 1 << 16, 1 << 22
 
@@ -193,7 +193,7 @@ def _object(descriptor: int, heap: int, wanted: int) -> bytes | None:
 
 
 def _are_sources(held: bytes | None) -> bool:
-    """Whether an object is a list of sources: names and selections.
+    """Whether an object is a list of sources as HDF5 writes it: names, and selections of rows.
 
     HDF5 reports an object that is not there, and wrong checksums, of which it holds one at its end.
     """
@@ -207,39 +207,31 @@ def _are_sources(held: bytes | None) -> bool:
                 at = held.index(b"\0", at) + 1
             for _ in ("source", "virtual"):
                 at = _end_of_selection(held, at)
-    except (IndexError, ValueError, struct.error):
+    except (ValueError, struct.error):
         return False
     return bool(version == 0) and at + 4 == len(held)
 
 
 def _end_of_selection(held: bytes, at: int) -> int:
-    """Return where a selection of a virtual dataset ends; ValueError if it is none."""
-    kind, form = _KIND.unpack_from(held, at)
-    at += _KIND.size
-    if (kind, form) == (_ALL, 1):
-        return at + 8
-    if kind != _HYPERSLAB or form not in (1, 2, 3):
-        raise ValueError(f"selection {kind}, version {form}")
-    if form == 1:
-        length, rank, blocks = _BLOCKS.unpack_from(held, at)
-        if length != 8 + 8 * rank * blocks:
-            raise ValueError(f"{length} bytes of {blocks} blocks")
-        end = at + _BLOCKS.size + length - 8
-    else:
-        # Versions 2 and 3: a flag tells whether blocks repeat regularly; version 3 has the width of
-        # numbers in place of a length.
-        regular, width = held[at] & 1, 8 if form == 2 else held[at + 1]
-        at += 5 if form == 2 else 2
-        rank = int.from_bytes(held[at : at + 4], "little")
-        at += 4
-        blocks = 2
-        if not regular:
-            blocks = int.from_bytes(held[at : at + width], "little")
-            at += width
-        end = at + 2 * rank * blocks * width
-    if not 0 < rank <= _MOST_DIMENSIONS:
-        raise ValueError(f"{rank} dimensions")
-    return int(end)
+    """Return the end of a selection.
+
+    Raises:
+        ValueError: If it has another form than those that HDF5 writes.
+    """
+    match _SELECTION.unpack_from(held, at):
+        case (0 | 3, 1):
+            return at + 16
+        case (2, 1):
+            length, rank, blocks = _BLOCKS.unpack_from(held, at)
+            size, start = 8 * rank * blocks, 8
+        case (2, 2):
+            length, rank = _PATTERN.unpack_from(held, at)
+            size, start, at = 32 * rank, 4, at + 1 - 4
+        case _:
+            raise ValueError
+    if not 0 < rank <= _MOST_DIMENSIONS or length != start + size:
+        raise ValueError
+    return int(at + 16 + start + size)
 
 
 def _bytes(descriptor: int, start: int, size: int) -> bytes:
