@@ -15,6 +15,8 @@ from benchmarks.faults.verdicts import Tally, changes, problems_of, snapshot
 from tests.helpers import dataset_contents
 
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+# Further attempts to send a signal before a command ends.
+_ATTEMPTS = 5
 _SHORTER = dataclasses.replace(SINGLE, num_samples=6)
 
 
@@ -47,13 +49,18 @@ def try_kills(folder: Path, seed: int, share: float) -> Tally:
         for number, name in enumerate(signals):
             tally.trials += 1
             place = folder / f"{task.name} {number}"
-            place.mkdir()
-            task.prepare(place)
             moment = draws.uniform(0, seconds)
-            outcome = _killed(task, place, name, moment)
+            outcome, sent = _killed(task, place, name, moment)
+            for _ in range(_ATTEMPTS):
+                if sent:
+                    break
+                # The command was faster than the undisturbed one.
+                shutil.rmtree(place)
+                moment *= draws.uniform(0.3, 0.9)
+                outcome, sent = _killed(task, place, name, moment)
             title = f"{task.name}, {name.name} after {moment:.2f} s"
             tally.note(title, outcome, _problems_of_kill(outcome, name))
-            ended += outcome.status != 0
+            ended += sent
             _complete(tally, task, place, title, expected)
             shutil.rmtree(place)
     print(f"{ended} of {tally.trials} signals came before the end of the command", flush=True)
@@ -102,11 +109,15 @@ def _undisturbed(tally: Tally, folder: Path, task: Task) -> tuple[object, float]
     return task.results(place), outcome.seconds
 
 
-def _killed(task: Task, place: Path, name: signal.Signals, moment: float) -> Outcome:
+def _killed(task: Task, place: Path, name: signal.Signals, moment: float) -> tuple[Outcome, bool]:
+    """Run a command in a new folder, and return how it ends and whether the signal was sent."""
+    place.mkdir()
+    task.prepare(place)
     child = Child(task.run, place)
-    if not child.ends_within(moment):
+    sent = not child.ends_within(moment)
+    if sent:
         os.kill(child.pid, name)
-    return child.outcome()
+    return child.outcome(), sent
 
 
 def _tasks(folder: Path) -> list[Task]:

@@ -34,10 +34,10 @@ def try_numerics(folder: Path, seed: int, share: float) -> Tally:
         dynamics=False,
         block_size=8,
     )
-    _trajectories(tally, config)
+    _errors(tally, dataclasses.replace(config, num_samples=max(5, round(share * _COMPARED))))
     # Features of the spread of realizations need two of them.
     _trajectories(tally, dataclasses.replace(config, num_timesteps=20, num_realizations=2))
-    _errors(tally, dataclasses.replace(config, num_samples=max(5, round(share * _COMPARED))))
+    _trajectories(tally, config)
     return tally
 
 
