@@ -24,6 +24,8 @@ _IMPORTS += tuple(
     f"spinlock.commands.{name}" for name in ("info", "check", "report", "plot", "export")
 )
 _IMPORTS += ("spinlock.commands.extract_features", "spinlock.commands.default_run")
+# Until it is imported, a signal ends a process as Python does.
+_IMPORTS += ("spinlock.__main__",)
 
 #: Kind -> the function that tries it in a folder, with a seed and a share of the trials.
 KINDS: dict[str, Callable[[Path, int, float], Tally]] = {
