@@ -24,6 +24,8 @@ from spinlock.runtime.threads import end_by
 
 # Time after which the process ends even if threads still compute.
 _SECONDS_TO_END = 6.0
+# Time after which a signal that was ignored comes again.
+_SECONDS_TO_RETURN = 0.05
 
 
 def main() -> None:
@@ -31,7 +33,7 @@ def main() -> None:
     _open_standard_streams()
     _write_any_text()
     try:
-        with _sigterm_raises():
+        with _sigterm_raises(), interrupts_return():
             run()
         return
     except (SpinlockError, OSError, YAMLError) as error:
@@ -137,6 +139,35 @@ def _sigterm_raises() -> Iterator[None]:
     finally:
         if signal.getsignal(signal.SIGTERM) is on_sigterm:
             signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def interrupts_return() -> Iterator[None]:
+    """Send SIGINT again where Python ignores it: in a destructor, it would print a traceback.
+
+    Example:
+        >>> with interrupts_return():
+        ...     pass
+    """
+    before = sys.unraisablehook
+
+    def interrupt_again() -> None:
+        # The destructor has ended by then.
+        time.sleep(_SECONDS_TO_RETURN)
+        _thread.interrupt_main()
+
+    def on_ignored(unraisable: "sys.UnraisableHookArgs") -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            _thread.start_new_thread(interrupt_again, ())
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = on_ignored
+    try:
+        yield
+    finally:
+        if sys.unraisablehook is on_ignored:
+            sys.unraisablehook = before
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import sys
 import time
 
 import pytest
 
 from spinlock import __main__ as command
+from spinlock.__main__ import interrupts_return
 from spinlock.errors import ConfigurationError
 from spinlock.generation.executors import LocalProcesses
 
@@ -83,3 +85,28 @@ def test_shutting_down_at_once_ends_the_workers(busy, tmp_path):
     # Another task starts them anew.
     assert executor.submit(abs, -1).result() == 1
     executor.shutdown()
+
+
+def test_an_interrupt_in_a_destructor_is_not_lost(monkeypatch, capfd):
+    """Python prints a traceback there, and goes on."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    class Interrupted:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def work():
+        made = Interrupted()
+        del made
+        # An interrupt that was lost would not end this.
+        for _ in range(1000):
+            time.sleep(0.01)
+
+    try:
+        with pytest.raises(KeyboardInterrupt), interrupts_return():
+            work()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "Traceback" not in capfd.readouterr().err
+    assert sys.unraisablehook is sys.__unraisablehook__
