@@ -46,7 +46,10 @@ def _trajectories(tally: Tally, config: GenerationConfig) -> None:
     rows = make_design(config).values
     for samples in Simulator(config, "cpu").samples(0, config.num_samples):
         done = int(samples.index[-1]) + 1
-        print(f"{done} of {config.num_samples} operators, T = {config.num_timesteps}", flush=True)
+        if done % 20 == 0:
+            print(
+                f"{done} of {config.num_samples} operators, T = {config.num_timesteps}", flush=True
+            )
         features = {"initial": samples.initial_features, **samples.features._asdict()}
         if samples.responses is not None:
             features |= samples.responses._asdict()
