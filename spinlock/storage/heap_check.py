@@ -56,15 +56,17 @@ def check_heaps(file: h5py.File, path: str | os.PathLike[str]) -> None:
     if file.userblock_size or file.id.get_create_plist().get_sizes() != (8, 8):
         return
     found: set[int] = set()
-
-    def note(_: bytes, link: h5py.h5l.LinkInfo) -> None:
-        if link.type == h5py.h5l.TYPE_HARD:
-            found.add(link.u)
-
+    names: list[bytes] = []
     # Of damage, HDF5 tells whoever reads the file; what was found until then is checked. Objects
-    # are not opened, because that reads the list of the sources of a virtual dataset.
+    # are not opened, because that reads the list of the sources of a virtual dataset. A function of
+    # Python in place of `append` could be interrupted by a signal, which h5py does not survive.
     with suppress(KeyError, OSError, RuntimeError, ValueError):
-        file.id.links.visit(note, info=True)
+        file.id.links.visit(names.append)
+    for name in names:
+        with suppress(KeyError, OSError, RuntimeError, ValueError):
+            link = file.id.links.get_info(name)
+            if link.type == h5py.h5l.TYPE_HARD:
+                found.add(link.u)
     descriptor = os.open(path, os.O_RDONLY)
     try:
         found.add(_root(descriptor))
