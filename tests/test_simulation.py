@@ -174,7 +174,9 @@ def test_units_do_not_depend_on_the_range_asked_for(probes, kind, monkeypatch):
 
 @pytest.mark.parametrize("probes", [1, 3])
 def test_dynamics_are_those_of_operators_that_begin_in_the_range(probes):
-    simulator = Simulator(small_config(12, probes_per_operator=probes, dynamics=True), "cpu")
+    """The true values of transport operators, too, which follow from the design."""
+    config = small_config(12, probes_per_operator=probes, dynamics=True, operator="transport")
+    simulator = Simulator(config, "cpu")
     whole, part = (
         torch.cat([found.dynamics for found in simulator.samples(start, stop)])
         for start, stop in ((0, 12), (2, 10))
