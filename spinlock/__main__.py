@@ -10,10 +10,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
-from types import FrameType
+from types import FrameType, TracebackType
 
 from yaml import YAMLError
 
@@ -42,10 +42,13 @@ def main() -> None:
             message = " ".join(message.split())
         message = "\n".join(map(printable, message.split("\n")))
         sys.exit(f"spinlock: error: {message}")
-    except KeyboardInterrupt:
-        end = _End(signal.SIGINT, "interrupted")
-    except _Terminated as terminated:
-        end = terminated.end
+    except (KeyboardInterrupt, _Terminated) as error:
+        end = _end_by(error)
+    except SystemError as error:
+        # What h5py makes of an exception that a signal raises in a callback of HDF5.
+        if not isinstance(error.__cause__, KeyboardInterrupt | _Terminated):
+            raise
+        end = _end_by(error.__cause__)
     # Here the traceback is gone, and with it the frames that keep files open.
     end.announce()
     sys.exit(end.status)
@@ -111,6 +114,10 @@ class _Terminated(BaseException):
         self.end = end
 
 
+def _end_by(error: "KeyboardInterrupt | _Terminated") -> _End:
+    return error.end if isinstance(error, _Terminated) else _End(signal.SIGINT, "interrupted")
+
+
 @contextmanager
 def _sigterm_raises() -> Iterator[None]:
     """Make SIGTERM raise `_Terminated` in the main thread of this process."""
@@ -129,9 +136,18 @@ def _sigterm_raises() -> Iterator[None]:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
             return
-        signal.signal(signum, signal.SIG_IGN)
         message = "terminated; run the same command again: what is finished is kept"
-        end_by(_Terminated(_End(signum, message)))
+        end, again = _End(signum, message), _comes_again(signum)
+
+        def terminate(*_: object) -> None:
+            signal.signal(signum, signal.SIG_IGN)
+            end_by(_Terminated(end), lost)
+
+        def lost() -> None:
+            signal.signal(signum, terminate)
+            again()
+
+        terminate()
 
     before = signal.signal(signal.SIGTERM, on_sigterm)
     try:
@@ -141,33 +157,54 @@ def _sigterm_raises() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
+def _comes_again(signum: int) -> Callable[[], None]:
+    """Return a function that lets a signal come again after a while; several calls count as one."""
+    waiting: list[int] = []
+
+    def send() -> None:
+        # The code that ignored the exception has ended by then.
+        time.sleep(_SECONDS_TO_RETURN)
+        waiting.clear()
+        _thread.interrupt_main(signum)
+
+    def again() -> None:
+        if not waiting:
+            waiting.append(signum)
+            _thread.start_new_thread(send, ())
+
+    return again
+
+
 @contextmanager
 def interrupts_return() -> Iterator[None]:
-    """Send SIGINT again where Python ignores it: in a destructor, it would print a traceback.
+    """Send SIGINT again if the code that it interrupts ignores exceptions, such as a destructor.
 
     Example:
         >>> with interrupts_return():
         ...     pass
     """
-    before = sys.unraisablehook
-
-    def interrupt_again() -> None:
-        # The destructor has ended by then.
-        time.sleep(_SECONDS_TO_RETURN)
-        _thread.interrupt_main()
+    hooks, again = (sys.unraisablehook, sys.excepthook), _comes_again(signal.SIGINT)
 
     def on_ignored(unraisable: "sys.UnraisableHookArgs") -> None:
-        if isinstance(unraisable.exc_value, KeyboardInterrupt):
-            _thread.start_new_thread(interrupt_again, ())
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            again()
         else:
-            before(unraisable)
+            hooks[0](unraisable)
 
-    sys.unraisablehook = on_ignored
+    def on_printed(
+        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            again()
+        else:
+            hooks[1](kind, error, traceback)
+
+    sys.unraisablehook, sys.excepthook = on_ignored, on_printed
     try:
         yield
     finally:
         if sys.unraisablehook is on_ignored:
-            sys.unraisablehook = before
+            sys.unraisablehook, sys.excepthook = hooks
 
 
 if __name__ == "__main__":

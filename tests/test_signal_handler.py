@@ -3,14 +3,16 @@
 import os
 import signal
 import sys
+import threading
 import time
 
+import h5py
 import pytest
 
 from spinlock import __main__ as command
-from spinlock.__main__ import interrupts_return
 from spinlock.errors import ConfigurationError
 from spinlock.generation.executors import LocalProcesses
+from spinlock.runtime import threads
 
 pytestmark = pytest.mark.slow
 
@@ -87,26 +89,71 @@ def test_shutting_down_at_once_ends_the_workers(busy, tmp_path):
     executor.shutdown()
 
 
-def test_an_interrupt_in_a_destructor_is_not_lost(monkeypatch, capfd):
-    """Python prints a traceback there, and goes on."""
-    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+class Destroyed:
+    """Sends a signal while it is destroyed, where Python prints exceptions and goes on."""
 
-    class Interrupted:
-        def __del__(self):
-            signal.raise_signal(signal.SIGINT)
+    def __init__(self, signum):
+        self.signum = signum
+
+    def __del__(self):
+        signal.raise_signal(self.signum)
+
+
+def in_a_destructor(signum):
+    made = Destroyed(signum)
+    del made
+
+
+def in_a_callback(signum):
+    """h5py raises a SystemError."""
+    with h5py.File("a.h5", "w", driver="core", backing_store=False) as file:
+        file["values"] = 1
+        file.id.links.visit(lambda *_: signal.raise_signal(signum))
+
+
+def in_code_that_prints(signum):
+    """As compiled code does that cannot raise."""
+    try:
+        signal.raise_signal(signum)
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+
+
+@pytest.fixture
+def hooks(monkeypatch):
+    """The handlers and hooks of a new process, which are put back afterwards."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    # It would end the tests.
+    monkeypatch.setattr(command._End, "_in_time", lambda self: None)
+    monkeypatch.setattr(threads, "_ENDING", threading.Event())
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("interrupted", [in_a_destructor, in_a_callback, in_code_that_prints])
+def test_a_signal_ends_a_command_wherever_it_comes(signum, interrupted, hooks, monkeypatch, capfd):
+    cleaned = []
 
     def work():
-        made = Interrupted()
-        del made
-        # An interrupt that was lost would not end this.
-        for _ in range(1000):
-            time.sleep(0.01)
+        try:
+            interrupted(signum)
+            # A signal that was lost would not end this.
+            for _ in range(1000):
+                time.sleep(0.01)
+        finally:
+            # Only one exception comes.
+            time.sleep(0.2)
+            cleaned.append(True)
 
-    try:
-        with pytest.raises(KeyboardInterrupt), interrupts_return():
-            work()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert "Traceback" not in capfd.readouterr().err
-    assert sys.unraisablehook is sys.__unraisablehook__
+    monkeypatch.setattr(command, "run", work)
+    with pytest.raises(SystemExit) as caught:
+        command.main()
+    assert caught.value.code == 128 + signum
+    assert cleaned
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("spinlock: ")

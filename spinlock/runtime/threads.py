@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from threading import Event, Lock
+from types import TracebackType
 from typing import Any, NoReturn
 
 import torch
@@ -111,15 +112,32 @@ def abandon(futures: Iterable[Future[Any]]) -> None:
         wait(running)
 
 
-def end_by(error: BaseException) -> NoReturn:
+def end_by(error: BaseException, lost: Callable[[], None]) -> NoReturn:
     """Raise an exception that ends the process; from now on `abandon` does not wait.
 
-    A signal handler calls this. If the signal interrupts code that ignores exceptions, such as a
-    destructor, the exception is lost: the caller must end the process by another means after a
-    while. The exception must not be a `SystemExit`, for which compiled code of that kind ends the
-    process at once.
+    A signal handler calls this. The exception must not be a `SystemExit`, for which compiled code
+    that ignores exceptions ends the process at once.
+
+    Args:
+        error: The exception.
+        lost: Function that is called if the signal interrupted code that ignores exceptions, such
+            as a destructor or a callback of HDF5, which then goes on.
     """
     _ENDING.set()
-    # Code that ignores the exception would otherwise print its traceback.
-    sys.unraisablehook = lambda unraisable: None
+    print_exception = sys.excepthook
+
+    # Such code would otherwise print a traceback. Compiled code may print it in both ways.
+    def on_ignored(unraisable: "sys.UnraisableHookArgs") -> None:
+        if issubclass(unraisable.exc_type, type(error)):
+            lost()
+
+    def on_printed(
+        kind: type[BaseException], value: BaseException, traceback: TracebackType | None
+    ) -> None:
+        if issubclass(kind, type(error)):
+            lost()
+        else:
+            print_exception(kind, value, traceback)
+
+    sys.unraisablehook, sys.excepthook = on_ignored, on_printed
     raise error
