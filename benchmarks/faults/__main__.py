@@ -24,7 +24,7 @@ _IMPORTS += tuple(
     f"spinlock.commands.{name}" for name in ("info", "check", "report", "plot", "export")
 )
 _IMPORTS += ("spinlock.commands.extract_features", "spinlock.commands.default_run")
-# Until it is imported, a signal ends a process as Python does.
+# It handles signals; before it is imported, Python does.
 _IMPORTS += ("spinlock.__main__",)
 
 #: Kind -> the function that tries it in a folder, with a seed and a share of the trials.

@@ -100,7 +100,7 @@ def _try(
     Args:
         tally: Counts and faults.
         home: Folder with the dataset and the settings.
-        name: What is wrong with the checkpoint.
+        name: Description of the change to the checkpoint.
         content: The checkpoint.
         expected: Results of readers, which a checkpoint that is not refused must have.
 

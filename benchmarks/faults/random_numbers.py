@@ -19,7 +19,7 @@ from spinlock.kernels.random_draws import philox_words
 from spinlock.simulation.randomness import Stream, normal, symmetric_uniform, uniform
 
 _DRAWS = 10_000_000
-# Coordinates other than those of the numbers that they are compared with; seeds are differences.
+# Addresses that differ from the first in one coordinate; seeds are given as differences.
 _NEIGHBORS: dict[str, tuple[int, ...]] = {
     "seed": (1, 2**16, 2**32),
     "stream": tuple(stream for stream in Stream if stream is not Stream.FORCING),

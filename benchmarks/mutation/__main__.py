@@ -22,12 +22,12 @@ OUTCOMES = ("killed", "timed out", "survived", "untested")
 def try_mutants(
     name: str, mutants: Sequence[Mutant], cover: CoverageMap, results: Path
 ) -> Counter[str]:
-    """Try mutants of an area, print those that live, and return how many had each outcome.
+    """Try mutants of an area, print those not killed, and return how many had each outcome.
 
     Args:
         name: Name of the area.
         mutants: The mutants.
-        cover: What the tests run without mutation.
+        cover: Coverage of the tests without mutation.
         results: File of earlier results, which is written anew after each trial. Killed mutants in
             it are not tried again.
     """

@@ -76,7 +76,7 @@ def in_child(function: Callable[[Path], Any], seconds: float) -> tuple[int, Any]
 
     Args:
         function: Function of an empty folder, whose result is written as JSON.
-        seconds: Limit of the processor time. Four times this is the limit of time.
+        seconds: Limit of the processor time; the elapsed time may be four times as long.
     """
     folder = Path(tempfile.mkdtemp(prefix="mutation-"))
     sys.stdout.flush()
@@ -150,7 +150,7 @@ def run_pytest(root: Path, folder: Path, files: Sequence[Path], plugin: object) 
         suppress_health_check=quiet,
     )
     settings.load_profile("mutation")
-    options = ["-x", "-q", "-p", "no:cacheprovider", "--tb=short", "-m", "not slow"]
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--tb=short", "-m", "not repeated"]
     options += ["-o", "addopts=", "-c", str(root / "pyproject.toml"), "--rootdir", str(root)]
     options += ["--basetemp", str(folder / "pytest")]
     if plugin_runs_on(plugin):

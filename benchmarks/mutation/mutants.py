@@ -1,10 +1,10 @@
 """Makes mutants of a module by the operators of mutmut.
 
-Left out is what no test can see or every test sees: annotations, documentation, the arguments of
-exceptions, warnings and log messages, names that only type checkers read; and the replacement of a
-value by None and the removal of a positional argument, which nearly always raise an exception and
-would only raise the share of the killed. Arguments that choose a device stay, too, because many
-machines have only one.
+Three kinds of changes are not made. The first are changes that no test can see: of annotations,
+imports, decorators and documentation, and of the arguments of exceptions, warnings and log
+messages. The second are changes that nearly always raise an exception, and would only increase the
+share of killed mutants: a value is replaced by None, or a positional argument is removed. The third
+is the removal of arguments that choose a device, because many machines have only one.
 """
 
 import ast

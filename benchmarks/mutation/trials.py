@@ -15,7 +15,7 @@ from benchmarks.mutation.coverage_map import CoverageMap, file_of
 
 #: Processor seconds, without mutation, of the tests that try one mutant.
 BUDGET = 10.0
-# A mutant is too slow from this many times the time without mutation on.
+# A mutant may take this many times the processor time without mutation, plus this many seconds.
 _SLOWER, _AT_LEAST = 5, 30
 _NO_TESTS = 5
 
@@ -115,7 +115,7 @@ def attempt(mutant: Mutant, tests: Sequence[str], cover: CoverageMap, root: Path
     Args:
         mutant: The mutant.
         tests: Tests to run until one fails, in order.
-        cover: What the tests run without mutation.
+        cover: Coverage of the tests without mutation.
         root: Root of the repository.
     """
     files = list(dict.fromkeys(file_of(test) for test in tests))
@@ -146,7 +146,7 @@ def try_mutant(mutant: Mutant, area: Area, cover: CoverageMap) -> Verdict:
     Args:
         mutant: The mutant.
         area: The area of its module.
-        cover: What the tests run without mutation.
+        cover: Coverage of the tests without mutation.
     """
     lines = range(mutant.statement[0], mutant.statement[1] + 1)
     files = {str(path.relative_to(ROOT)) for path in area.test_files()}

@@ -62,7 +62,7 @@ class Claim:
         try:
             if reason := source.lacks(*self.needs):
                 raise NotMeasurableError(reason)
-            # What is not finite is what claims are about; the caller's settings may raise errors.
+            # Claims report what is not finite; the caller's settings may turn warnings into errors.
             with np.errstate(all="ignore"):
                 found = self.measure()
         except NotMeasurableError as error:

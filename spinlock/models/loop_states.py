@@ -12,9 +12,10 @@ _MOST = 2**63
 
 
 def check_loop_states(checkpoint: dict[str, Any], trainer: Trainer) -> None:
-    """Check that the states of loops in a checkpoint are counts, as the trainer's own are.
+    """Check that the states of loops in a checkpoint have the form of the trainer's own.
 
-    Lightning makes attributes of all entries. Entries that the trainer's loops do not have are
+    They hold integers that are not negative, booleans and dictionaries. Lightning makes attributes
+    of all entries. Entries that the trainer's loops do not have are
     removed, so that they cannot replace methods.
 
     Args:
@@ -22,7 +23,7 @@ def check_loop_states(checkpoint: dict[str, Any], trainer: Trainer) -> None:
         trainer: Trainer that will restore it.
 
     Raises:
-        DatasetError: If an entry has another form, or is no count. Names the entry.
+        DatasetError: If an entry has another form. Names the entry.
 
     Example:
         >>> trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
@@ -53,7 +54,7 @@ def _check(where: str, given: object, own: object) -> None:
         if not isinstance(given, bool):
             _refuse(where, "True or False", given)
     elif isinstance(own, int) and not (type(given) is int and 0 <= given < _MOST):
-        _refuse(where, "a count", given)
+        _refuse(where, "an integer from 0 to 2^63 - 1", given)
 
 
 def _refuse(where: str, expected: str, given: object) -> NoReturn:

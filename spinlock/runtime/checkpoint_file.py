@@ -16,7 +16,7 @@ def check_checksums(path: object) -> None:
     checksums and are not checked.
 
     Args:
-        path: Checkpoint file. What is no path of a file is not checked.
+        path: Path of the checkpoint. Anything that is not the path of a local file is ignored.
 
     Raises:
         DatasetError: If a checksum differs, or the archive is damaged in another way.

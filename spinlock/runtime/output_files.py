@@ -217,7 +217,7 @@ def file_identity(file: AnyPath | int) -> tuple[int, int, int] | None:
         file: Path of the file, or its descriptor.
 
     Returns:
-        Number, size and time of the last change; None if the file does not exist.
+        Inode number, size in bytes and time of the last change; None if the file does not exist.
     """
     try:
         status = os.stat(file)

@@ -126,7 +126,7 @@ def end_by(error: BaseException, lost: Callable[[], None]) -> NoReturn:
     _ENDING.set()
     print_exception = sys.excepthook
 
-    # Such code would otherwise print a traceback. Compiled code may print it in both ways.
+    # Such code would otherwise print a traceback. Compiled code may call both hooks.
     def on_ignored(unraisable: "sys.UnraisableHookArgs") -> None:
         if issubclass(unraisable.exc_type, type(error)):
             lost()

@@ -71,7 +71,7 @@ def sobol_points(dim: int, seed: int | list[int], start: int, stop: int) -> NDAr
         raise ConfigurationError(
             f"the design has 2^30 = {MAX_INDEX} operators, and operator {stop - 1} was asked for"
         )
-    # Takes a third of the time in which a command starts, and many commands need no design.
+    # This import takes a third of the time in which a command starts; many need no design.
     from scipy.stats import qmc
 
     sequence = qmc.Sobol(dim, scramble=True, rng=np.random.default_rng(seed))

@@ -1,11 +1,11 @@
 """Checks the heaps of an HDF5 file, because HDF5 hangs or crashes where some are damaged.
 
 HDF5 stores texts, lists of variable length and the sources of virtual datasets in global heaps
-[1]_. A heap is a row of objects, each of which states its own length. Where a length is zero, HDF5
-does not advance. Where the selection of a source is damaged, HDF5 writes to addresses that it never
-allocated. So the heaps that attributes, contiguous datasets and virtual datasets refer to are read
-here before HDF5 reads them. Heaps that only chunks or headers of version 2 refer to, which this
-package does not write, are not found.
+[1]_. Each object of a heap, and the free space behind them, states its length. If the length of
+free space is zero, HDF5 never advances. Where the selection of a source is damaged, HDF5 writes to
+addresses that it never allocated. So the heaps that attributes, contiguous datasets and virtual
+datasets refer to are read here before HDF5 reads them. Heaps that only chunks or headers of version
+2 refer to, which this package does not write, are not found.
 
 .. [1] HDF5 File Format Specification Version 3.0, sections III.E and IV.A.
    https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html
@@ -57,9 +57,10 @@ def check_heaps(file: h5py.File, path: str | os.PathLike[str]) -> None:
         return
     found: set[int] = set()
     names: list[bytes] = []
-    # Of damage, HDF5 tells whoever reads the file; what was found until then is checked. Objects
-    # are not opened, because that reads the list of the sources of a virtual dataset. A function of
-    # Python in place of `append` could be interrupted by a signal, which h5py does not survive.
+    # If HDF5 finds damage here, it will report it again when the file is read; the objects found
+    # before it are checked. Objects are not opened, because that reads the sources of a virtual
+    # dataset. A signal may interrupt a function of Python in place of `append`, which h5py does not
+    # survive.
     with suppress(KeyError, OSError, RuntimeError, ValueError):
         file.id.links.visit(names.append)
     for name in names:
@@ -82,7 +83,7 @@ def check_heaps(file: h5py.File, path: str | os.PathLike[str]) -> None:
                 raise _damaged(path, heap, "an object without a length")
         for heap, index in sorted(lists):
             if not _are_sources(_object(descriptor, heap, index)):
-                raise _damaged(path, heap, "sources of a virtual dataset that no program can read")
+                raise _damaged(path, heap, "a damaged list of sources")
     finally:
         os.close(descriptor)
 
@@ -197,7 +198,7 @@ def _object(descriptor: int, heap: int, wanted: int) -> bytes | None:
 def _are_sources(held: bytes | None) -> bool:
     """Whether an object is a list of sources as HDF5 writes it: names, and selections of rows.
 
-    HDF5 reports an object that is not there, and wrong checksums, of which it holds one at its end.
+    HDF5 itself reports a missing object, and a wrong checksum at the end of the object.
     """
     if held is None:
         return True

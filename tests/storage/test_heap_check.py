@@ -107,5 +107,5 @@ def test_sources_that_hdf5_cannot_read_are_found(files, tmp_path, change):
         damaged = bytearray(content)
         damaged[place + change] ^= 0x10
         (tmp_path / "a.h5").write_bytes(damaged)
-        with pytest.raises(DatasetError, match="sources of a virtual dataset that no program"):
+        with pytest.raises(DatasetError, match="a damaged list of sources"):
             open_hdf5(tmp_path / "a.h5")

@@ -111,7 +111,10 @@ LOOPS = {
     "text": ({"fit_loop": {"epoch_progress": {"total": {"ready": "1"}}}}, "total.ready must be a"),
     "nothing": ({"fit_loop": {"epoch_loop.batch_progress": {"total": None}}}, "total must be a"),
     "negative": ({"fit_loop": {"epoch_progress": {"current": {"completed": -1}}}}, "got -1"),
-    "large": ({"fit_loop": {"epoch_loop.state_dict": {"_batches_that_stepped": 2**80}}}, "a count"),
+    "large": (
+        {"fit_loop": {"epoch_loop.state_dict": {"_batches_that_stepped": 2**80}}},
+        "an integer",
+    ),
     "no truth": ({"fit_loop": {"epoch_loop.batch_progress": {"is_last_batch": 3}}}, "True or"),
 }
 
