@@ -18,7 +18,7 @@ from types import FrameType, TracebackType
 from yaml import YAMLError
 
 from spinlock.commands.command_line import main as run
-from spinlock.errors import NonFiniteError, SpinlockError
+from spinlock.errors import NonFiniteError, SpinlockError, interruption
 from spinlock.runtime.progress import printable
 from spinlock.runtime.threads import end_by
 
@@ -46,9 +46,11 @@ def main() -> None:
         end = _end_by(error)
     except SystemError as error:
         # What h5py makes of an exception that a signal raises in a callback of HDF5.
-        if not isinstance(error.__cause__, KeyboardInterrupt | _Terminated):
+        signaled = interruption(error)
+        if not isinstance(signaled, KeyboardInterrupt | _Terminated):
             raise
-        end = _end_by(error.__cause__)
+        end = _end_by(signaled)
+        del signaled
     # Here the traceback is gone, and with it the frames that keep files open.
     end.announce()
     sys.exit(end.status)
@@ -137,7 +139,7 @@ def _sigterm_raises() -> Iterator[None]:
             os.kill(os.getpid(), signum)
             return
         message = "terminated; run the same command again: what is finished is kept"
-        end, again = _End(signum, message), _comes_again(signum)
+        end, again = _End(signum, message), _comes_again(signal.SIGTERM)
 
         def terminate(*_: object) -> None:
             signal.signal(signum, signal.SIG_IGN)
@@ -157,15 +159,23 @@ def _sigterm_raises() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def _comes_again(signum: int) -> Callable[[], None]:
-    """Return a function that lets a signal come again after a while; several calls count as one."""
+def _comes_again(
+    signum: signal.Signals, wanted: Callable[[], bool] = lambda: True
+) -> Callable[[], None]:
+    """Return a function that lets a signal come again after a while; several calls count as one.
+
+    Args:
+        signum: Number of the signal.
+        wanted: Function that tells after this while whether to send it; default: always.
+    """
     waiting: list[int] = []
 
     def send() -> None:
         # The code that ignored the exception has ended by then.
         time.sleep(_SECONDS_TO_RETURN)
         waiting.clear()
-        _thread.interrupt_main(signum)
+        if wanted():
+            _thread.interrupt_main(signum)
 
     def again() -> None:
         if not waiting:
@@ -183,7 +193,8 @@ def interrupts_return() -> Iterator[None]:
         >>> with interrupts_return():
         ...     pass
     """
-    hooks, again = (sys.unraisablehook, sys.excepthook), _comes_again(signal.SIGINT)
+    hooks, running = (sys.unraisablehook, sys.excepthook), True
+    again = _comes_again(signal.SIGINT, lambda: running)
 
     def on_ignored(unraisable: "sys.UnraisableHookArgs") -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
@@ -203,6 +214,7 @@ def interrupts_return() -> Iterator[None]:
     try:
         yield
     finally:
+        running = False
         if sys.unraisablehook is on_ignored:
             sys.unraisablehook, sys.excepthook = hooks
 

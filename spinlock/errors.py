@@ -25,6 +25,21 @@ class NonFiniteError(SpinlockError, FloatingPointError):
     """A value that a model reads or computes is NaN or Inf. The message names it."""
 
 
+def interruption(error: BaseException) -> BaseException | None:
+    """Return the exception of a signal that compiled code has turned into a `SystemError`, or None.
+
+    h5py does so if a signal comes while HDF5 calls a function of Python.
+
+    Args:
+        error: Error that was caught.
+
+    Example:
+        >>> interruption(ValueError("no signal"))
+    """
+    cause = error.__cause__ if isinstance(error, SystemError) else None
+    return None if isinstance(cause, Exception) else cause
+
+
 def in_a_line(error: BaseException) -> str:
     r"""Return the text of an error of another package in one line; without a text, its type.
 

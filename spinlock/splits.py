@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spinlock.configuration.validation import shown
 from spinlock.errors import ConfigurationError
 from spinlock.simulation.sobol_design import sobol_points
 
@@ -32,9 +33,10 @@ def split_fractions(val_fraction: float, test_fraction: float) -> tuple[float, f
     """
     given: dict[str, Any] = {"val_fraction": val_fraction, "test_fraction": test_fraction}
     for name, value in given.items():
-        if not isinstance(value, Real):
-            raise ConfigurationError(f"{name}: must be a number, got {value!r}")
-    return 1 - val_fraction - test_fraction, val_fraction, test_fraction
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise ConfigurationError(f"{name}: must be a number, got {shown(value)}")
+    val, test = float(val_fraction), float(test_fraction)
+    return 1 - val - test, val, test
 
 
 def split_operators(

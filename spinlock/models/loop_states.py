@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 from lightning import Trainer
 
+from spinlock.configuration.validation import shown
 from spinlock.errors import DatasetError
 
 # Lightning's loops count in integers of any size; loggers and tensors take those of 64 bits.
@@ -58,5 +59,5 @@ def _check(where: str, given: object, own: object) -> None:
 
 
 def _refuse(where: str, expected: str, given: object) -> NoReturn:
-    text = repr(given) if isinstance(given, int) else f"a {type(given).__name__}"
-    raise DatasetError(f"the checkpoint's {where} must be {expected}, got {text[:40]}")
+    text = shown(given) if isinstance(given, int) else f"a {type(given).__name__}"
+    raise DatasetError(f"the checkpoint's {where} must be {expected}, got {text}")

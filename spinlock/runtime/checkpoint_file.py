@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-import zlib
+from errno import EINVAL
 from pathlib import Path
 
 from spinlock.errors import DatasetError
@@ -31,14 +31,27 @@ def check_checksums(path: object) -> None:
             return
     try:
         with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            # torch does not compress. Otherwise a small file could hold entries of any size.
+            stored = all(
+                entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size
+                for entry in entries
+            )
+            size = sum(entry.file_size for entry in entries)
+            if not stored or size > os.path.getsize(path):
+                raise _damaged(path, "its archive is not one that torch writes")
             wrong = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
-        raise _damaged(path, "its archive cannot be read") from error
-    except RuntimeError as error:
-        # An entry seems to be encrypted.
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError) as error:
+        # Errors of the system are no damage.
+        if isinstance(error, DatasetError) or getattr(error, "errno", None) not in (None, EINVAL):
+            raise
         raise _damaged(path, "its archive cannot be read") from error
     if wrong is not None:
-        raise _damaged(path, f"the checksum of {wrong!r} does not match its bytes")
+        raise _damaged(
+            path,
+            f"the checksum of {wrong!r} does not match its bytes. Or it was saved without them "
+            "(torch.serialization.set_crc32_options); then load it, and save it again with them",
+        )
 
 
 def _damaged(path: str | os.PathLike[str], problem: str) -> DatasetError:

@@ -11,6 +11,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -227,8 +228,11 @@ class Assembly:
         )
         old.shards.close()
         if self._replaces:
+            self._require_unchanged()
             for file in {self._columns, *map(index.path, index.pieces)} - held_files(self.path):
-                keep_access(file, self.path)
+                # Another user may have computed a shard.
+                with suppress(PermissionError):
+                    keep_access(file, self.path)
         publish(self._columns, index.columns_path)
         columns = open_hdf5(index.columns_path)
         shards = OpenShards(index, self.config, DatasetFile.shard, columns)

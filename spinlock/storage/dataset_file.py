@@ -47,6 +47,7 @@ class DatasetFile(StoredData):
         trust: Collection[str] = (),
         samples: range | None = None,
         beside: Path | None = None,
+        retry: bool = True,
     ) -> Self:
         """Open a dataset file or shard for reading.
 
@@ -55,6 +56,7 @@ class DatasetFile(StoredData):
             trust: Modules whose classes a computation with the configuration may import.
             samples: Samples that a shard must hold; default: the file is a whole dataset.
             beside: Path beside which the shards of a virtual dataset lie; default: ``path``.
+            retry: Whether to open the file once more if it is replaced meanwhile; default: True.
 
         Raises:
             DatasetNotFoundError: If the file does not exist.
@@ -71,9 +73,9 @@ class DatasetFile(StoredData):
         except BaseException as error:
             clear = hdf5_error(error, file)
             file.close()
-            if isinstance(error, DatasetError) and file_identity(path) != identity:
-                # The dataset was replaced meanwhile, and the shards of the old file are gone.
-                return cls.open(path, trust=trust, samples=samples, beside=beside)
+            if retry and isinstance(error, DatasetError) and file_identity(path) != identity:
+                # The shards of the old file are gone.
+                return cls.open(path, trust=trust, samples=samples, beside=beside, retry=False)
             if clear is not None:
                 raise clear from error
             raise

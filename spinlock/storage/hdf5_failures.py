@@ -12,7 +12,7 @@ from typing import Any
 
 import h5py
 
-from spinlock.errors import DatasetError, SpinlockError, in_a_line
+from spinlock.errors import DatasetError, SpinlockError, in_a_line, interruption
 from spinlock.storage.hdf5_access import is_refusal
 
 # Writes of at most so many bytes are remembered after a failure, because HDF5 may read them again.
@@ -126,10 +126,11 @@ class _Disk(io.FileIO):
         self.failure = OSError(error.errno, os.strerror(error.errno or 0), os.fspath(self._path))
 
 
-def hdf5_error(error: BaseException, file: h5py.File) -> SpinlockError | None:
+def hdf5_error(error: BaseException, file: h5py.File) -> BaseException | None:
     """Return the error to raise instead of one that HDF5 raised; None if another program did.
 
-    HDF5 and h5py report damage by errors of many types. An interruption by the user is none.
+    HDF5 and h5py report damage by errors of many types. A signal is no damage: the exception that
+    it raised is returned if h5py has replaced it.
 
     Args:
         error: Error that was raised while the file was read.
@@ -137,6 +138,8 @@ def hdf5_error(error: BaseException, file: h5py.File) -> SpinlockError | None:
     """
     if not isinstance(error, Exception) or isinstance(error, SpinlockError):
         return None
+    if (signaled := interruption(error)) is not None:
+        return signaled
     if is_refusal(error) or not _raised_by_h5py(error):
         return None
     if not file.id.valid or file.mode != "r":

@@ -31,6 +31,7 @@ _BLOCK, _ADDRESS = struct.Struct("<QQ"), struct.Struct("<Q")
 _PLACE, _SOURCES = struct.Struct("<QI"), struct.Struct("<BQ")
 # Selections of everything or nothing, of blocks, and of a regular pattern without an end.
 _SELECTION, _BLOCKS, _PATTERN = map(struct.Struct, ("<II", "<12xIII", "<8xxII"))
+_WIDE = struct.Struct("<8xBBI")
 # Types of messages in the header of an object.
 _DATATYPE, _LAYOUT, _ATTRIBUTE_MESSAGE, _CONTINUATION = 0x03, 0x08, 0x0C, 0x10
 # Class of types of variable length, and classes of layouts.
@@ -39,6 +40,36 @@ _CONTIGUOUS, _VIRTUAL = 1, 3
 _MOST_DIMENSIONS = 32
 # Objects of a heap have indices of 16 bits. Headers and lists of this package are much smaller.
 _MOST_OBJECTS, _MOST_BYTES = 1 << 16, 1 << 22
+# Bytes to read of one file; what a larger file refers to is left to HDF5.
+_BUDGET = 1 << 25
+
+
+class _BudgetSpentError(Exception):
+    """Raised when more would be read than `_BUDGET`."""
+
+
+class _Source:
+    """Bytes of an open file, of which a limited number is read.
+
+    Args:
+        descriptor: Descriptor of the file.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._left = descriptor, _BUDGET
+        self._size = os.fstat(descriptor).st_size
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return the bytes that there are; none if they cannot be read."""
+        size = max(0, min(size, self._size - start))
+        # Small reads cost time, too.
+        self._left -= size + 64
+        if self._left < 0:
+            raise _BudgetSpentError
+        try:
+            return os.pread(self._descriptor, size, start)
+        except (OSError, OverflowError):
+            return b""
 
 
 def check_heaps(file: h5py.File, path: str | os.PathLike[str]) -> None:
@@ -53,7 +84,8 @@ def check_heaps(file: h5py.File, path: str | os.PathLike[str]) -> None:
     Raises:
         DatasetError: If HDF5 would read a heap without end, or cannot read a virtual dataset.
     """
-    if file.userblock_size or file.id.get_create_plist().get_sizes() != (8, 8):
+    plain = file.driver == "sec2" and not file.userblock_size
+    if not plain or file.id.get_create_plist().get_sizes() != (8, 8):
         return
     found: set[int] = set()
     names: list[bytes] = []
@@ -68,24 +100,24 @@ def check_heaps(file: h5py.File, path: str | os.PathLike[str]) -> None:
             link = file.id.links.get_info(name)
             if link.type == h5py.h5l.TYPE_HARD:
                 found.add(link.u)
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        found.add(_root(descriptor))
-        heaps: set[int] = set()
-        lists: set[tuple[int, int]] = set()
-        for address in found:
-            for heap, index in _places(descriptor, address):
-                heaps.add(heap)
-                if index is not None:
-                    lists.add((heap, index))
-        for heap in sorted(heaps):
-            if any(step == 0 for _, _, step in _objects(descriptor, heap)):
-                raise _damaged(path, heap, "an object without a length")
-        for heap, index in sorted(lists):
-            if not _are_sources(_object(descriptor, heap, index)):
-                raise _damaged(path, heap, "a damaged list of sources")
-    finally:
-        os.close(descriptor)
+    with suppress(_BudgetSpentError):
+        _check(_Source(file.id.get_vfd_handle()), found, path)
+
+
+def _check(source: _Source, objects: set[int], path: str | os.PathLike[str]) -> None:
+    heaps: set[int] = set()
+    lists: set[tuple[int, int]] = set()
+    for address in objects | {_root(source)}:
+        for heap, index in _places(source, address):
+            heaps.add(heap)
+            if index is not None:
+                lists.add((heap, index))
+    for heap in sorted(heaps):
+        if any(step == 0 for _, _, step in _objects(source, heap)):
+            raise _damaged(path, heap, "an object without a length")
+    for heap, index in sorted(lists):
+        if not _are_sources(_object(source, heap, index)):
+            raise _damaged(path, heap, "a damaged list of sources")
 
 
 def _damaged(path: str | os.PathLike[str], heap: int, problem: str) -> DatasetError:
@@ -95,14 +127,14 @@ def _damaged(path: str | os.PathLike[str], heap: int, problem: str) -> DatasetEr
     )
 
 
-def _root(descriptor: int) -> int:
+def _root(source: _Source) -> int:
     """Return the address of the root group in the superblock."""
-    start = _bytes(descriptor, 0, 96).ljust(96)
+    start = source.read(0, 96).ljust(96)
     version = start[8]
     return int(_ADDRESS.unpack_from(start, 36 if version >= 2 else 64 + 4 * version)[0])
 
 
-def _places(descriptor: int, address: int) -> Iterator[tuple[int, int | None]]:
+def _places(source: _Source, address: int) -> Iterator[tuple[int, int | None]]:
     """Yield the heaps that an object's attributes and values refer to.
 
     Yields:
@@ -111,7 +143,7 @@ def _places(descriptor: int, address: int) -> Iterator[tuple[int, int | None]]:
     """
     variable, values = False, b""
     try:
-        for kind, message in _messages(descriptor, address):
+        for kind, message in _messages(source, address):
             if kind == _ATTRIBUTE_MESSAGE:
                 yield from _references(_attribute_values(message))
             elif kind == _DATATYPE:
@@ -119,7 +151,7 @@ def _places(descriptor: int, address: int) -> Iterator[tuple[int, int | None]]:
             elif kind == _LAYOUT and message[0] in (3, 4) and message[1] == _CONTIGUOUS:
                 start, size = _BLOCK.unpack_from(message, 2)
                 if size <= _MOST_BYTES:
-                    values = _bytes(descriptor, start, size)
+                    values = source.read(start, size)
             elif kind == _LAYOUT and message[0] == 4 and message[1] == _VIRTUAL:
                 yield _PLACE.unpack_from(message, 2)
     except (IndexError, struct.error):
@@ -128,16 +160,16 @@ def _places(descriptor: int, address: int) -> Iterator[tuple[int, int | None]]:
         yield from _references(values)
 
 
-def _messages(descriptor: int, address: int) -> Iterator[tuple[int, bytes]]:
+def _messages(source: _Source, address: int) -> Iterator[tuple[int, bytes]]:
     """Yield the messages of an object's header of version 1, by type."""
-    version, most, _, size = _HEADER.unpack(_bytes(descriptor, address, _HEADER.size))
+    version, most, _, size = _HEADER.unpack(source.read(address, _HEADER.size))
     if version != 1:
         return
     blocks = [(address + _HEADER.size, size)]
     for start, size in blocks:
         if size > _MOST_BYTES or len(blocks) > most:
             return
-        block, at = _bytes(descriptor, start, size), 0
+        block, at = source.read(start, size), 0
         while at + _MESSAGE.size <= len(block):
             kind, length, flags = _MESSAGE.unpack_from(block, at)
             message = block[at + _MESSAGE.size : at + _MESSAGE.size + length]
@@ -166,18 +198,18 @@ def _references(values: bytes) -> Iterator[tuple[int, None]]:
             yield heap, None
 
 
-def _objects(descriptor: int, address: int) -> Iterator[tuple[int, bytes, int]]:
+def _objects(source: _Source, address: int) -> Iterator[tuple[int, bytes, int]]:
     """Yield the index and the bytes of each object of a heap, and the step to the next one.
 
     The last step is 0 if the heap has no end.
     """
-    start = _bytes(descriptor, address, _HEAP.size)
+    start = source.read(address, _HEAP.size)
     if len(start) < _HEAP.size:
         return
     signature, _, size = _HEAP.unpack(start)
     if signature != b"GCOL":
         return
-    heap = _bytes(descriptor, address, min(size, os.fstat(descriptor).st_size))
+    heap = source.read(address, size)
     at = _HEAP.size
     for number in count():
         if at + _OBJECT.size > len(heap):
@@ -191,8 +223,8 @@ def _objects(descriptor: int, address: int) -> Iterator[tuple[int, bytes, int]]:
         at += step
 
 
-def _object(descriptor: int, heap: int, wanted: int) -> bytes | None:
-    return next((held for index, held, _ in _objects(descriptor, heap) if index == wanted), None)
+def _object(source: _Source, heap: int, wanted: int) -> bytes | None:
+    return next((held for index, held, _ in _objects(source, heap) if index == wanted), None)
 
 
 def _are_sources(held: bytes | None) -> bool:
@@ -230,15 +262,15 @@ def _end_of_selection(held: bytes, at: int) -> int:
         case (2, 2):
             length, rank = _PATTERN.unpack_from(held, at)
             size, start, at = 32 * rank, 4, at + 1 - 4
+        case (2, 3):
+            # Numbers of any width, and a flag of regular patterns.
+            regular, width, rank = _WIDE.unpack_from(held, at)
+            at, start = at + 14 - 16, 0 if regular & 1 else width
+            blocks = int.from_bytes(held[at + 16 : at + 16 + start], "little")
+            size = 2 * rank * width * (2 if regular & 1 else blocks)
+            length = start + size
         case _:
             raise ValueError
     if not 0 < rank <= _MOST_DIMENSIONS or length != start + size:
         raise ValueError
     return int(at + 16 + start + size)
-
-
-def _bytes(descriptor: int, start: int, size: int) -> bytes:
-    try:
-        return os.pread(descriptor, size, start)
-    except (OSError, OverflowError):
-        return b""

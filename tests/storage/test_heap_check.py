@@ -1,7 +1,10 @@
 """Damage of heaps for which HDF5 hangs or crashes is an error when a file is opened."""
 
+import os
 import re
 import shutil
+import tracemalloc
+from contextlib import suppress
 
 import h5py
 import numpy as np
@@ -85,9 +88,11 @@ def test_virtual_datasets_of_users_stay(files, tmp_path):
             "every third": np.s_[::3],
             "some": np.array([0, 1, 2, 5, 6]),
             "no end": np.s_[2 : h5py.h5s.UNLIMITED],
+            "far apart": np.array([1, 5, 2**33]),
         }
-        source = h5py.VirtualSource("other.h5", "values", (9,), maxshape=(None,))
         for name, rows in selections.items():
+            length = 2**34 if name == "far apart" else 9
+            source = h5py.VirtualSource("other.h5", "values", (length,), maxshape=(None,))
             part = source[rows]
             end = None if name == "no end" else part.shape
             layout = h5py.VirtualLayout(part.shape, np.float32, maxshape=end and (None,))
@@ -109,3 +114,20 @@ def test_sources_that_hdf5_cannot_read_are_found(files, tmp_path, change):
         (tmp_path / "a.h5").write_bytes(damaged)
         with pytest.raises(DatasetError, match="a damaged list of sources"):
             open_hdf5(tmp_path / "a.h5")
+
+
+def test_what_is_read_is_bounded(files, tmp_path):
+    """A heap that claims to be as large as a sparse file is left to HDF5."""
+    content = bytearray((files / "single.h5").read_bytes())
+    place = heaps(content)[0]
+    content[place + 8 : place + 16] = (2**40).to_bytes(8, "little")
+    path = tmp_path / "a.h5"
+    path.write_bytes(content)
+    os.truncate(path, 2**41)
+    tracemalloc.start()
+    try:
+        with suppress(DatasetError):
+            open_hdf5(path).close()
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()

@@ -122,3 +122,28 @@ def test_errors_of_h5py_come_from_its_modules():
     modules = ("h5py", "h5py._objects", "h5py._hl.files", "h5pyx", "numpy", "mine.h5py", "")
     found = [module for module in modules if hdf5_failures._raised_by_h5py(raised_in(module))]
     assert found == ["h5py", "h5py._objects", "h5py._hl.files"]
+
+
+@pytest.mark.parametrize("signaled", [KeyboardInterrupt(), SystemExit(3)])
+def test_a_signal_while_hdf5_calls_a_function_is_no_damage(files, signaled):
+    """h5py makes a SystemError of the exception that the signal raised."""
+
+    def interrupt(*_):
+        raise signaled
+
+    with DatasetFile.open(files / "single.h5") as dataset:
+        with pytest.raises(type(signaled)), hdf5_failures.naming_damage(dataset.file):
+            dataset.file.id.links.visit(interrupt)
+        with pytest.raises(SystemError), hdf5_failures.naming_damage(dataset.file):
+            raise SystemError("of another program")
+
+
+def test_a_file_whose_identity_always_differs_is_opened_twice(tmp_path, monkeypatch):
+    """Some network file systems have no stable numbers of files."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["other"] = 1
+    numbers = iter(range(100))
+    monkeypatch.setattr("spinlock.storage.dataset_file.file_identity", lambda path: next(numbers))
+    with pytest.raises(DatasetError, match="is no"):
+        DatasetFile.open(tmp_path / "a.h5")
+    assert next(numbers) < 6

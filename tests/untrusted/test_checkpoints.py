@@ -1,14 +1,16 @@
 """No class that a checkpoint names is imported, and no checkpoint is unpickled."""
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
 from spinlock import SpinlockDataModule
-from spinlock.errors import SpinlockError
+from spinlock.errors import DatasetError, SpinlockError
 from spinlock.models import FeatureVQVAE
+from spinlock.runtime.checkpoint_file import check_checksums
 from tests.untrusted.forged_checkpoints import (
     INSTANTIATOR,
     RESUMING,
@@ -151,6 +153,29 @@ def test_a_damaged_archive_is_found(scene, good_checkpoint, where):
         content[place : place + 8] = b"\xff" * 8
     path.write_bytes(content)
     assert "damaged" in FILE_ENTRIES["spinlock predict"](scene, path).error
+
+
+def test_entries_that_torch_does_not_write_are_not_read(tmp_path):
+    """A small file could hold entries of any size."""
+    path = tmp_path / "a.ckpt"
+    torch.save({"values": torch.zeros(10)}, path)
+    check_checksums(path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/more", bytes(1 << 20))
+    with pytest.raises(DatasetError, match="not one that torch writes"):
+        check_checksums(path)
+
+
+def test_a_checkpoint_without_checksums_is_explained(tmp_path):
+    path = tmp_path / "a.ckpt"
+    before = torch.serialization.get_crc32_options()
+    try:
+        torch.serialization.set_crc32_options(False)
+        torch.save({"values": torch.zeros(10)}, path)
+    finally:
+        torch.serialization.set_crc32_options(before)
+    with pytest.raises(DatasetError, match=r"saved without them .*set_crc32_options"):
+        check_checksums(path)
 
 
 def test_unpickling_is_the_users_decision(scene, good_checkpoint):
