@@ -18,7 +18,7 @@ from types import FrameType, TracebackType
 from yaml import YAMLError
 
 from spinlock.commands.command_line import main as run
-from spinlock.errors import NonFiniteError, SpinlockError, interruption
+from spinlock.errors import NonFiniteError, SpinlockError, in_a_line, interruption
 from spinlock.runtime.progress import printable
 from spinlock.runtime.threads import end_by
 
@@ -39,7 +39,7 @@ def main() -> None:
     except (SpinlockError, OSError, YAMLError) as error:
         message = str(error)
         if isinstance(error, NonFiniteError | YAMLError):
-            message = " ".join(message.split())
+            message = in_a_line(error)
         message = "\n".join(map(printable, message.split("\n")))
         sys.exit(f"spinlock: error: {message}")
     except (KeyboardInterrupt, _Terminated) as error:

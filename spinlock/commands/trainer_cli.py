@@ -114,7 +114,7 @@ class TrainerCLI(LightningCLI):
         except (MisconfigurationException, TypeError, ValueError) as error:
             if isinstance(error, SpinlockError):
                 raise
-            raise ConfigurationError(f"trainer: {_in_a_line(error)}") from error
+            raise ConfigurationError(f"trainer: {_shortened(error)}") from error
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the trainer's method; a checkpoint that cannot be restored is an error of one line.
@@ -130,7 +130,7 @@ class TrainerCLI(LightningCLI):
             path = self._get(self.config_init, "ckpt_path")
             raise DatasetError(
                 f"{path}: the checkpoint is damaged, or is not that of this model and trainer: "
-                f"{_in_a_line(error)}"
+                f"{_shortened(error)}"
             ) from error
 
     def after_fit(self) -> None:
@@ -168,7 +168,7 @@ class TrainerCLI(LightningCLI):
             self.config = self.parser.parse_object(given, self.config)
 
 
-def _in_a_line(error: BaseException) -> str:
+def _shortened(error: BaseException) -> str:
     text = in_a_line(error)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
